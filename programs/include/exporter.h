@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* exporter.h: counting and histograms that lose nothing in silence.
+ *
+ * The loader puts this text in front of every program; nothing includes it. bcc rewrites map methods (m.lookup(),
+ * m.lookup_or_try_init()) only where they are written out, never inside a macro, so they stay in the program and the
+ * functions here take the pointer that came back, which is NULL where the map was full:
+ *
+ *	struct sends_key { u16 family; u64 cgroup_id; };
+ *	struct sends { u64 calls; u64 sum; u64 slots[28]; };
+ *	BPF_HASH(sends, struct sends_key, struct sends, 1024);
+ *
+ *	struct sends_key key = {};
+ *	struct sends zero = {}, *s = sends.lookup_or_try_init(&key, &zero);
+ *	if (!s)
+ *		return lost(LOST(sends));
+ *	lock_xadd(&s->calls, 1);
+ *	observe(s->slots, &s->sum, exp2_slot(size), size);
+ *
+ * LOST(map) names the map whose insert failed: the loader scans for it, declares lost_MAP and the hidden map below, and
+ * the exporter shows it as bpf_exporter_map_insert_failures_total{map="MAP"}. */
+
+#ifdef LOST_UPDATES /* the program uses LOST(); the loader has put "enum { lost_a, lost_b, lost_count };" before this */
+BPF_PERCPU_ARRAY(lost_updates, u64, lost_count);
+#define LOST(map) lost_##map
+#endif
+
+/* Counts one update lost to a full map. Returns 0, so that a program may end with it. */
+static inline __attribute__((always_inline)) int lost(int map)
+{
+#ifdef LOST_UPDATES
+	u64 *count = lost_updates.lookup(&map);
+
+	if (count)
+		lock_xadd(count, 1);
+#endif
+	return 0;
+}
+
+/* Adds n to what a map's lookup_or_try_init() returned, atomically; counts a lost update where that is NULL. */
+static inline __attribute__((always_inline)) void add(u64 *counter, u64 n, int map)
+{
+	if (counter)
+		lock_xadd(counter, n);
+	else
+		lost(map);
+}
+
+/* Smallest i with value <= 2^i: 0 for 0 and 1, 1 for 2, 2 for 3 and 4, ... 64 above 2^63. `buckets: {type: exp2}` */
+static inline __attribute__((always_inline)) u32 exp2_slot(u64 value)
+{
+	u64 rest = value - 1; /* 2^i itself belongs in slot i, so the bits of value - 1 are counted */
+	u32 slot = 0;
+
+	if (value < 2)
+		return 0;
+	if (rest >> 32) {
+		slot += 32;
+		rest >>= 32;
+	}
+	if (rest >> 16) {
+		slot += 16;
+		rest >>= 16;
+	}
+	if (rest >> 8) {
+		slot += 8;
+		rest >>= 8;
+	}
+	if (rest >> 4) {
+		slot += 4;
+		rest >>= 4;
+	}
+	if (rest >> 2) {
+		slot += 2;
+		rest >>= 2;
+	}
+	if (rest >> 1) {
+		slot += 1;
+		rest >>= 1;
+	}
+	return slot + rest;
+}
+
+/* Slot 0 is exactly 0, slot i is value <= 2^(i-1). `buckets: {type: exp2zero}` */
+static inline __attribute__((always_inline)) u32 exp2zero_slot(u64 value)
+{
+	return value ? exp2_slot(value) + 1 : 0;
+}
+
+/* Smallest i with value <= i * width; width is not 0. `buckets: {type: linear, width: ...}` */
+static inline __attribute__((always_inline)) u64 linear_slot(u64 value, u64 width)
+{
+	return value / width + (value % width != 0);
+}
+
+/* One observation in `u64 slots[N]; u64 sum;` of a map's value: anything beyond goes to the last slot, which is +Inf. */
+#define observe(slots, sum, slot, value) observe_in(slots, sizeof(slots) / sizeof((slots)[0]), sum, slot, value)
+static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 count, u64 *sum, u64 slot, u64 value)
+{
+	if (slot >= count)
+		slot = count - 1;
+	lock_xadd(&slots[slot], 1);
+	lock_xadd(sum, value);
+}
