@@ -12,6 +12,24 @@ import os
 import platform
 from dataclasses import dataclass
 
+from exporter.kernel.bpf_attr import (
+    BPF_OBJ_NAME_LEN,
+    Attr,
+    BpfBtfInfo,
+    BpfMapInfo,
+    BpfProgInfo,
+    BtfLoad,
+    GetId,
+    LinkCreate,
+    MapBatch,
+    MapCreate,
+    MapElem,
+    ObjGetInfo,
+    ProgLoad,
+    RawTracepointOpen,
+    u32,
+)
+
 # bpf(2) has a number of its own on every architecture: arch/x86/entry/syscalls/syscall_64.tbl,
 # include/uapi/asm-generic/unistd.h (arm64).
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
@@ -22,8 +40,6 @@ BPF_MAP_UPDATE_ELEM = 2
 BPF_MAP_DELETE_ELEM = 3
 BPF_MAP_GET_NEXT_KEY = 4
 BPF_PROG_LOAD = 5
-BPF_PROG_GET_NEXT_ID = 11
-BPF_PROG_GET_FD_BY_ID = 13
 BPF_MAP_GET_FD_BY_ID = 14
 BPF_OBJ_GET_INFO_BY_FD = 15
 BPF_RAW_TRACEPOINT_OPEN = 17
@@ -67,16 +83,16 @@ BPF_F_NO_PREALLOC = 1 << 0
 BPF_F_RDONLY = 1 << 3
 BPF_F_WRONLY = 1 << 4
 
-BPF_OBJ_NAME_LEN = 16
 ENOTSUPP = 524  # include/linux/errno.h: the kernel's own, without a name in user space
 
-_LOG_SIZES = (1 << 18, 1 << 22, (1 << 24) - 1)  # before 6.4 a log that does not fit is ENOSPC instead of its end (121664093803)
+_LOG_SIZES = (
+    1 << 18,
+    1 << 22,
+    (1 << 24) - 1,
+)  # before 6.4 a log that does not fit is ENOSPC instead of its end (121664093803)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-
-_u32 = ctypes.c_uint32
-_u64 = ctypes.c_uint64
 
 
 class VerifierError(OSError):
@@ -117,159 +133,6 @@ class ProgInfo:
     recursion_misses: int
 
 
-class _Attr(ctypes.Structure):
-    """A part of union bpf_attr. The kernel takes any length whose unknown tail is zero."""
-
-
-class _MapCreate(_Attr):
-    _fields_ = [
-        ("map_type", _u32),
-        ("key_size", _u32),
-        ("value_size", _u32),
-        ("max_entries", _u32),
-        ("map_flags", _u32),
-        ("inner_map_fd", _u32),
-        ("numa_node", _u32),
-        ("map_name", ctypes.c_char * BPF_OBJ_NAME_LEN),
-        ("map_ifindex", _u32),
-        ("btf_fd", _u32),
-        ("btf_key_type_id", _u32),
-        ("btf_value_type_id", _u32),
-    ]
-
-
-class _MapElem(_Attr):
-    _fields_ = [("map_fd", _u32), ("key", _u64), ("value", _u64), ("flags", _u64)]  # value is also next_key
-
-
-class _MapBatch(_Attr):
-    _fields_ = [
-        ("in_batch", _u64),
-        ("out_batch", _u64),
-        ("keys", _u64),
-        ("values", _u64),
-        ("count", _u32),
-        ("map_fd", _u32),
-        ("elem_flags", _u64),
-        ("flags", _u64),
-    ]
-
-
-class _ProgLoad(_Attr):
-    _fields_ = [
-        ("prog_type", _u32),
-        ("insn_cnt", _u32),
-        ("insns", _u64),
-        ("license", _u64),
-        ("log_level", _u32),
-        ("log_size", _u32),
-        ("log_buf", _u64),
-        ("kern_version", _u32),
-        ("prog_flags", _u32),
-        ("prog_name", ctypes.c_char * BPF_OBJ_NAME_LEN),
-        ("prog_ifindex", _u32),
-        ("expected_attach_type", _u32),
-        ("prog_btf_fd", _u32),
-        ("func_info_rec_size", _u32),
-        ("func_info", _u64),
-        ("func_info_cnt", _u32),
-        ("line_info_rec_size", _u32),
-        ("line_info", _u64),
-        ("line_info_cnt", _u32),
-        ("attach_btf_id", _u32),
-        ("attach_btf_obj_fd", _u32),
-    ]
-
-
-class _GetId(_Attr):
-    _fields_ = [("id", _u32), ("next_id", _u32), ("open_flags", _u32)]
-
-
-class _Info(_Attr):
-    _fields_ = [("bpf_fd", _u32), ("info_len", _u32), ("info", _u64)]
-
-
-class _RawTracepoint(_Attr):
-    _fields_ = [("name", _u64), ("prog_fd", _u32)]
-
-
-class _BtfLoad(_Attr):
-    _fields_ = [
-        ("btf", _u64),
-        ("btf_log_buf", _u64),
-        ("btf_size", _u32),
-        ("btf_log_size", _u32),
-        ("btf_log_level", _u32),
-    ]
-
-
-class _LinkCreate(_Attr):
-    _fields_ = [("prog_fd", _u32), ("target_fd", _u32), ("attach_type", _u32), ("flags", _u32)]
-
-
-class _MapInfo(ctypes.Structure):  # struct bpf_map_info
-    _fields_ = [
-        ("type", _u32),
-        ("id", _u32),
-        ("key_size", _u32),
-        ("value_size", _u32),
-        ("max_entries", _u32),
-        ("map_flags", _u32),
-        ("name", ctypes.c_char * BPF_OBJ_NAME_LEN),
-        ("ifindex", _u32),
-        ("btf_vmlinux_value_type_id", _u32),
-        ("netns_dev", _u64),
-        ("netns_ino", _u64),
-        ("btf_id", _u32),
-        ("btf_key_type_id", _u32),
-        ("btf_value_type_id", _u32),
-    ]
-
-
-class _ProgInfo(ctypes.Structure):  # struct bpf_prog_info
-    _fields_ = [
-        ("type", _u32),
-        ("id", _u32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("jited_prog_len", _u32),
-        ("xlated_prog_len", _u32),
-        ("jited_prog_insns", _u64),
-        ("xlated_prog_insns", _u64),
-        ("load_time", _u64),
-        ("created_by_uid", _u32),
-        ("nr_map_ids", _u32),
-        ("map_ids", _u64),
-        ("name", ctypes.c_char * BPF_OBJ_NAME_LEN),
-        ("ifindex", _u32),
-        ("gpl_compatible", _u32),
-        ("netns_dev", _u64),
-        ("netns_ino", _u64),
-        ("nr_jited_ksyms", _u32),
-        ("nr_jited_func_lens", _u32),
-        ("jited_ksyms", _u64),
-        ("jited_func_lens", _u64),
-        ("btf_id", _u32),
-        ("func_info_rec_size", _u32),
-        ("func_info", _u64),
-        ("nr_func_info", _u32),
-        ("nr_line_info", _u32),
-        ("line_info", _u64),
-        ("jited_line_info", _u64),
-        ("nr_jited_line_info", _u32),
-        ("line_info_rec_size", _u32),
-        ("jited_line_info_rec_size", _u32),
-        ("nr_prog_tags", _u32),
-        ("prog_tags", _u64),
-        ("run_time_ns", _u64),
-        ("run_cnt", _u64),
-        ("recursion_misses", _u64),
-    ]
-
-
-class _BtfInfo(ctypes.Structure):  # struct bpf_btf_info
-    _fields_ = [("btf", _u64), ("btf_size", _u32), ("id", _u32), ("name", _u64), ("name_len", _u32), ("kernel_btf", _u32)]
-
-
 # --- maps ---
 
 
@@ -285,7 +148,7 @@ def map_create(
     value_type_id: int = 0,
 ) -> int:
     """The fd of a new map. Sizes in bytes; `name` is cut to what the kernel keeps (15 of [A-Za-z0-9_.])."""
-    attr = _MapCreate(
+    attr = MapCreate(
         map_type=type,
         key_size=key_size,
         value_size=value_size,
@@ -303,7 +166,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     """The value of `key`, None if there is none. `value_size`: of a per-CPU map the value's size rounded up to 8, times
     the number of possible CPUs; the kernel writes that much whatever the caller thought."""
     k, v = _buffer(key), ctypes.create_string_buffer(value_size)
-    attr = _MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v))
+    attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v))
     if not _found(BPF_MAP_LOOKUP_ELEM, attr, "BPF_MAP_LOOKUP_ELEM", fd):
         return None
     return v.raw
@@ -312,14 +175,14 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
     """Set the value of `key`. A full map is E2BIG, an existing key with BPF_NOEXIST EEXIST."""
     k, v = _buffer(key), _buffer(value)
-    attr = _MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v), flags=flags)
+    attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v), flags=flags)
     _call(BPF_MAP_UPDATE_ELEM, attr, "BPF_MAP_UPDATE_ELEM", f"fd {fd}")
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Remove `key`; False if it was not there."""
     k = _buffer(key)
-    return _found(BPF_MAP_DELETE_ELEM, _MapElem(map_fd=fd, key=ctypes.addressof(k)), "BPF_MAP_DELETE_ELEM", fd)
+    return _found(BPF_MAP_DELETE_ELEM, MapElem(map_fd=fd, key=ctypes.addressof(k)), "BPF_MAP_DELETE_ELEM", fd)
 
 
 def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
@@ -327,7 +190,7 @@ def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
     meanwhile starts over at the first one."""
     k = None if key is None else _buffer(key)
     following = ctypes.create_string_buffer(key_size)
-    attr = _MapElem(map_fd=fd, key=0 if k is None else ctypes.addressof(k), value=ctypes.addressof(following))
+    attr = MapElem(map_fd=fd, key=0 if k is None else ctypes.addressof(k), value=ctypes.addressof(following))
     if not _found(BPF_MAP_GET_NEXT_KEY, attr, "BPF_MAP_GET_NEXT_KEY", fd):
         return None
     return following.raw
@@ -336,12 +199,12 @@ def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
 def map_lookup_batch(
     fd: int, in_cursor_addr: int, out_cursor_addr: int, keys_addr: int, values_addr: int, count: int
 ) -> tuple[int, bool]:
-    """Read up to `count` entries into the buffers at the addresses: (how many were read, whether it was the last of them).
+    """Read up to `count` entries into the buffers at the addresses: (how many were read, whether it is the end).
 
     The cursor is opaque: 0 as `in_cursor_addr` starts, later the address of what `out_cursor_addr` received; it needs
     max(4, key size) bytes. Since 5.6. ENOSPC (a hash bucket holds more than `count` entries) is raised: ask for more.
     """
-    attr = _MapBatch(
+    attr = MapBatch(
         in_batch=in_cursor_addr,
         out_batch=out_cursor_addr,
         keys=keys_addr,
@@ -358,7 +221,7 @@ def map_lookup_batch(
 
 
 def map_info(fd: int) -> MapInfo:
-    info = _MapInfo()
+    info = BpfMapInfo()
     _object_info(fd, info, "map")
     return MapInfo(
         info.type,
@@ -376,7 +239,7 @@ def map_info(fd: int) -> MapInfo:
 
 def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
     """Another fd of the map with this id, with BPF_F_RDONLY one that cannot change it (4.15). Needs CAP_SYS_ADMIN."""
-    return _call(BPF_MAP_GET_FD_BY_ID, _GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
+    return _call(BPF_MAP_GET_FD_BY_ID, GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
 
 
 # --- BTF ---
@@ -384,7 +247,7 @@ def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
 
 def btf_fd_by_id(id: int) -> int:  # noqa: A002
     """An fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
-    return _call(BPF_BTF_GET_FD_BY_ID, _GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
+    return _call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
 
 
 def btf_raw(fd: int) -> bytes:
@@ -392,28 +255,176 @@ def btf_raw(fd: int) -> bytes:
     size = 0
     while True:  # twice: the first answer says how much there is
         blob = ctypes.create_string_buffer(max(size, 1))
-        info = _BtfInfo(btf=ctypes.addressof(blob) if size else 0, btf_size=size)
+        info = BpfBtfInfo(btf=ctypes.addressof(blob) if size else 0, btf_size=size)
         _object_info(fd, info, "btf")
         if info.btf_size <= size:
             return blob.raw[: info.btf_size]
         size = info.btf_size
 
 
-def btf_load(raw: bytes, log: bool = False) -> int:
-    """The fd of a BTF object made from `raw`. With `log` the kernel's objection is in the error's text (its last line)."""
+def btf_load(raw: bytes) -> int:
+    """The fd of a BTF object made from `raw`. The text of a refusal ends with the kernel's own last words on it."""
     blob = _buffer(raw)
-    attr = _BtfLoad(btf=ctypes.addressof(blob), btf_size=len(raw))
-    if _syscall_result := _syscall(BPF_BTF_LOAD, attr):
-        if _syscall_result > 0:
-            return _syscall_result
-        number = ctypes.get_errno()
-    if log:
-        text = ctypes.create_string_buffer(1 << 16)
-        attr.btf_log_buf, attr.btf_log_size, attr.btf_log_level = ctypes.addressof(text), len(text), 1
-        fd = _syscall(BPF_BTF_LOAD, attr)
-        if fd >= 0:
-            return fd
-    raise _error(number, "BPF_BTF_LOAD", "")
+    attr = BtfLoad(btf=ctypes.addressof(blob), btf_size=len(raw))
+    fd = _syscall(BPF_BTF_LOAD, attr)
+    if fd >= 0:
+        return fd
+    number = ctypes.get_errno()
+    log = ctypes.create_string_buffer(_LOG_SIZES[0])
+    attr.btf_log_buf, attr.btf_log_size, attr.btf_log_level = ctypes.addressof(log), len(log), 1
+    fd = _syscall(BPF_BTF_LOAD, attr)
+    if fd >= 0:
+        return fd
+    raise _error(number, "BPF_BTF_LOAD", _text(log).rstrip().rpartition("\n")[2])
 
 
 # --- programs and attachments ---
+
+
+def prog_load(
+    type: int,  # noqa: A002
+    instructions: bytes,
+    license: str,  # noqa: A002
+    name: str,
+    expected_attach_type: int = 0,
+    attach_btf_id: int = 0,
+    kern_version: int = 0,
+    log_level: int = 0,
+) -> int:
+    """The fd of a verified program; `instructions` are struct bpf_insn (8 bytes each), map fds already in place.
+
+    A refusal that comes with a log is VerifierError; without one (no right to load, unknown type) plain OSError.
+    `kern_version` (LINUX_VERSION_CODE) is ignored since 5.0 (6c4fc209fcf9).
+    """
+    code, terms = _buffer(instructions), _buffer(license.encode("ascii") + b"\0")
+    attr = ProgLoad(
+        prog_type=type,
+        insn_cnt=len(instructions) // 8,
+        insns=ctypes.addressof(code),
+        license=ctypes.addressof(terms),
+        kern_version=kern_version,
+        prog_name=object_name(name),
+        expected_attach_type=expected_attach_type,
+        attach_btf_id=attach_btf_id,
+    )
+    if not log_level:
+        fd = _prog_load(attr)
+        if fd >= 0:
+            return fd
+    number, text = errno.ENOSPC if log_level else ctypes.get_errno(), ""
+    for size in _LOG_SIZES:
+        log = ctypes.create_string_buffer(size)
+        attr.log_level, attr.log_size, attr.log_buf = log_level or 1, size, ctypes.addressof(log)
+        fd = _prog_load(attr)
+        if fd >= 0:
+            return fd
+        text = _text(log)
+        if ctypes.get_errno() != errno.ENOSPC:
+            number = ctypes.get_errno()
+            break
+    error = _error(number, "BPF_PROG_LOAD", name)
+    if text.strip():
+        raise VerifierError(number, str(error.strerror), text)
+    raise error
+
+
+def prog_info(fd: int) -> ProgInfo:
+    info = BpfProgInfo()
+    _object_info(fd, info, "program")
+    count = info.nr_map_ids
+    ids = (u32 * count)()
+    if count:
+        ctypes.memset(ctypes.addressof(info), 0, ctypes.sizeof(info))
+        info.nr_map_ids, info.map_ids = count, ctypes.addressof(ids)
+        _object_info(fd, info, "program")
+    return ProgInfo(
+        info.type,
+        info.id,
+        info.name.decode("ascii", "replace"),
+        tuple(ids),
+        info.run_time_ns,
+        info.run_cnt,
+        info.recursion_misses,
+    )
+
+
+def raw_tracepoint_open(name: str | None, prog_fd: int) -> int:
+    """The fd of a link: the program runs at the raw tracepoint `name` (ENOENT: no such one) until it is closed.
+
+    None attaches a BPF_PROG_TYPE_TRACING program where it was loaded for (tp_btf 5.5, fentry and fexit 5.5; arm64 6.0
+    to 6.4 by version, before that ENOTSUPP).
+    """
+    event = None if name is None else _buffer(name.encode("ascii", "replace") + b"\0")
+    attr = RawTracepointOpen(name=0 if event is None else ctypes.addressof(event), prog_fd=prog_fd)
+    return _call(BPF_RAW_TRACEPOINT_OPEN, attr, "BPF_RAW_TRACEPOINT_OPEN", name or "")
+
+
+def link_create(prog_fd: int, target_fd: int, attach_type: int) -> int:
+    """The fd of a link that attaches the program to the target (a perf event since 5.15) until it is closed."""
+    attr = LinkCreate(prog_fd=prog_fd, target_fd=target_fd, attach_type=attach_type)
+    return _call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", "")
+
+
+# --- the call itself ---
+
+
+def object_name(name: str) -> bytes:
+    """What the kernel takes as a name: 15 bytes of [A-Za-z0-9_.] (bpf_obj_name_cpy())."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
+    return kept.encode("ascii")[: BPF_OBJ_NAME_LEN - 1]
+
+
+def strerror(number: int) -> str:
+    """The text of an errno, the kernel's own ENOTSUPP included."""
+    return "not supported by this kernel (ENOTSUPP)" if number == ENOTSUPP else os.strerror(number)
+
+
+def _syscall(command: int, attr: Attr) -> int:
+    number = _NR_BPF.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"bpf(2): unknown architecture {platform.machine()} (known: {', '.join(_NR_BPF)})")
+    result: int = _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr))
+    return result
+
+
+def _call(command: int, attr: Attr, verb: str, name: str) -> int:
+    result = _syscall(command, attr)
+    if result < 0:
+        raise _error(ctypes.get_errno(), verb, name)
+    return result
+
+
+def _found(command: int, attr: Attr, verb: str, fd: int) -> bool:
+    """False where the command says ENOENT: the key, or the next one, is not there."""
+    if _syscall(command, attr) >= 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.ENOENT:
+        return False
+    raise _error(number, verb, f"fd {fd}")
+
+
+def _prog_load(attr: ProgLoad) -> int:
+    fd = -1
+    for _ in range(5):  # the verifier gives up with EAGAIN when a signal comes (c3494801cd17); libbpf tries 5 times too
+        fd = _syscall(BPF_PROG_LOAD, attr)
+        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    return fd
+
+
+def _object_info(fd: int, info: ctypes.Structure, kind: str) -> None:
+    attr = ObjGetInfo(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+    _call(BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"{kind} fd {fd}")
+
+
+def _error(number: int, verb: str, name: str) -> OSError:
+    return OSError(number, f"{verb}{' ' if name else ''}{name}: {strerror(number)}")
+
+
+def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(content, len(content))
+
+
+def _text(log: ctypes.Array[ctypes.c_char]) -> str:
+    return log.value.decode("utf-8", "replace")
