@@ -24,9 +24,7 @@ _HEADER = struct.Struct("<4sII")  # magic, version, number of descriptors after 
 _MAGIC = b"bpfx"
 _MORE = b"fds"
 
-F_ADD_SEALS = (
-    1033  # include/uapi/linux/fcntl.h; the module fcntl has the names from Python 3.8 on only where libc does
-)
+F_ADD_SEALS = 1033  # include/uapi/linux/fcntl.h; the module fcntl has the names from Python 3.8 on only where libc does
 F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 
 
@@ -69,9 +67,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
             raise ProtocolError(f"a header of {len(data)} bytes and {len(fds)} descriptors")
         magic, version, expected = _HEADER.unpack(data)
         if magic != _MAGIC or version != VERSION:
-            raise ProtocolError(
-                f"message {magic!r} of version {version}, expected {_MAGIC!r} of version {VERSION}"
-            )
+            raise ProtocolError(f"message {magic!r} of version {version}, expected {_MAGIC!r} of version {VERSION}")
         document = _read_document(fds.pop())
         while len(fds) < expected:
             data, more = _receive_packet(sock, len(_MORE), SCM_MAX_FD)

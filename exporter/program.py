@@ -100,7 +100,9 @@ class Map:
     lost_index: int | None = None
 
 
-LOST_UPDATES = "lost_updates"  # per-CPU array of u64 by Map.lost_index; declared by programs/include/exporter.h when used
+LOST_UPDATES = (
+    "lost_updates"  # per-CPU array of u64 by Map.lost_index; declared by programs/include/exporter.h when used
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,13 @@
+"""Memory that the host can still give, from /proc/meminfo (proc_meminfo(5))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def available(proc: Path = Path("/proc")) -> int:
+    """MemAvailable in bytes: what can be had without swapping; 0 where the kernel does not say."""
+    for line in (proc / "meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,404 @@
+"""The privileged role: starts a loader per program, keeps every descriptor, and starts a server that died again.
+
+It runs no kernel-facing Python beside forking and holding: no network traffic, no numpy, no LLVM. One thread, one loop; loaders
+and the server are forked from it, so that they share its memory, and die with it (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from exporter import log, messages
+from exporter.config import model
+from exporter.kernel import memory
+from exporter.notify import notify
+from exporter.program import Descriptors, Program, Reason, State, from_json, to_json
+
+MAX_LOADERS = 4
+LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
+LOADER_DEADLINE = 300.0  # seconds; 12 s were seen under full emulation
+SERVER_SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
+SERVER_GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
+SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
+
+LoadFunction = Callable[[model.Program], tuple[Program, Descriptors]]
+ServeFunction = Callable[[socket.socket, "ServerStart"], NoReturn]
+RecordFunction = Callable[[Sequence["Entry"]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStart:
+    """What a server knows from its first moment."""
+
+    restarts: int  # how often it was started again
+
+
+@dataclass(slots=True)
+class Entry:
+    """One program of the configuration, what became of it, and the descriptors that keep it alive."""
+
+    spec: model.Program
+    program: Program
+    fds: Descriptors = field(default_factory=Descriptors)
+
+
+@dataclass(slots=True)
+class _Loader:
+    entry: Entry
+    pid: int
+    pidfd: int
+    sock: socket.socket
+    deadline: float
+    received: bool = False
+
+
+@dataclass(slots=True)
+class _Server:
+    pid: int
+    pidfd: int
+    sock: socket.socket
+    started: float
+    ready: bool = False
+
+
+class Supervisor:
+    """Owns the children and the descriptors from start to end.
+
+    load     runs in a forked child: one program of the configuration into its document and descriptors
+    serve    runs in a forked child: the server; never returns
+    keep     descriptors that the server inherits (its listening sockets)
+    record   runs in a forked child at the end, before anything is detached; None for no recording
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[model.Program],
+        *,
+        load: LoadFunction,
+        serve: ServeFunction,
+        keep: Sequence[int] = (),
+        record: RecordFunction | None = None,
+    ) -> None:
+        self._load = load
+        self._serve = serve
+        self._keep = tuple(keep)
+        self._record = record
+        self._entries = [Entry(s, Program(s.name, State.LOADING if s.enabled else State.DISABLED)) for s in specs]
+        self._queue = [e for e in self._entries if e.program.state is State.LOADING]
+        self._loaders: list[_Loader] = []
+        self._server: _Server | None = None
+        self._server_starts = 0
+        self._server_failures = 0
+        self._server_due: float | None = 0.0
+        self._announced = False
+        self._selector = selectors.DefaultSelector()
+        self._wakeup, self._wakeup_write = socket.socketpair()
+        self._log = log.get()
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit code. Everything is detached when it returns."""
+        self._catch_signals()
+        try:
+            while not self._tick():
+                pass
+        finally:
+            self._end()
+        return 0
+
+    # The loop
+
+    def _tick(self) -> bool:
+        """One round; True when it is time to end."""
+        self._start_due()
+        ending = False
+        for key, _ in self._selector.select(self._until_next()):
+            ending = key.data() or ending
+        self._kill_overdue_loaders()
+        self._announce()
+        return ending
+
+    def _start_due(self) -> None:
+        if self._server is None and self._server_due is not None and time.monotonic() >= self._server_due:
+            self._start_server()
+        while self._queue and len(self._loaders) < self._allowed_loaders():
+            self._start_loader(self._queue.pop(0))
+
+    def _until_next(self) -> float | None:
+        times = [loader.deadline for loader in self._loaders]
+        if self._server is None and self._server_due is not None:
+            times.append(self._server_due)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _allowed_loaders(self) -> int:
+        """At least one, so that a host short of memory still gets its programs, one after another."""
+        return max(1, min(MAX_LOADERS, len(self._loaders) + memory.available() // LOADER_MEMORY))
+
+    def _announce(self) -> None:
+        """Tell the service manager once: every program was tried and the server answers."""
+        loading = sum(e.program.state is State.LOADING for e in self._entries)
+        if self._announced or loading or self._server is None or not self._server.ready:
+            return
+        self._announced = True
+        running = sum(e.program.state is State.RUNNING for e in self._entries)
+        notify("READY=1", f"STATUS={running} of {len(self._entries)} programs running")
+        self._log.info("ready", running=running, programs=len(self._entries))
+
+    # Signals
+
+    def _catch_signals(self) -> None:
+        for sock in (self._wakeup, self._wakeup_write):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._on_signal)
+
+    def _on_signal(self) -> bool:
+        ending = False
+        for number in self._wakeup.recv(64):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                ending = True
+            elif number == signal.SIGHUP:
+                self._log.warning("SIGHUP ignored: this version does not reload its configuration; restart it instead")
+            elif number == signal.SIGUSR1:
+                self._write_record()
+        return ending
+
+    # Loaders
+
+    def _start_loader(self, entry: Entry) -> None:
+        ours, theirs = messages.pair()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(theirs.fileno())
+            _load_and_send(self._load, entry.spec, theirs)
+        theirs.close()
+        loader = _Loader(entry, pid, os.pidfd_open(pid), ours, time.monotonic() + LOADER_DEADLINE)
+        self._loaders.append(loader)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_loader(loader))
+
+    def _on_loader(self, loader: _Loader) -> bool:
+        """The loader's message came, or its end of the socket closed: either way it is done."""
+        loader.sock.settimeout(SEND_TIMEOUT)
+        try:
+            message = messages.receive(loader.sock)
+        except (messages.ProtocolError, OSError) as error:
+            message = None
+            self._log.error("loader's message was not understood", program=loader.entry.spec.name, error=str(error))
+        if message is None:
+            os.kill(loader.pid, signal.SIGKILL)
+        status = self._reap_loader(loader)
+        if message is None:
+            loader.entry.program = _failed(loader.entry.spec, *_why(status))
+        else:
+            loader.entry.program, loader.entry.fds = _unpack(*message)
+        self._report(loader.entry)
+        return False
+
+    def _reap_loader(self, loader: _Loader) -> int:
+        self._selector.unregister(loader.sock)
+        loader.sock.close()
+        os.close(loader.pidfd)
+        self._loaders.remove(loader)
+        return os.waitstatus_to_exitcode(os.waitpid(loader.pid, 0)[1])
+
+    def _kill_overdue_loaders(self) -> None:
+        for loader in [x for x in self._loaders if time.monotonic() >= x.deadline]:
+            os.kill(loader.pid, signal.SIGKILL)
+            self._reap_loader(loader)
+            text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
+            loader.entry.program = _failed(loader.entry.spec, Reason.TIMEOUT, text)
+            self._report(loader.entry)
+
+    def _report(self, entry: Entry) -> None:
+        """One line for the person, one message for the server."""
+        p = entry.program
+        if p.state is State.RUNNING:
+            attached = sum(a.attached for a in p.attachments)
+            how = "from cache" if p.from_cache else f"compiled in {p.compile_seconds:.2f} s"
+            points = f"{attached} of {len(p.attachments)}"
+            self._log.info("program running", program=p.name, variant=p.variant or "-", attached=points, how=how)
+            for a in p.attachments:
+                if not a.attached:
+                    self._log.warning("optional attach point is absent", program=p.name, why=a.text)
+        elif p.state is State.SKIPPED:
+            self._log.info("program skipped", program=p.name, reason=str(p.reason), why=p.text)
+        else:
+            self._log.error("program failed", program=p.name, reason=str(p.reason), why=p.text)
+        self._tell_server(entry)
+
+    # The server
+
+    def _start_server(self) -> None:
+        ours, theirs = messages.pair()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(theirs.fileno(), *self._keep)
+            self._serve(theirs, ServerStart(restarts=self._server_starts))
+        theirs.close()
+        ours.settimeout(SEND_TIMEOUT)
+        server = _Server(pid, os.pidfd_open(pid), ours, time.monotonic())
+        self._server, self._server_due = server, None
+        self._server_starts += 1
+        self._selector.register(server.pidfd, selectors.EVENT_READ, lambda: self._on_server_end(server))
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_server_word(server))
+        for entry in self._entries:
+            self._tell_server(entry)
+
+    def _tell_server(self, entry: Entry) -> None:
+        if self._server is None:
+            return
+        names = list(entry.fds.readonly)
+        document = {"spec": entry.spec.model_dump(mode="json"), "program": to_json(entry.program), "maps": names}
+        try:
+            messages.send(self._server.sock, document, [entry.fds.readonly[name] for name in names])
+        except OSError as error:
+            self._log.warning("the server does not take messages: starting another one", error=str(error))
+            os.kill(self._server.pid, signal.SIGKILL)  # its pidfd wakes the loop
+
+    def _on_server_word(self, server: _Server) -> bool:
+        """Anything from the server means that it serves; what it says is not read, because it is not trusted."""
+        word = server.sock.recv(16)
+        server.ready = server.ready or bool(word)
+        if not word:
+            self._selector.unregister(server.sock)
+        return False
+
+    def _on_server_end(self, server: _Server) -> bool:
+        status = os.waitstatus_to_exitcode(os.waitpid(server.pid, 0)[1])
+        self._forget_server(server)
+        lived = time.monotonic() - server.started
+        self._server_failures = 0 if lived > SERVER_SETTLED else self._server_failures + 1
+        pause = min(30.0, 0.1 * 2 ** (self._server_failures - 2)) if self._server_failures > 1 else 0.0
+        self._server_due = time.monotonic() + pause
+        how = f"by signal {-status}" if status < 0 else f"with exit code {status}"
+        self._log.error(
+            "server ended " + how + ": starting it again, the kernel goes on counting", after=f"{lived:.1f} s"
+        )
+        return False
+
+    def _forget_server(self, server: _Server) -> None:
+        self._selector.unregister(server.pidfd)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(server.sock)
+        server.sock.close()
+        os.close(server.pidfd)
+        self._server = None
+
+    # Children and the end
+
+    def _become_child(self, *keep: int) -> None:
+        """In a forked child: default signals, and no descriptor of the supervisor's but the ones named.
+
+        Close-on-exec does not help, there is no exec; a server with a program descriptor could read kernel memory.
+        """
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal's hang-up is the supervisor's matter
+        last = 2
+        for fd in sorted(keep):
+            os.closerange(last + 1, fd)
+            last = fd
+        os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+
+    def _write_record(self) -> None:
+        if self._record is None:
+            self._log.warning("SIGUSR1 ignored: started without --record, there is no directory to write to")
+            return
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._record(self._entries)
+                os._exit(0)
+            except BaseException as error:  # noqa: BLE001 - a child's last words, whatever went wrong
+                self._log.error("record was not written", error=f"{type(error).__name__}: {error}")
+                os._exit(1)
+        os.waitpid(pid, 0)
+
+    def _end(self) -> None:
+        started = time.monotonic()
+        notify("STOPPING=1")
+        for loader in list(self._loaders):
+            os.kill(loader.pid, signal.SIGKILL)
+            self._reap_loader(loader)
+        if self._record is not None:
+            self._write_record()
+        server = self._server
+        if server is not None:
+            os.kill(server.pid, signal.SIGTERM)
+        for entry in self._entries:
+            close(entry.fds)
+        if server is not None:
+            with selectors.DefaultSelector() as wait:
+                wait.register(server.pidfd, selectors.EVENT_READ)
+                if not wait.select(SERVER_GRACE):
+                    os.kill(server.pid, signal.SIGKILL)
+            os.waitpid(server.pid, 0)
+            self._forget_server(server)
+        self._selector.close()
+        self._log.info("stopped: everything is detached", seconds=round(time.monotonic() - started, 2))
+
+
+def close(fds: Descriptors) -> None:
+    """Detach: links first, so that nothing runs while its maps go."""
+    for fd in [*fds.links, *fds.programs.values(), *fds.readonly.values(), *fds.maps.values()]:
+        os.close(fd)
+    fds.links, fds.programs, fds.readonly, fds.maps = [], {}, {}, {}
+
+
+def _load_and_send(load: LoadFunction, spec: model.Program, sock: socket.socket) -> NoReturn:
+    """The loader's whole life. Its descriptors stay open in the supervisor; `os._exit` skips every destructor."""
+    code = 1
+    try:
+        program, fds = load(spec)
+        document, numbers = _pack(program, fds)
+        messages.send(sock, document, numbers)
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
+        text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
+        with contextlib.suppress(OSError):
+            document, _ = _pack(_failed(spec, Reason.INTERNAL, text), Descriptors())
+            messages.send(sock, document)
+    finally:
+        os._exit(code)
+
+
+def _pack(program: Program, fds: Descriptors) -> tuple[dict[str, Any], list[int]]:
+    document = {
+        **to_json(program),
+        "maps": list(fds.maps),
+        "readonly": list(fds.readonly),
+        "programs": list(fds.programs),
+        "links": len(fds.links),
+    }
+    return document, [*fds.maps.values(), *fds.readonly.values(), *fds.programs.values(), *fds.links]
+
+
+def _unpack(document: dict[str, Any], numbers: list[int]) -> tuple[Program, Descriptors]:
+    rest = iter(numbers)
+    fds = Descriptors()
+    fds.maps = {name: next(rest) for name in document["maps"]}
+    fds.readonly = {name: next(rest) for name in document["readonly"]}
+    fds.programs = {name: next(rest) for name in document["programs"]}
+    fds.links = list(rest)
+    return from_json(document), fds
+
+
+def _failed(spec: model.Program, reason: Reason, text: str) -> Program:
+    return Program(spec.name, State.FAILED, reason=reason, text=text)
+
+
+def _why(status: int) -> tuple[Reason, str]:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return Reason.KILLED, f"load: the loader was killed by {name} (out of memory? see the kernel's log)"
+    return Reason.INTERNAL, f"load: the loader ended with exit code {status} and no word (please report it)"

@@ -1,0 +1,110 @@
+"""The HTTP interface: /metrics, the landing page, /-/healthy and /-/ready, as a WSGI application (PEP 3333)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+from isal import igzip
+
+from exporter import log
+from exporter.program import Program
+from exporter.web import negotiation, status
+
+GZIP_LEVEL = 1  # isal's level 1 is as small as zlib's 6 on metrics text, at a fifth of the time
+QUERY_LIMIT = 64  # parameters in a query string
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class Source(Protocol):
+    """Where the answers come from."""
+
+    def programs(self) -> Sequence[Program]:
+        """Every program of the configuration, in its order."""
+
+    def ready(self) -> bool:
+        """Whether every program was tried."""
+
+    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
+        """The text of these programs' metrics; None for all of them and the exporter's own."""
+
+
+class BadRequest(Exception):
+    """The client asked for something that does not exist; the text says what would work."""
+
+
+class Application:
+    """Answers one request at a time per thread; has no state of its own."""
+
+    def __init__(self, source: Source, metrics_path: str = "/metrics") -> None:
+        self._source = source
+        self._routes: dict[str, Callable[[dict[str, Any]], tuple[str, str, bytes]]] = {
+            "/": self._status,
+            "/-/healthy": lambda _: ("200 OK", "text/plain; charset=utf-8", b"bpf-exporter is healthy.\n"),
+            "/-/ready": self._ready,
+            metrics_path: self._metrics,
+        }
+        self._metrics_path = metrics_path
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        code, content_type, body = self._answer(environ)
+        headers = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff")]
+        if code.startswith("405"):
+            headers.append(("Allow", "GET, HEAD"))
+        if len(body) > 1400 and negotiation.gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):  # not worth it in one packet
+            body = igzip.compress(body, GZIP_LEVEL)
+            headers.append(("Content-Encoding", "gzip"))
+        headers += [("Vary", "Accept, Accept-Encoding"), ("Content-Length", str(len(body)))]
+        start_response(code, headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answer(self, environ: dict[str, Any]) -> tuple[str, str, bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _text("405 Method Not Allowed", "only GET and HEAD are answered here")
+        route = self._routes.get(environ.get("PATH_INFO", "/"))
+        if route is None:
+            return _text("404 Not Found", f"nothing here; metrics are at {self._metrics_path}")
+        try:
+            return route(environ)
+        except BadRequest as error:
+            return _text("400 Bad Request", str(error))
+        except Exception as error:  # noqa: BLE001 - one bad answer must not end the server
+            log.get().error("request failed", path=environ.get("PATH_INFO"), error=f"{type(error).__name__}: {error}")
+            return _text("500 Internal Server Error", "see the exporter's log")
+
+    def _metrics(self, environ: dict[str, Any]) -> tuple[str, str, bytes]:
+        wanted = negotiation.openmetrics(environ.get("HTTP_ACCEPT", ""))
+        body = self._source.exposition(self._selection(environ.get("QUERY_STRING", "")), openmetrics=wanted)
+        kind = negotiation.CONTENT_TYPE_OPENMETRICS if wanted else negotiation.CONTENT_TYPE_TEXT
+        return "200 OK", kind, body
+
+    def _selection(self, query: str) -> frozenset[str] | None:
+        """The programs that collect[] or exclude[] leave, as node_exporter has them; None for all."""
+        try:
+            parameters = parse_qs(query, max_num_fields=QUERY_LIMIT)
+        except ValueError as error:
+            raise BadRequest(f"more than {QUERY_LIMIT} parameters") from error
+        collect, exclude = parameters.get("collect[]", []), parameters.get("exclude[]", [])
+        if not collect and not exclude:
+            return None
+        if collect and exclude:
+            raise BadRequest("collect[] and exclude[] cannot be combined: use one of them")
+        known = [p.name for p in self._source.programs()]
+        unknown = sorted(set(collect + exclude) - set(known))
+        if unknown:
+            raise BadRequest(f"no program {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+        return frozenset(collect) if collect else frozenset(known) - frozenset(exclude)
+
+    def _ready(self, _: dict[str, Any]) -> tuple[str, str, bytes]:
+        if self._source.ready():
+            return _text("200 OK", "bpf-exporter is ready.")
+        return _text("503 Service Unavailable", "programs are still being loaded")
+
+    def _status(self, _: dict[str, Any]) -> tuple[str, str, bytes]:
+        return "200 OK", "text/html; charset=utf-8", status.render(self._source.programs(), self._metrics_path)
+
+
+def _text(code: str, text: str) -> tuple[str, str, bytes]:
+    return code, "text/plain; charset=utf-8", text.encode() + b"\n"
