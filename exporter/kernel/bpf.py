@@ -351,8 +351,8 @@ def prog_info(fd: int) -> ProgInfo:
 def raw_tracepoint_open(name: str | None, prog_fd: int) -> int:
     """The fd of a link: the program runs at the raw tracepoint `name` (ENOENT: no such one) until it is closed.
 
-    None attaches a BPF_PROG_TYPE_TRACING program where it was loaded for (tp_btf 5.5, fentry and fexit 5.5; arm64 6.0
-    to 6.4 by version, before that ENOTSUPP).
+    None attaches a BPF_PROG_TYPE_TRACING program where it was loaded for (5.5; fentry and fexit on arm64 since 6.4,
+    ENOTSUPP before).
     """
     event = None if name is None else _buffer(name.encode("ascii", "replace") + b"\0")
     attr = RawTracepointOpen(name=0 if event is None else ctypes.addressof(event), prog_fd=prog_fd)

@@ -1,0 +1,105 @@
+"""What the running kernel is and has: release, functions, tracepoints and their fields, kinds of attach points."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+_FORMAT_FIELD = re.compile(r"\bfield:(?P<declaration>[^;]+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel seen through these file systems. Every answer is read when it is asked for: modules come and go."""
+
+    proc: Path = Path("/proc")
+    sysfs: Path = Path("/sys")
+    release: str = field(default_factory=platform.release)
+    machine: str = field(default_factory=platform.machine)  # as uname -m: x86_64, aarch64
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        return version(self.release)
+
+    @property
+    def btf(self) -> Path:
+        return self.sysfs / "kernel/btf/vmlinux"
+
+    @property
+    def tracefs(self) -> Path | None:
+        """Where tracefs is mounted; None if nowhere usual, or hidden from this process."""
+        for path in (self.sysfs / "kernel/tracing", self.sysfs / "kernel/debug/tracing"):
+            if (path / "events").is_dir():
+                return path
+        return None
+
+    def functions(self) -> Iterator[tuple[str, str]]:
+        """(name, module or "") of every function in /proc/kallsyms; the names can be read without rights."""
+        with (self.proc / "kallsyms").open(encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                parts = line.split()
+                if len(parts) >= 3 and parts[1] in "tTwW":
+                    yield parts[2], parts[3].strip("[]") if len(parts) > 3 else ""
+
+    def has_function(self, name: str, module: str = "") -> bool:
+        """Whether there is such a function; "" is any place, else only that module."""
+        return any(name == found and module in ("", place) for found, place in self.functions())
+
+    def near_functions(self, name: str) -> list[str]:
+        """Up to three functions whose names look like this one. Names that start otherwise are not weighed: there are
+        120,000 of them."""
+        return near(name, {found for found, _ in self.functions() if found[:2] == name[:2] or name in found})
+
+    def tracepoint_id(self, category: str, event: str) -> int | None:
+        """The number perf_event_open(2) knows it by; None if there is no such event. OSError without tracefs."""
+        try:
+            return int((self._event(category, event) / "id").read_text())
+        except FileNotFoundError:
+            return None
+
+    def tracepoint_fields(self, category: str, event: str) -> dict[str, tuple[int, int]] | None:
+        """Field -> (offset, size) in bytes, from the event's `format`; None if there is no such event."""
+        try:
+            text = (self._event(category, event) / "format").read_text()
+        except FileNotFoundError:
+            return None
+        return parse_format(text)
+
+    def near_tracepoints(self, name: str) -> list[str]:
+        """Up to three CATEGORY:EVENT that look like this one; of an EVENT alone, events."""
+        if self.tracefs is None:
+            return []
+        lines = (self.tracefs / "available_events").read_text(encoding="ascii", errors="replace").split()
+        return near(name, lines if ":" in name else {line.partition(":")[2] for line in lines})
+
+    def _event(self, category: str, event: str) -> Path:
+        if self.tracefs is None:
+            raise PermissionError(1, "tracefs is not mounted, or hidden (mount -t tracefs tracefs /sys/kernel/tracing)")
+        return self.tracefs / "events" / category / event
+
+
+def version(release: str) -> tuple[int, ...]:
+    """The numbers a release starts with: "6.1.0-56-amd64" is (6, 1, 0). ValueError if there are none."""
+    match = re.match(r"\d+(\.\d+)*", release)
+    if match is None:
+        raise ValueError(f"kernel release {release!r} does not start with a version")
+    return tuple(int(part) for part in match.group().split("."))
+
+
+def parse_format(text: str) -> dict[str, tuple[int, int]]:
+    """Field -> (offset, size) of a tracepoint's `format` file. "__data_loc char[] name" and "__u8 saddr[28]" are the
+    fields `name` and `saddr`."""
+    fields: dict[str, tuple[int, int]] = {}
+    for match in _FORMAT_FIELD.finditer(text):
+        declaration = re.sub(r"\[[^\]]*\]", " ", match["declaration"])
+        fields[declaration.replace("*", " ").split()[-1]] = (int(match["offset"]), int(match["size"]))
+    return fields
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that look like `name`, best first, in an order that does not change from run to run."""
+    return get_close_matches(name, sorted(names), n=3, cutoff=0.7)
