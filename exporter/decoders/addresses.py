@@ -1,0 +1,15 @@
+"""Decoder of kernel addresses: ksym."""
+
+from __future__ import annotations
+
+from exporter.config.model import Decode
+from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.names import Names
+
+
+def _ksym(_step: Decode, _given: Input, names: Names) -> Run:
+    """The function that holds the address, without offset; a null pointer is "none"."""
+    return lambda address: names.symbol(address) if address else "none"
+
+
+DECODERS = (Decoder("ksym", takes=("int",), gives="text", bind=_ksym),)

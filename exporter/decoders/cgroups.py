@@ -1,0 +1,68 @@
+"""Decoders of cgroups and what their paths tell: cgroup, systemd_unit, container."""
+
+from __future__ import annotations
+
+import re
+
+from exporter.config.model import Decode
+from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.names import Names
+
+NONE = "none"
+
+# systemd.unit(5): name, optional @instance, one of the types that have a cgroup. cg_escape() in systemd's
+# src/basic/cgroup-util.c puts "_" in front of a name that could be mistaken for a file of the kernel's.
+_UNIT = re.compile(r"_?([A-Za-z0-9:_.\\@-]{1,249}\.(?:service|scope|socket|mount|swap))")
+_SLICE = re.compile(r"_?[A-Za-z0-9:_.\\-]{1,249}\.slice")
+
+# A directory that is a container's own: 64 hex digits, alone or behind the runtime's name.
+#   docker-ID.scope  /docker/ID  cri-containerd-ID.scope  /kubepods/.../podUID/ID  SLICE:cri-containerd:ID
+#   crio-ID.scope  crio-ID  libpod-ID.scope  libpod-payload-ID  nerdctl-ID.scope  /default/ID (containerd)
+_CONTAINER = re.compile(r"(?:([a-z][a-z0-9-]*)-|[^/]*:([a-z][a-z0-9-]*):)?([0-9a-f]{64})(?:\.scope)?")
+
+
+def unit(path: str) -> str:
+    """The systemd unit that a cgroup path belongs to, "none" if it is in no unit.
+
+    The system manager's unit, as systemd's cg_path_get_unit() has it: the first directory below the slices. So all of
+    a user's services are user@1000.service, and what runs inside a container is the container's scope.
+    """
+    for part in path.strip("/").split("/"):
+        if _SLICE.fullmatch(part):
+            continue
+        match = _UNIT.fullmatch(part)
+        return match[1] if match else NONE
+    return NONE
+
+
+def container(path: str) -> str:
+    """The first 12 characters of the container's id as `docker ps` and `crictl ps` show it, "none" outside containers.
+
+    Of containers inside containers it is the innermost. The monitor beside a container (conmon) is not in it.
+    """
+    for part in reversed(path.split("/")):
+        match = _CONTAINER.fullmatch(part)
+        if match:
+            runtime = match[1] or match[2] or ""
+            if not runtime.endswith("conmon"):
+                return match[3][:12]
+    return NONE
+
+
+def _cgroup(_step: Decode, _given: Input, names: Names) -> Run:
+    return names.cgroup_path
+
+
+def _systemd_unit(_step: Decode, _given: Input, _names: Names) -> Run:
+    return unit
+
+
+def _container(_step: Decode, _given: Input, _names: Names) -> Run:
+    return container
+
+
+DECODERS = (
+    Decoder("cgroup", takes=("int",), gives="text", bind=_cgroup, volatile=True),
+    Decoder("systemd_unit", takes=("text",), gives="text", bind=_systemd_unit, unknown=None),
+    Decoder("container", takes=("text",), gives="text", bind=_container, unknown=None),
+)

@@ -1,0 +1,241 @@
+"""Chains of decoders: a label's `decode:` steps checked, fitted to the field's type, and turned into one function.
+
+Three moments: `check_chain` needs the configuration only; `chain` also the field's type; `Chain.bind` the host's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+
+from exporter.config.model import Decode
+from exporter.decoders import addresses, cgroups, enumerations, integers, network, strings
+from exporter.decoders.declaration import (
+    Decoder,
+    Input,
+    Shape,
+    byte_order,
+    is_bool,
+    is_char_array,
+    is_number,
+    spell,
+)
+from exporter.decoders.names import Names
+from exporter.program import Type
+
+KEEP, DROP = "keep", "drop"
+
+# One small file per family; a new one is named here and nowhere else.
+_FAMILIES = (integers, strings, enumerations, network, addresses, cgroups)
+_DECODERS: Mapping[str, Decoder] = {decoder.name: decoder for family in _FAMILIES for decoder in family.DECODERS}
+
+# Settled in the schema, not built yet: refused by name, so that nobody hunts for a typing error.
+_LATER = ("cidr", "dname", "kstack", "majorminor", "pod", "regexp", "syscall", "username")
+_LATER += ("pci_class", "pci_device", "pci_subclass", "pci_vendor")
+
+
+class ChainError(ValueError):
+    """A chain that cannot read the field it is put on; the text says why and what would work."""
+
+
+def types() -> Mapping[str, Decoder]:
+    """Every decoder by name."""
+    return _DECODERS
+
+
+def check_chain(steps: Sequence[Decode]) -> list[str]:
+    """What is wrong with a chain whatever the field is: one text a mistake, [] if nothing."""
+    if not steps:
+        return ["decode is empty: leave it out for the decoder that fits the field's type"]
+    found: list[str] = []
+    before: Decoder | None = None
+    for step in steps:
+        decoder = _DECODERS.get(step.name)
+        if decoder is None:
+            found.append(_no_such_decoder(step.name))
+            before = None
+            continue
+        wrong = _wrong_in_itself(decoder, step)
+        found += wrong
+        if before is not None:
+            given = Input(before.gives, before=before.name)
+            misfit = _misfit(decoder, step, given, argument_is_right=not wrong)
+            if misfit:
+                found.append(misfit)
+        before = decoder
+    return found
+
+
+def _no_such_decoder(name: str) -> str:
+    if name in _LATER:
+        return f"decoder {name} is not built yet"
+    near = get_close_matches(name, _DECODERS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(_DECODERS))}"
+    return f"no decoder {name!r} ({hint})"
+
+
+def _wrong_in_itself(decoder: Decoder, step: Decode) -> list[str]:
+    found: list[str] = []
+    wrong = decoder.argument(step)
+    if wrong:
+        found.append(wrong)
+    for option in step.options:
+        if option not in decoder.options:
+            has = f"it has {', '.join(decoder.options)}" if decoder.options else "it has none"
+            found.append(f"decoder {decoder.name} has no option {option!r} ({has})")
+    if step.unknown is not None:
+        if decoder.unknown is None:
+            found.append(f"decoder {decoder.name} always has an answer: leave out `unknown`")
+        elif not step.unknown:
+            found.append(f"decoder {decoder.name}: unknown is keep, drop or a text that is not empty")
+    return found
+
+
+def _misfit(decoder: Decoder, step: Decode, given: Input, argument_is_right: bool) -> str | None:
+    if given.shape not in decoder.takes:
+        takes = " or ".join(decoder.takes)
+        return f"decoder {decoder.name} takes {takes}, but {given.before} before it gives {given.shape}"
+    return decoder.fits(step, given) if argument_is_right else None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    decoder: Decoder
+    decode: Decode
+    given: Input
+
+    @property
+    def unknown(self) -> str | None:
+        return self.decode.unknown if self.decode.unknown is not None else self.decoder.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Checked steps on a field of a known type."""
+
+    type: Type
+    steps: tuple[Step, ...]
+
+    @property
+    def volatile(self) -> bool:
+        """True if the text of the same bytes can change: look it up again after a minute."""
+        return any(step.decoder.volatile for step in self.steps)
+
+    @property
+    def kernel_enums(self) -> tuple[str, ...]:
+        """Enums of the kernel that the chain will ask for: give them to Names.open."""
+        asked = (step.decode for step in self.steps if step.decoder.name == "enum")
+        return tuple(decode.argument for decode in asked if decode.argument is not None)
+
+    def bind(self, names: Names, length: int | None = None) -> Callable[[bytes], str | None]:
+        """The chain as one function: the field's bytes as they lie in memory -> label text, None = drop the series.
+
+        A bit-field comes as the bytes of its declared type with its value in host order. `length` cuts the text to so
+        many bytes of UTF-8, at a character. The function never raises for odd data. A step without an answer ends the
+        chain with what its `unknown` says; it is counted in `names.errors` by decoder, unless the step's own `unknown`
+        names a text or keep: then the author has said what those values are.
+        """
+        read = _reader(self.type, self.steps[0].given.shape)
+        runs = [
+            (step.decoder.name, step.decoder.bind(step.decode, step.given, names), step.unknown, step.decode.unknown)
+            for step in self.steps
+        ]
+        errors = names.errors
+
+        def decode(raw: bytes) -> str | None:
+            value = read(raw)
+            for name, run, unknown, said in runs:
+                answer = run(value)
+                if answer is None:
+                    if said is None or said == DROP:
+                        errors[name] += 1
+                    if unknown == DROP:
+                        return None
+                    value = value if unknown == KEEP else unknown or "unknown"
+                    break
+                value = answer
+            return clean(value, length)
+
+        return decode
+
+
+def chain(field: Type, steps: Sequence[Decode] | None) -> Chain:
+    """The chain on a field of this type; `steps` None = the decoder that fits the type. Raises ChainError."""
+    decodes = [Decode(name=_default(field))] if steps is None else list(steps)
+    wrong = check_chain(decodes)
+    if wrong:
+        raise ChainError("; ".join(wrong))
+    made: list[Step] = []
+    for place, decode in enumerate(decodes):
+        decoder = _DECODERS[decode.name]
+        if place == 0:
+            given = Input(_first_shape(decoder, field), source=field)
+            misfit = decoder.fits(decode, given)
+            if misfit:
+                raise ChainError(misfit)
+        else:
+            given = Input(made[-1].decoder.gives, before=made[-1].decoder.name)
+        made.append(Step(decoder, decode, given))
+    return Chain(field, tuple(made))
+
+
+def _default(field: Type) -> str:
+    """By type: char[] string, enum its names, bool, pointers hex, other integers (a __be16 swapped) as numbers."""
+    if is_char_array(field):
+        return "string"
+    if field.kind == "enum":
+        return "enum"
+    if field.kind == "pointer":
+        return "hex"
+    if is_bool(field):
+        return "bool"
+    if field.kind == "int":
+        return "int" if field.signed else "uint"
+    if field.kind in ("struct", "union"):
+        raise ChainError(f"the field is {spell(field)}, which has no text of its own: name one of its members")
+    if field.kind == "array":
+        hint = "name an element, as in field[0], or decode it by hex, inet or string"
+        raise ChainError(f"the field is {spell(field)}: {hint}")
+    raise ChainError(f"the field is {spell(field)}, which cannot be a label")
+
+
+def _first_shape(decoder: Decoder, field: Type) -> Shape:
+    offered: tuple[Shape, ...]
+    if is_number(field):
+        offered = ("int", "bytes")
+        is_a = f"the field is a number ({spell(field)})"
+    elif is_char_array(field):
+        offered = ("bytes", "text")
+        is_a = f"the field is {spell(field)}"
+    else:
+        offered = ("bytes",)
+        is_a = f"the field is {spell(field)}"
+    for shape in decoder.takes:
+        if shape in offered:
+            return shape
+    hint = ""
+    if decoder.name in ("systemd_unit", "container") and is_number(field):
+        hint = " (put cgroup before it)"
+    raise ChainError(f"decoder {decoder.name} takes {' or '.join(decoder.takes)}, but comes first and {is_a}{hint}")
+
+
+def _reader(field: Type, shape: Shape) -> Callable[[bytes], int | bytes | str]:
+    """The field's bytes as the shape that the first decoder takes."""
+    if shape == "int":
+        return partial(int.from_bytes, byteorder=byte_order(field), signed=field.signed)
+    if shape == "text":
+        return strings.text
+    return bytes
+
+
+def clean(value: int | bytes | str, length: int | None = None) -> str:
+    """Any last value of a chain as label text: valid UTF-8, at most `length` bytes of it, cut at a character."""
+    if isinstance(value, bytes):
+        value = value.hex()
+    text = str(value)
+    if text.isascii():
+        return text if length is None else text[:length]
+    raw = text.encode("utf-8", "replace")  # lone surrogates, from file names that are not UTF-8
+    return raw.decode() if length is None else raw[:length].decode("utf-8", "ignore")

@@ -1,0 +1,43 @@
+"""Decoders of plain numbers: uint, int, hex, bool."""
+
+from __future__ import annotations
+
+from exporter.config.model import Decode
+from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.names import Names
+
+
+def _uint(_step: Decode, given: Input, _names: Names) -> Run:
+    """The field read as unsigned: an s32 of -1 is 4294967295."""
+    if given.source is None or not given.source.signed:
+        return lambda number: number
+    mask = (1 << 8 * given.source.size) - 1
+    return lambda number: number & mask
+
+
+def _int(_step: Decode, given: Input, _names: Names) -> Run:
+    """The field read as signed: a u32 of 4294967295 is -1."""
+    if given.source is None or given.source.signed:
+        return lambda number: number
+    sign = 1 << (8 * given.source.size - 1)
+    return lambda number: (number ^ sign) - sign
+
+
+def _hex(_step: Decode, given: Input, _names: Names) -> Run:
+    """0x1f for a number (a negative one as its bits), plain digits in memory order for anything else."""
+    if given.shape == "bytes":
+        return lambda raw: raw.hex()
+    mask = (1 << 8 * given.source.size) - 1 if given.source is not None else (1 << 64) - 1
+    return lambda number: f"{number & mask:#x}"
+
+
+def _bool(_step: Decode, _given: Input, _names: Names) -> Run:
+    return lambda number: "true" if number else "false"
+
+
+DECODERS = (
+    Decoder("uint", takes=("int",), gives="int", bind=_uint, unknown=None),
+    Decoder("int", takes=("int",), gives="int", bind=_int, unknown=None),
+    Decoder("hex", takes=("int", "bytes"), gives="text", bind=_hex, unknown=None),
+    Decoder("bool", takes=("int",), gives="text", bind=_bool, unknown=None),
+)

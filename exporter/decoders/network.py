@@ -1,0 +1,119 @@
+"""Decoders of network fields: inet, proto, tcp_state, port_class, ifname."""
+
+from __future__ import annotations
+
+import socket
+
+from exporter.config.model import Decode
+from exporter.decoders.declaration import Decoder, Input, Run, spell
+from exporter.decoders.names import Names
+
+EPHEMERAL = "ephemeral"
+
+_V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, section 2.5.5.2
+
+# Lower-case names of IPPROTO_* in include/uapi/linux/in.h and in6.h; those of IANA where the kernel has none.
+_PROTOCOLS = {
+    0: "ip",
+    1: "icmp",
+    2: "igmp",
+    4: "ipip",
+    6: "tcp",
+    8: "egp",
+    12: "pup",
+    17: "udp",
+    22: "idp",
+    29: "tp",
+    33: "dccp",
+    41: "ipv6",
+    43: "routing",
+    44: "fragment",
+    46: "rsvp",
+    47: "gre",
+    50: "esp",
+    51: "ah",
+    58: "icmpv6",
+    60: "dstopts",
+    89: "ospf",
+    92: "mtp",
+    94: "beetph",
+    98: "encap",
+    103: "pim",
+    108: "comp",
+    112: "vrrp",
+    115: "l2tp",
+    132: "sctp",
+    135: "mh",
+    136: "udplite",
+    137: "mpls",
+    143: "ethernet",
+    255: "raw",
+    256: "smc",
+    262: "mptcp",
+}
+
+# include/net/tcp_states.h. 0 is no state of the kernel's: a program puts it where there was no socket.
+_TCP_STATES = {
+    0: "none",
+    1: "established",
+    2: "syn_sent",
+    3: "syn_recv",
+    4: "fin_wait1",
+    5: "fin_wait2",
+    6: "time_wait",
+    7: "close",
+    8: "close_wait",
+    9: "last_ack",
+    10: "listen",
+    11: "closing",
+    12: "new_syn_recv",
+    13: "bound_inactive",
+}
+
+
+def _inet_fits(_step: Decode, given: Input) -> str | None:
+    if given.source is not None and given.source.size not in (4, 16):
+        return f"decoder inet takes 4 or 16 bytes, but the field has {given.source.size} ({spell(given.source)})"
+    return None
+
+
+def address(raw: bytes) -> str | None:
+    """An IPv4 or IPv6 address from 4 or 16 bytes in network order; a v4-mapped one is shown as IPv4."""
+    if len(raw) == 4:
+        return socket.inet_ntop(socket.AF_INET, raw)
+    if len(raw) != 16:
+        return None
+    if raw.startswith(_V4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, raw[12:])
+    return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def _inet(_step: Decode, _given: Input, _names: Names) -> Run:
+    return address
+
+
+def _proto(_step: Decode, _given: Input, _names: Names) -> Run:
+    return _PROTOCOLS.get
+
+
+def _tcp_state(_step: Decode, _given: Input, _names: Names) -> Run:
+    return _TCP_STATES.get
+
+
+def _port_class(_step: Decode, _given: Input, _names: Names) -> Run:
+    """The C side puts 0 for a port that no socket listens on; any other number is the port in host order."""
+    return lambda port: str(port) if port else EPHEMERAL
+
+
+def _ifname(_step: Decode, _given: Input, names: Names) -> Run:
+    """Names of the exporter's own network namespace; index 0 is no interface: "none"."""
+    return lambda index: names.interface(index) if index else "none"
+
+
+DECODERS = (
+    Decoder("inet", takes=("bytes",), gives="text", bind=_inet, fits=_inet_fits),
+    Decoder("proto", takes=("int",), gives="text", bind=_proto),
+    Decoder("tcp_state", takes=("int",), gives="text", bind=_tcp_state),
+    Decoder("port_class", takes=("int",), gives="text", bind=_port_class, unknown=None),
+    Decoder("ifname", takes=("int",), gives="text", bind=_ifname, volatile=True),
+)
