@@ -1,0 +1,418 @@
+"""The dashboard as code: `python -m grafana.dashboard > grafana/bpf-exporter.json` from the root of the repository.
+
+Read from the top: is anything wrong (numbers), resets, sends, latency, and last the exporter itself. A test keeps the
+JSON file equal to what this module prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as m
+
+from grafana.panels import (
+    DATASOURCE,
+    Panel,
+    Query,
+    falling_short,
+    gauge,
+    graph,
+    heat,
+    number,
+    quantile,
+    quantiles,
+    rate,
+    states,
+)
+
+UID = "bpf-exporter"
+RED_IF_ANY = ((None, "green"), (1, "red"))
+
+# The order is that of exporter.program.State; the number of a state on the panel is its place here, from 1.
+STATES = (
+    ("loading", "blue"),
+    ("running", "green"),
+    ("skipped", "text"),
+    ("disabled", "text"),
+    ("failed", "red"),
+    ("over_budget", "orange"),
+    ("ended", "text"),
+    ("quarantined", "dark-red"),
+)
+
+
+def overview() -> list[Panel]:
+    return [
+        number(
+            "Exporters down",
+            "Targets of the chosen job that Prometheus could not scrape the last time.",
+            falling_short("up"),
+            "none",
+            steps=RED_IF_ANY,
+        ),
+        number(
+            "Programs running",
+            "eBPF programs that are attached and counting, over all chosen instances.",
+            f"sum({gauge('bpf_exporter_program_state', state='running')})",
+            "none",
+        ),
+        number(
+            "Programs failed",
+            "eBPF programs for which no variant compiled, loaded and attached. The exporter's own page shows why.",
+            f"sum({gauge('bpf_exporter_program_state', state='failed')})",
+            "none",
+            steps=RED_IF_ANY,
+        ),
+        number(
+            "Resets sent",
+            "TCP resets that the chosen hosts send per second. 50 a second is where TcpResetStorm starts to look.",
+            f"sum({rate('ebpf_tcp_resets_total', direction='sent')})",
+            "cps",
+            steps=((None, "green"), (10, "orange"), (50, "red")),
+            decimals=1,
+        ),
+        number(
+            "TCP bytes sent",
+            "Bytes per second that tcp_sendmsg() accepted from applications.",
+            f"sum({rate('ebpf_tcp_sendmsg_bytes_total')})",
+            "Bps",
+        ),
+        number(
+            "Response p90, as client",
+            "Nine of ten answers that these hosts waited for came within this time (role client only: as a server the "
+            "time is how long the peer thinks).",
+            quantile(0.9, "ebpf_tcp_response_seconds", role="client"),
+            "s",
+            steps=((None, "green"), (0.5, "orange"), (1, "red")),
+        ),
+    ]
+
+
+def resets() -> list[Panel]:
+    total = "ebpf_tcp_resets_total"
+    return [
+        graph(
+            "Resets by direction and state",
+            "State of the socket when the reset was sent or received. listen: a stray segment for a listening port; "
+            "none: nothing listens there; close: an application closed with unread data or with SO_LINGER 0.",
+            [Query(f"sum by (direction, state) ({rate(total)})", "{{direction}} {{state}}")],
+            "cps",
+            stacked=True,
+        ),
+        graph(
+            "Resets by port, the ten highest",
+            "Local port if a socket listens on it, else `ephemeral`.",
+            [Query(f"topk(10, sum by (direction, port) ({rate(total)}))", "{{direction}} {{port}}")],
+            "cps",
+        ),
+        graph(
+            "Resets sent by kind and reason",
+            "active: a socket of this host gave up a connection; reply: the answer to a segment that fits none. "
+            "The reason is the kernel's own (enum sk_rst_reason); kernels before 6.10 have none.",
+            [
+                Query(
+                    f"sum by (kind, reason) ({rate(total, direction='sent')})",
+                    "{{kind}} {{reason}}",
+                )
+            ],
+            "cps",
+            stacked=True,
+        ),
+        graph(
+            "Resets by host",
+            "Which of the chosen instances sends or receives them.",
+            [Query(f"topk(10, sum by (instance, direction) ({rate(total)}))", "{{instance}} {{direction}}")],
+            "cps",
+        ),
+    ]
+
+
+def sends() -> list[Panel]:
+    by_owner = "sum by (unit, container)"
+    owner = "{{unit}} {{container}}"
+    calls, errors = "ebpf_tcp_sendmsg_calls_total", "ebpf_tcp_sendmsg_errors_total"
+    return [
+        graph(
+            "Bytes sent by unit, the ten highest",
+            "Bytes that tcp_sendmsg() accepted, by systemd unit and container of the sending process.",
+            [Query(f"topk(10, {by_owner} ({rate('ebpf_tcp_sendmsg_bytes_total')}))", owner)],
+            "Bps",
+            stacked=True,
+        ),
+        graph(
+            "Calls by unit, the ten highest",
+            "Calls of tcp_sendmsg() per second. Many calls for few bytes: small writes, see the sizes below.",
+            [Query(f"topk(10, {by_owner} ({rate(calls)}))", owner)],
+            "cps",
+            stacked=True,
+        ),
+        graph(
+            "Share of calls that failed",
+            "Calls that returned an error, of all calls of that unit. EAGAIN of a non-blocking socket with a full "
+            "buffer is one of them, so a busy bulk sender has some.",
+            [Query(f"topk(10, {by_owner} ({rate(errors)}) / ({by_owner} ({rate(calls)}) > 0))", owner)],
+            "percentunit",
+            steps=((None, "green"), (0.05, "red")),
+        ),
+        graph(
+            "Send size",
+            "Median and tail of bytes per call, from the histogram; the mean is exact.",
+            [
+                *quantiles("ebpf_tcp_sendmsg_size_bytes"),
+                Query(
+                    f"sum({rate('ebpf_tcp_sendmsg_size_bytes_sum')})"
+                    f" / sum({rate('ebpf_tcp_sendmsg_size_bytes_count')})",
+                    "mean",
+                ),
+            ],
+            "bytes",
+            log=True,
+        ),
+        heat(
+            "Send size, heat map",
+            "How many calls per second fall into each size.",
+            "ebpf_tcp_sendmsg_size_bytes",
+            "bytes",
+            width=24,
+        ),
+    ]
+
+
+def latency() -> list[Panel]:
+    shown: list[Panel] = []
+    for name, histogram, text in (
+        (
+            "Response",
+            "ebpf_tcp_response_seconds",
+            "From the last send on a connection to the next data received on it. As client that is the time the server "
+            "takes; as server it is how long the peer waits with its next request.",
+        ),
+        (
+            "Connect",
+            "ebpf_tcp_connect_seconds",
+            "From SYN to established, connections that this host opened.",
+        ),
+        (
+            "Smoothed round trip",
+            "ebpf_tcp_srtt_seconds",
+            "The kernel's own estimate (srtt_us), sampled when data arrives.",
+        ),
+    ):
+        shown += [
+            heat(f"{name} time", text, histogram, "s"),
+            graph(f"{name} time, p50, p90, p99", text, quantiles(histogram), "s", log=True),
+        ]
+    shown += [
+        graph(
+            "Response p90 by role and port, the ten highest",
+            "role client with the remote side's port class, or the listening port of this host.",
+            [
+                Query(
+                    f"topk(10, {quantile(0.9, 'ebpf_tcp_response_seconds', by='role, port')})",
+                    "{{role}} {{port}}",
+                )
+            ],
+            "s",
+            log=True,
+        ),
+        graph(
+            "Responses by role and port, the ten highest",
+            "How many response times were measured per second: what the quantiles beside stand on.",
+            [
+                Query(
+                    f"topk(10, sum by (role, port) ({rate('ebpf_tcp_response_seconds_count')}))",
+                    "{{role}} {{port}}",
+                )
+            ],
+            "cps",
+        ),
+    ]
+    return shown
+
+
+def health() -> list[Panel]:
+    state = "bpf_exporter_program_state"
+    numbered = " or ".join(f"{gauge(state, state=name)} * {i}" for i, (name, _) in enumerate(STATES, 1))
+    fill = f"{gauge('bpf_exporter_map_entries')} / {gauge('bpf_exporter_map_max_entries')}"
+    return [
+        states(
+            "Program states",
+            "What each program was doing when it was scraped. skipped: this kernel lacks what it needs.",
+            Query(f"sum by (instance, program) ({numbered})", "{{instance}} {{program}}"),
+            STATES,
+        ),
+        graph(
+            "Scrape and collect duration",
+            "scrape is Prometheus' own clock; the rest is what the exporter spent on each program's maps.",
+            [
+                Query(f"max by (instance) ({gauge('scrape_duration_seconds')})", "{{instance}} scrape"),
+                Query(
+                    f"max by (instance, program) ({gauge('bpf_exporter_program_collect_duration_seconds')})",
+                    "{{instance}} {{program}}",
+                ),
+            ],
+            "s",
+        ),
+        graph(
+            "Map fill ratio",
+            "Entries of each map over its capacity. A full hash map drops new keys; an LRU map evicts old ones.",
+            [Query(f"topk(10, {fill})", "{{instance}} {{program}} {{map}}")],
+            "percentunit",
+            top=1,
+            steps=((None, "green"), (0.9, "red")),
+        ),
+        graph(
+            "Lost updates",
+            "Events per second that a program could not count because the map took no new key. Anything above 0 is a "
+            "wrong number somewhere else on this page.",
+            [
+                Query(
+                    f"sum by (instance, program, map) ({rate('bpf_exporter_map_insert_failures_total')})",
+                    "{{instance}} {{program}} {{map}}",
+                )
+            ],
+            "cps",
+            steps=((None, "green"), (0.001, "red")),
+        ),
+        graph(
+            "Decoder errors",
+            "Label values per second that a decoder could not name (a cgroup that is gone, a number without a name).",
+            [
+                Query(
+                    f"sum by (instance, program, decoder) ({rate('bpf_exporter_decoder_errors_total')})",
+                    "{{instance}} {{program}} {{decoder}}",
+                )
+            ],
+            "cps",
+        ),
+        graph(
+            "Series shown and folded",
+            "Label sets of each metric; those beyond its max_series are summed into one whose labels are `other`.",
+            [
+                Query(
+                    f"topk(10, {gauge('bpf_exporter_metric_series')})",
+                    "{{instance}} {{program}} {{metric}} shown",
+                ),
+                Query(
+                    f"topk(10, {gauge('bpf_exporter_metric_folded_series')})",
+                    "{{instance}} {{program}} {{metric}} folded",
+                ),
+            ],
+            "short",
+        ),
+        graph(
+            "Memory of the server",
+            "Resident memory of the unprivileged role; the supervisor's comes on top and is mostly shared with it.",
+            [Query(gauge("process_resident_memory_bytes"), "{{instance}}")],
+            "bytes",
+        ),
+        graph(
+            "CPU of the server",
+            "CPU seconds per second of the unprivileged role. What the eBPF programs themselves cost is not in it.",
+            [Query(rate("process_cpu_seconds_total"), "{{instance}}")],
+            "percentunit",
+        ),
+        number(
+            "Servers with a privilege",
+            "Instances whose server kept CAP_BPF: kernels before 5.19 need it to read maps. On newer ones this is 0.",
+            falling_short("bpf_exporter_server_unprivileged"),
+            "none",
+            width=6,
+            steps=((None, "green"), (1, "orange")),
+        ),
+        number(
+            "Server restarts",
+            "How often a server process died and was started again by its supervisor, in the last hour.",
+            f"sum(increase({gauge('bpf_exporter_server_restarts_total')}[1h]))",
+            "none",
+            width=6,
+            steps=RED_IF_ANY,
+            decimals=0,
+        ),
+        number(
+            "Collections failed",
+            "Programs whose maps could not be read at the last scrape.",
+            falling_short("bpf_exporter_program_collect_success"),
+            "none",
+            width=6,
+            steps=RED_IF_ANY,
+        ),
+        number(
+            "Attach points missing",
+            "Points marked optional that this kernel does not have. The exporter's own page names them.",
+            falling_short("bpf_exporter_program_attached"),
+            "none",
+            width=6,
+            steps=((None, "green"), (1, "orange")),
+        ),
+    ]
+
+
+def variables(board: dashboard.Dashboard) -> None:
+    board.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    for name, label, query in (
+        ("job", "Job", "label_values(bpf_exporter_build_info, job)"),
+        ("instance", "Instance", 'label_values(bpf_exporter_build_info{job=~"$job"}, instance)'),
+    ):
+        board.with_variable(
+            dashboard.QueryVariable(name)
+            .label(label)
+            .query({"query": query, "refId": "StandardVariableQuery"})
+            .datasource(DATASOURCE)
+            .refresh(m.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(m.VariableSort.ALPHABETICAL_ASC)
+            .multi(True)
+            .include_all(True)
+            .all_value(".+")
+            .current(m.VariableOption(selected=True, text=["All"], value=["$__all"]))
+        )
+
+
+def build() -> m.Dashboard:
+    board = (
+        dashboard.Dashboard("BPF exporter: TCP of the live kernel")
+        .uid(UID)
+        .description("TCP resets, sends and latency counted in the kernel by bpf-exporter, and its own health.")
+        .tags(["bpf-exporter", "ebpf", "tcp"])
+        .timezone("browser")
+        .editable()
+        .refresh("30s")
+        .time("now-1h", "now")
+        .tooltip(m.DashboardCursorSync.CROSSHAIR)
+        .annotation(
+            dashboard.AnnotationQuery()
+            .name("Alerts")
+            .datasource(DATASOURCE)
+            .enable(True)
+            .icon_color("red")
+            .expr('ALERTS{alertstate="firing", alertname=~"Tcp.*|BpfExporter.*", instance=~"$instance"}')
+        )
+    )
+    variables(board)
+    for title, panels in (
+        ("At a glance", overview()),
+        ("TCP resets", resets()),
+        ("TCP sends", sends()),
+        ("TCP latency", latency()),
+        ("Health of the exporter", health()),
+    ):
+        board.with_row(dashboard.Row(title))
+        for panel in panels:
+            board.with_panel(panel)
+    built = board.build()
+    for number_, panel_or_row in enumerate(built.panels or (), 1):
+        panel_or_row.id_val = number_
+    return built
+
+
+def main() -> None:
+    # Sorted, so that a change of the SDK's order of fields is no change of the file.
+    json.dump(build(), sys.stdout, cls=JSONEncoder, indent=2, sort_keys=True)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
