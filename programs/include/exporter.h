@@ -101,3 +101,26 @@ static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 cou
 	lock_xadd(&slots[slot], 1);
 	lock_xadd(sum, value);
 }
+
+/* The value of a field of the kernel's, read by bpf_probe_read_kernel(): PEEK(sk->__sk_common.skc_family). Every pointer
+ * on the way is read with a PEEK of its own. Not for bit-fields. */
+#define PEEK(field)                                                                                                    \
+	({                                                                                                             \
+		__typeof__(field) peeked;                                                                              \
+		bpf_probe_read_kernel((void *)&peeked, sizeof(peeked), (const void *)&(field));                        \
+		peeked;                                                                                                \
+	})
+
+/* AF_INET or AF_INET6 as the packets of a socket have it: an IPv6 socket with an IPv4 peer (::ffff:a.b.c.d) is AF_INET.
+ * A macro, so that only a program that uses it needs struct sock. */
+#define SOCK_FAMILY(sk)                                                                                                \
+	({                                                                                                             \
+		u16 sock_family = PEEK((sk)->__sk_common.skc_family);                                                  \
+		if (sock_family == AF_INET6) {                                                                         \
+			struct in6_addr peer = PEEK((sk)->__sk_common.skc_v6_daddr);                                   \
+			if (!peer.in6_u.u6_addr32[0] && !peer.in6_u.u6_addr32[1] &&                                    \
+			    peer.in6_u.u6_addr32[2] == htonl(0xffff))                                                  \
+				sock_family = AF_INET;                                                                 \
+		}                                                                                                      \
+		sock_family;                                                                                           \
+	})
