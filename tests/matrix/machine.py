@@ -1,0 +1,97 @@
+"""A kernel and a shell script -> what the script said, run as root on that kernel under QEMU (TCG, no KVM needed).
+
+    run(kernel, "uname -r", work)  ->  Outcome(exit_code=0, log="6.1.0-56-amd64\\n", console=..., seconds=...)
+
+The guest sees the machine's files (initramfs.py) and shares the directory `work` with the host as /mnt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.matrix import initramfs
+from tests.matrix.kernels import Kernel
+
+MEMORY = "1536M"
+CPUS = 2
+# mitigations=off: what they protect from does not exist here, and TCG pays dearly for them.
+COMMAND_LINE = (
+    "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr no_timer_check tsc=unstable "
+    "random.trust_cpu=on cgroup_no_v1=all audit=0 apparmor=0"
+)
+
+
+class MachineError(RuntimeError):
+    """The kernel did not boot or the job did not end; the text has the console's last lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`boot_seconds`: from the kernel's first tick to the job, by the guest's clock; `seconds`: the whole run, by ours."""
+
+    exit_code: int
+    log: str
+    console: str
+    boot_seconds: float
+    seconds: float
+
+
+def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0) -> Outcome:
+    """Boot `kernel`, run the shell text `job` in it, power off. MachineError on panic, timeout or no boot."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / initramfs.JOB).write_text(job)
+    for name in ("job.log", "job.exit"):
+        (work / name).unlink(missing_ok=True)
+    console = work / "console.log"
+    ramdisk = initramfs.build(kernel.modules, work / "initramfs.gz")
+    start = time.monotonic()
+    late = ""
+    with console.open("wb") as out:
+        process = subprocess.Popen(
+            _command(kernel, ramdisk, work),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            late = f"not done after {timeout:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    seconds = time.monotonic() - start
+    said = console.read_text(errors="replace").replace("\r", "")
+    log = (work / "job.log").read_text(errors="replace") if (work / "job.log").exists() else ""
+    ended = (work / "job.exit").read_text().strip() if (work / "job.exit").exists() else ""
+    if late or not ended:
+        why = late or ("the kernel panicked" if "Kernel panic" in said else "the machine ended before its job")
+        raise MachineError(f"linux {kernel.release}: {why}\n{_tail('console', said)}\n{_tail('job', log)}")
+    boot = re.search(r"matrix: job starts at ([0-9.]+)", said)
+    return Outcome(int(ended), log, said, float(boot[1]) if boot else 0.0, seconds)
+
+
+def _command(kernel: Kernel, ramdisk: Path, work: Path) -> list[str]:
+    share = "local,security_model=none,multidevs=remap"
+    return [
+        "qemu-system-x86_64",
+        *("-machine", "q35,hpet=off", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
+        *("-smp", str(CPUS), "-m", MEMORY),
+        *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-nic", "none", "-serial", "stdio"),
+        *("-kernel", str(kernel.vmlinuz), "-initrd", str(ramdisk), "-append", COMMAND_LINE),
+        *("-fsdev", f"{share},id=root,path=/,readonly=on", "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
+        *("-fsdev", f"{share},id=work,path={work}", "-device", "virtio-9p-pci,fsdev=work,mount_tag=work"),
+    ]
+
+
+def _tail(what: str, text: str, lines: int = 25) -> str:
+    last = text.strip().splitlines()[-lines:]
+    return "\n".join([f"last lines of the {what}:", *(f"  {line}" for line in last)]) if last else f"no {what} output"
