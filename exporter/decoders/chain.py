@@ -32,7 +32,7 @@ _FAMILIES = (integers, strings, enumerations, network, addresses, cgroups)
 _DECODERS: Mapping[str, Decoder] = {decoder.name: decoder for family in _FAMILIES for decoder in family.DECODERS}
 
 # Settled in the schema, not built yet: refused by name, so that nobody hunts for a typing error.
-_LATER = ("cidr", "dname", "kstack", "majorminor", "pod", "regexp", "syscall", "username")
+_LATER: tuple[str, ...] = ("cidr", "dname", "kstack", "majorminor", "pod", "regexp", "syscall", "username")
 _LATER += ("pci_class", "pci_device", "pci_subclass", "pci_vendor")
 
 
