@@ -33,7 +33,7 @@ class MachineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`boot_seconds`: from the kernel's first tick to the job, by the guest's clock; `seconds`: the whole run, by ours."""
+    """`boot_seconds`: from the kernel's first tick to the job, by its clock; `seconds`: the whole run, by ours."""
 
     exit_code: int
     log: str
