@@ -1,10 +1,26 @@
-"""The artifact: what the compiler made of one variant of one program, and all that loading it needs."""
+"""The artifact: what the compiler made of one variant of one program, and all that loading it needs; and the cache of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from exporter.program import Map
+import structlog
+
+from exporter.config import model
+from exporter.loading.target import Target
+from exporter.program import Map, map_from_json
+
+FORMAT = 1  # of the file and of what the compiler makes; raised, it makes every older entry a miss
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +37,11 @@ class Function:
 class Artifact:
     """What bcc made of one variant.
 
+    key         of the cache, from `key`
+    arch        as `uname -m` says it; bytecode of another one must not be loaded (registers and structs differ)
     btf         raw BTF of the module that the compiler made, with the maps' key and value types; b"" if none
-    btf_types   map name -> (key type id, value type id) in it
-    maps        definitions and layouts
+    btf_types   map name -> (key type id, value type id) in it; maps without types are not in it
+    maps        definitions and layouts, the hidden map of lost updates among them
     """
 
     key: str
@@ -38,3 +56,137 @@ class Artifact:
     btf: bytes
     btf_types: dict[str, tuple[int, int]]
     compile_seconds: float
+
+    def function(self, name: str) -> Function | None:
+        return next((f for f in self.functions if f.name == name), None)
+
+
+def key(program: model.Program, variant: model.Variant, target: Target, header_text: str) -> str:
+    """Hex digest of all that the bytecode depends on but bcc's version, which stands in the entry."""
+    parts = (
+        FORMAT,
+        program.name,
+        program.text,
+        header_text,
+        sorted(program.defines.items()),
+        variant.name,
+        target.btf_sha256,
+        target.release,
+        target.arch,
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def dumps(artifact: Artifact) -> str:
+    """The artifact as JSON with a digest of its own, bytes as base64."""
+    document = asdict(artifact)
+    document["btf"] = base64.b64encode(artifact.btf).decode()
+    for function in document["functions"]:
+        function["instructions"] = base64.b64encode(function["instructions"]).decode()
+    return json.dumps({"format": FORMAT, "sha256": _digest(document), "artifact": document}, separators=(",", ":"))
+
+
+def loads(text: str | bytes) -> Artifact:
+    """The artifact of `dumps`. ValueError for another format or for damage of any kind."""
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']!r}, expected {FORMAT}")
+        body = document["artifact"]
+        if document["sha256"] != _digest(body):
+            raise ValueError("its content is not what its digest says")
+        return Artifact(**{field.name: _READ.get(field.name, _same)(body[field.name]) for field in fields(Artifact)})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an artifact: {error!r}") from error
+
+
+class Cache:
+    """Artifacts by key in a directory, one JSON file each; several loaders and a restarted daemon may share it.
+
+    What is in here runs in the kernel, so neither the directory nor an entry may be writable by anybody else: PermissionError
+    for the directory, a miss for an entry.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _ours(status := directory.stat()):
+            raise PermissionError(f"use cache {directory}: it belongs to uid {status.st_uid} or others may write to it")
+
+    @property
+    def headers(self) -> Path:
+        """Where the compiler keeps header trees."""
+        return self.directory / "headers"
+
+    def get(self, key: str, bcc_version: str | None = None) -> Artifact | None:
+        """The entry, or None: if there is none, if it is damaged (which is logged), or if it was made by another bcc than
+        `bcc_version`; None there takes any, for a host that has no bcc."""
+        path = self._path(key)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("artifact not read; it is compiled again", file=str(path), cause=error.strerror)
+            return None
+        with open(descriptor, "rb") as file:
+            if not _ours(os.fstat(descriptor)):
+                _log.warning("artifact not used; it is compiled again", file=str(path), cause="others may write to it")
+                return None
+            raw = file.read()
+        try:
+            artifact = loads(raw)
+            if artifact.key != key:
+                raise ValueError(f"it is the entry of {artifact.key}")
+        except ValueError as error:
+            _log.warning("artifact damaged; it is compiled again", file=str(path), cause=str(error))
+            return None
+        return artifact if bcc_version in (None, artifact.bcc_version) else None
+
+    def put(self, artifact: Artifact) -> None:
+        """Writes the entry in one step; whoever comes second wins, with the same content. OSError if it cannot.
+
+        No fsync: an entry torn by a power cut does not match its digest and is a miss.
+        """
+        descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=self.directory)
+        try:
+            with open(descriptor, "w") as file:
+                file.write(dumps(artifact))
+            os.rename(temporary, self._path(artifact.key))
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _path(self, key: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ValueError(f"{key!r} is no key of an artifact")
+        return self.directory / f"{key}.json"
+
+
+def _ours(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _function(document: dict[str, Any]) -> Function:
+    maps = tuple((int(index), str(name)) for index, name in document["maps"])
+    return Function(document["name"], _bytes(document["instructions"]), maps)
+
+
+_READ: dict[str, Any] = {
+    "maps": lambda maps: tuple(map_from_json(m) for m in maps),
+    "functions": lambda functions: tuple(_function(f) for f in functions),
+    "btf": _bytes,
+    "btf_types": lambda types: {name: (key_id, value_id) for name, (key_id, value_id) in types.items()},
+}

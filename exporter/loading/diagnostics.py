@@ -1,0 +1,71 @@
+"""What clang printed -> one CompileError that says what to do."""
+
+from __future__ import annotations
+
+import re
+
+from exporter.loading import guard
+from exporter.program import Reason
+
+_ERROR = re.compile(r"^(?P<where>[^\n]+?:\d+:\d+): (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
+_LAYOUT = re.compile(rf'"{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\w+)"')
+_SHOWN = 3
+
+# clang's words, and what they mean here. {1} is the first group.
+_HINTS = (
+    (r"redefinition of '(\w+)'", "the kernel, or this text, already has {1}: choose another name"),
+    (r"use of undeclared identifier '([A-Z][A-Z0-9_]*)'", "macros of kernel headers are not in BTF: #define {1} with its number"),
+    (r"implicit declaration of function '(\w+)'", "BTF has types, no inline functions: write what {1} does, or a helper's right name"),
+    (r"call to undeclared function '(\w+)'", "BTF has types, no inline functions: write what {1} does, or a helper's right name"),
+    (r"incomplete (?:definition of )?type '(?:struct|union) (\w+)'", "this kernel has no such type, or only in a module"),
+    (r"no member named '(\w+)' in", "this kernel has no {1} there: `requires: {{member: STRUCT.{1}}}` and another variant"),
+    (r"cannot use map function inside a macro", "write the map operation out; an inline function can take the pointer"),
+)  # fmt: skip
+
+
+class CompileError(Exception):
+    """A variant that could not be compiled: the reason as a word and the text for people."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+def from_clang(output: str) -> CompileError:
+    """The first errors in what clang printed, each with the lines that it quotes.
+
+    Reason.LAYOUT where a layout assert failed; else Reason.COMPILER.
+    """
+    found = list(_ERROR.finditer(output))
+    for match in found:
+        if layout := _LAYOUT.search(match["what"]):
+            return CompileError(
+                Reason.LAYOUT,
+                f"compile layout of {layout['tag']}: clang and BTF disagree on "
+                f"{'its size' if layout['member'] == 'size' else layout['member']}, so it would be read at the wrong place "
+                "(an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
+            )
+    if not found:
+        return CompileError(Reason.COMPILER, "compile: bcc gave no module" + _tail(output))
+    pieces = []
+    for match, following in zip(found[:_SHOWN], [*found[1:], None], strict=False):
+        quoted = output[match.end() : following.start() if following else len(output)].split("\n")[1:3]
+        excerpt = "".join(f"\n    {line}" for line in quoted if re.match(r"[ \t]|\S.*;|.*\^", line))
+        pieces.append(f"{match['where']}: {match['what']}{_hint(match['what'])}{excerpt}")
+    more = len(found) - len(pieces)
+    return CompileError(
+        Reason.COMPILER, "compile " + "\ncompile ".join(pieces) + (f"\nand {more} more errors" if more > 0 else "")
+    )
+
+
+def _hint(what: str) -> str:
+    for pattern, hint in _HINTS:
+        if match := re.search(pattern, what):
+            return f" ({hint.format(match[0], *match.groups())})"
+    return ""
+
+
+def _tail(output: str) -> str:
+    lines = [line for line in output.strip().split("\n") if line][-5:]
+    return "".join(f"\n    {line}" for line in lines)

@@ -1,0 +1,58 @@
+"""What compiles under bcc and then counts wrong: found in the C text, with the line and what to write instead.
+
+Needs no bcc, so that `check` says it anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+
+from exporter.config import model
+from exporter.loading.source import position, without_comments
+
+# Each: what the text must not hold, why, and what would be right.
+_BANNED: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (
+        re.compile(r"\.\s*(?:atomic_)?increment\s*\("),
+        "{} loses counts on several CPUs and inserts nothing into per-CPU and LRU maps",
+        "write add(MAP.lookup_or_try_init(&key, &zero), 1, LOST(MAP))",
+    ),
+    (
+        re.compile(r"\.\s*lookup_or_init\s*\("),
+        "{} ends the program without a word when the map is full",
+        "write MAP.lookup_or_try_init(&key, &zero) and count NULL with lost(LOST(MAP))",
+    ),
+    (
+        re.compile(r"\bbpf_log2l?\s*\("),
+        "{} is no slot: 2^k falls into the bucket above le = 2^k",
+        "write exp2_slot(value)",
+    ),
+    (
+        re.compile(r"\bBPF_(?:QUEUESTACK|TABLE)_PINNED\b"),
+        "{} leaves a map behind in bpffs while compiling",
+        "maps stay with the exporter; write BPF_TABLE()",
+    ),
+    (
+        re.compile(r"\bBPF_(?:QUEUESTACK|TABLE)_(?:PUBLIC|SHARED)\b"),
+        "{} shares a map with other modules of one process, and each program here has its own",
+        "write BPF_TABLE()",
+    ),
+)
+_QUOTED_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*\"([^\"\n]+)\"", re.MULTILINE)
+
+
+def findings(program: model.Program) -> list[str]:
+    """ "file:line: what is wrong (what to write)" for each, in the order of the text; [] if there is nothing to say."""
+    code = without_comments(program.text)
+    found: list[tuple[int, str]] = []
+    for pattern, wrong, right in _BANNED:
+        for match in pattern.finditer(code):
+            called = match[0].rstrip("( \t\n").replace(" ", "")
+            found.append((match.start(), f"{wrong.format(called + '()' if '(' in match[0] else called)} ({right})"))
+    for match in _QUOTED_INCLUDE.finditer(program.text):
+        if not code[match.start() : match.start(1)].strip():
+            continue  # inside a comment
+        found.append(
+            (match.start(), f'#include "{match[1]}" is not found (bcc reads one text; put it into the program)')
+        )
+    return [f"{position(program, offset)}: {text}" for offset, text in sorted(found)]

@@ -1,0 +1,109 @@
+"""A program's C text -> the text and flags that the compiler is given, positions of errors intact."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from exporter.config import model
+
+_TOKENS = re.compile(
+    r"""(?P<blank>//(?:[^\n\\]|\\.|\\\n)*|/\*.*?(?:\*/|\Z)|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""", re.DOTALL
+)
+_LOST = re.compile(r"\bLOST\s*\(\s*(\w+)\s*\)")
+_TRACEPOINT_PROBE = re.compile(r"\bTRACEPOINT_PROBE\s*\([^)]*\)")
+
+
+class SourceError(Exception):
+    """A mistake in the C text that needs no compiler to be seen: "file:line: what is wrong (what to write)"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the compiler gets.
+
+    text   the whole of it: the enum of LOST(), the shared header, the program
+    flags  -D for the defines and the variant
+    lost   maps of LOST(), in the order of the hidden map's indices
+    """
+
+    text: str
+    flags: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def assemble(program: model.Program, variant: model.Variant, header_text: str) -> Source:
+    """Raises SourceError if LOST() names what is no map of the program."""
+    lost = lost_maps(program)
+    declared = f"enum {{ {''.join(f'lost_{name}, ' for name in lost)}lost_count }};\n#define LOST_UPDATES 1\n"
+    text = "".join(
+        (
+            declared if lost else "",
+            '#line 1 "exporter.h"\n',
+            header_text if header_text.endswith("\n") else header_text + "\n",
+            _line(program.line, program),
+            _with_lines_after_tracepoint_probes(program),
+            "\n",
+        )
+    )
+    return Source(text, flags(program, variant), lost)
+
+
+def flags(program: model.Program, variant: model.Variant) -> tuple[str, ...]:
+    """-DNAME=VALUE for each define and -DVARIANT_NAME for a variant that has a name."""
+    defines = [f"-D{name}={value}" for name, value in sorted(program.defines.items())]
+    return (*defines, f"-D{variant_macro(variant.name)}=1") if variant.name else tuple(defines)
+
+
+def variant_macro(name: str) -> str:
+    """ "raw-tp" -> "VARIANT_RAW_TP"."""
+    return "VARIANT_" + re.sub(r"[^A-Z0-9_]", "_", name.upper())
+
+
+def lost_maps(program: model.Program) -> tuple[str, ...]:
+    """Names in LOST(name), sorted. SourceError, with the line, for one that stands nowhere else in the text.
+
+    Which names are maps only the compiler knows (a program may declare them by macros of its own): it asks `no_such_map` then.
+    """
+    code = without_comments(program.text)
+    names = tuple(sorted(set(_LOST.findall(code))))
+    elsewhere = set(re.findall(r"\w+", _LOST.sub("", code)))
+    for name in names:
+        if name not in elsewhere:
+            raise SourceError(no_such_map(program, name))
+    return names
+
+
+def no_such_map(program: model.Program, name: str) -> str:
+    """What to say of LOST(name) when the program has no map of that name."""
+    match = re.search(rf"\bLOST\s*\(\s*{name}\s*\)", without_comments(program.text))
+    where = position(program, match.start() if match else 0)
+    return f"{where}: LOST({name}): the program has no map {name!r} (name the map that was full)"
+
+
+def without_comments(text: str) -> str:
+    """The text with comments and literals blanked, every other character at its place."""
+    return _TOKENS.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def position(program: model.Program, offset: int) -> str:
+    """ "file:line" of a place in the program's text, in the file where it stands."""
+    return f"{program.source}:{program.line + program.text.count(chr(10), 0, offset)}"
+
+
+def _line(number: int, program: model.Program) -> str:
+    name = str(program.source).replace("\\", "\\\\").replace('"', '\\"')
+    return f'#line {number} "{name}"\n'
+
+
+def _with_lines_after_tracepoint_probes(program: model.Program) -> str:
+    """bcc puts a struct of several lines before each TRACEPOINT_PROBE, so the line behind it says where it is again."""
+    pieces, at = [], 0
+    for match in _TRACEPOINT_PROBE.finditer(without_comments(program.text)):
+        end = program.text.find("\n", match.end()) + 1
+        if not end:
+            break
+        number = program.line + program.text.count("\n", 0, end)
+        pieces += [program.text[at:end], _line(number, program)]
+        at = end
+    return "".join((*pieces, program.text[at:]))
