@@ -1,0 +1,225 @@
+"""One program of the configuration -> maps, programs and attachments in the kernel: the first variant that works here.
+
+Runs in a short-lived child of the supervisor (design.md, section 2), which sends on what `load_program` returns and
+exits. Whatever is wrong with the program itself comes back as its state, reason and text; only the exporter's own bugs
+are exceptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from exporter.binding import BindingError
+from exporter.config import model
+from exporter.kernel import bpf
+from exporter.kernel.features import Kernel
+from exporter.loading import artifact, load, requires, seed
+from exporter.loading.artifact import Artifact
+from exporter.loading.attach import Point, attach
+from exporter.loading.refusal import RefusedError, refused
+from exporter.loading.target import Target
+from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Reason, State
+
+Check = Callable[[Sequence[Map]], None]
+
+# What an attach point marked optional, or a program marked optional, may lack. Never a right.
+_ABSENT = frozenset({Reason.MISSING, Reason.UNSUPPORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a program is loaded for and with.
+
+    target   the kernel that artifacts are for: this one
+    cache    of artifacts
+    header   text of programs/include/exporter.h
+    kernel   the running kernel
+    """
+
+    target: Target
+    cache: artifact.Cache
+    header: str
+    kernel: Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A variant that runs."""
+
+    artifact: Artifact
+    from_cache: bool
+    attachments: tuple[Attachment, ...]
+    descriptors: Descriptors
+
+
+def load_program(program: model.Program, host: Host, check: Check) -> tuple[Program, Descriptors]:
+    """Load and attach the first variant whose `requires` hold, that compiles, loads and attaches.
+
+    `check` gets the layouts of the artifact's maps before anything is created and raises BindingError if a metric does
+    not fit them. The descriptors are empty unless the state is running; then the caller owns them. Of a variant that
+    failed nothing stays open.
+    """
+    outcome = Program(program.name, State.DISABLED, source_sha256=hashlib.sha256(program.text.encode()).hexdigest())
+    if not program.enabled:
+        return outcome, Descriptors()
+    if demands := requires.unmet(program.requires, host.kernel):
+        text = f"{program.name}: {_requires_text(demands)}"
+        return replace(outcome, state=State.SKIPPED, reason=Reason.REQUIRES, text=text), Descriptors()
+    attempts: list[Attempt] = []
+    for variant in program.variants:
+        try:
+            running = _try(program, variant, host, check)
+        except RefusedError as error:
+            attempts.append(Attempt(variant.name, error.reason, error.text))
+            continue
+        return (
+            replace(
+                outcome,
+                state=State.RUNNING,
+                variant=variant.name,
+                compile_seconds=0.0 if running.from_cache else running.artifact.compile_seconds,
+                from_cache=running.from_cache,
+                maps=running.artifact.maps,
+                attachments=running.attachments,
+                attempts=tuple(attempts),
+            ),
+            running.descriptors,
+        )
+    return _not_running(program, outcome, attempts), Descriptors()
+
+
+def _not_running(program: model.Program, outcome: Program, attempts: list[Attempt]) -> Program:
+    """Skipped if nothing here could ever be attached and that is no mistake; else failed, with the first mistake."""
+    expected = {Reason.REQUIRES} | (_ABSENT if program.optional else set())
+    hard = next((attempt for attempt in attempts if attempt.reason not in expected), None)
+    if len(attempts) == 1:
+        text = f"{program.name}: {attempts[0].text}"
+    else:
+        text = f"{program.name}: no variant can be used: " + "; ".join(f"{a.variant}: {a.text}" for a in attempts)
+    return replace(
+        outcome,
+        state=State.FAILED if hard else State.SKIPPED,
+        reason=hard.reason if hard else attempts[0].reason,
+        text=text,
+        attempts=tuple(attempts),
+    )
+
+
+def _try(program: model.Program, variant: model.Variant, host: Host, check: Check) -> _Running:
+    """Load and attach one variant, or RefusedError with nothing left behind."""
+    if demands := requires.unmet(variant.requires, host.kernel):
+        raise RefusedError(Reason.REQUIRES, _requires_text(demands))
+    compiled, from_cache = _artifact(program, variant, host)
+    try:
+        check(compiled.maps)
+    except BindingError as error:
+        raise RefusedError(Reason.BINDING, "; ".join(error.messages)) from error
+    descriptors = Descriptors()
+    programs = None
+    try:
+        descriptors.maps = load.create_maps(compiled, host.kernel)
+        _seed(program, compiled, descriptors, host.kernel)
+        programs = load.Programs(compiled, descriptors.maps, host.kernel)
+        attachments, used = _attach(_points(variant), programs, descriptors, host.kernel)
+        _seed(program, compiled, descriptors, host.kernel)
+        descriptors.programs = programs.release(used)
+        _open_readonly(descriptors, host.kernel)
+    except BaseException:
+        if programs:
+            programs.close()
+        close(descriptors)
+        raise
+    return _Running(compiled, from_cache, attachments, descriptors)
+
+
+def close(descriptors: Descriptors) -> None:
+    """Detach and free all of a program; attachments first, so that nothing counts into a map half gone."""
+    load.close(descriptors.links)
+    for group in (descriptors.programs, descriptors.readonly, descriptors.maps):
+        load.close(group.values())
+        group.clear()
+    descriptors.links.clear()
+
+
+def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
+    """The variant's artifact, and whether it was in the cache."""
+    key = artifact.key(program, variant, host.target, host.header)
+    if cached := host.cache.get(key):
+        return cached, True
+    from exporter.loading import compiler  # here: it brings bcc and LLVM along, 150 MB that a warm start spares
+
+    try:
+        compiled = compiler.compile_variant(program, variant, host.target, host.header)
+    except compiler.CompileError as error:
+        raise RefusedError(error.reason, error.text) from error
+    host.cache.put(compiled)
+    return compiled, False
+
+
+def _points(variant: model.Variant) -> list[Point]:
+    return [Point(p.kind, target, p.function, p.optional) for p in variant.attach for target in p.targets]
+
+
+def _attach(
+    points: list[Point], programs: load.Programs, descriptors: Descriptors, kernel: Kernel
+) -> tuple[tuple[Attachment, ...], list[int]]:
+    """Load every program and then attach every point: what the verifier refuses is refused before anything counts.
+
+    Returns how each point ended and the program fds in use; the attachments are added to `descriptors`. RefusedError if
+    a point fails that may not, or if none is left.
+    """
+    absent: dict[Point, RefusedError] = {}
+    loaded: dict[Point, int] = {}
+    for point in points:
+        try:
+            loaded[point] = programs.load(point)
+        except RefusedError as error:
+            absent[point] = _tolerated(point, error)
+    used = []
+    for point, prog_fd in loaded.items():
+        try:
+            descriptors.links.append(attach(kernel, point, prog_fd))
+        except RefusedError as error:
+            absent[point] = _tolerated(point, error)
+        else:
+            used.append(prog_fd)
+    if not used:
+        raise next(iter(absent.values()))
+    attachments = []
+    for point in points:
+        missing = absent.get(point)
+        reason, text = (missing.reason, missing.text) if missing else (Reason.NONE, "")
+        attachments.append(Attachment(point.kind, point.target, point.function, missing is None, reason, text))
+    return tuple(attachments), used
+
+
+def _tolerated(point: Point, error: RefusedError) -> RefusedError:
+    """The error, if the point may do without; else it is raised."""
+    if point.optional and error.reason in _ABSENT:
+        return error
+    raise error
+
+
+def _seed(program: model.Program, compiled: Artifact, descriptors: Descriptors, kernel: Kernel) -> None:
+    for name, options in program.maps.items():
+        if options.seed is None:
+            continue
+        layout = next((m for m in compiled.maps if m.name == name), None)
+        if layout is None:
+            names = ", ".join(m.name for m in compiled.maps) or "none"
+            raise RefusedError(Reason.BINDING, f"seed {name}: no such map in the C text (there are: {names})")
+        seed.reconcile(options.seed, layout, descriptors.maps[name], kernel)
+
+
+def _open_readonly(descriptors: Descriptors, kernel: Kernel) -> None:
+    for name, fd in descriptors.maps.items():
+        try:
+            descriptors.readonly[name] = bpf.map_fd_by_id(bpf.map_info(fd).id, bpf.BPF_F_RDONLY)
+        except OSError as error:
+            raise refused(f"open map {name} read-only", error, kernel, Reason.MAP) from error
+
+
+def _requires_text(demands: list[str]) -> str:
+    return f"requires {'; requires '.join(demands)}"

@@ -1,0 +1,148 @@
+"""An artifact -> maps and programs in the kernel, by bpf(2): one path for what is new, cached or made elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import struct
+from collections.abc import Iterable
+
+from exporter.kernel import bpf
+from exporter.kernel.features import Kernel
+from exporter.loading.artifact import Artifact, Function
+from exporter.loading.attach import KINDS, Point
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+_MEMCG_ACCOUNTING = (5, 11)  # maps and programs are charged to the cgroup and no more to RLIMIT_MEMLOCK (3ac1f01b43b6)
+
+
+def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
+    """Map name -> fd of a new, empty map, for every map of the artifact. RefusedError, and then none is left open."""
+    _check_arch(artifact, kernel)
+    if kernel.version < _MEMCG_ACCOUNTING:
+        _raise_memlock()
+    btf_fd = _load_btf(artifact)
+    fds: dict[str, int] = {}
+    try:
+        for wanted in artifact.maps:
+            key_type, value_type = artifact.btf_types.get(wanted.name, (0, 0)) if btf_fd else (0, 0)
+            layout = (wanted.type, wanted.key_size, wanted.value_size, wanted.max_entries, wanted.flags, wanted.name)
+            try:
+                fds[wanted.name] = bpf.map_create(*layout, btf_fd if value_type else 0, key_type, value_type)
+            except OSError as error:
+                if not value_type:
+                    raise refused(f"create map {wanted.name}", error, kernel, Reason.MAP) from error
+                # Some types take no BTF (stack traces, map in map: map_check_no_btf()). bpftool loses the names of
+                # fields then, the exporter nothing: the layouts are in the artifact.
+                try:
+                    fds[wanted.name] = bpf.map_create(*layout)
+                except OSError as again:
+                    raise refused(f"create map {wanted.name}", again, kernel, Reason.MAP) from again
+    except RefusedError:
+        close(fds.values())
+        raise
+    finally:
+        if btf_fd:
+            os.close(btf_fd)  # the maps hold it
+    return fds
+
+
+class Programs:
+    """The functions of an artifact, each loaded when the first point asks for it and once for all points that can share
+    it: points of one program type do, but fentry, fexit and tp_btf are bound to their target by the verifier."""
+
+    def __init__(self, artifact: Artifact, maps: dict[str, int], kernel: Kernel) -> None:
+        self._artifact = artifact
+        self._maps = maps
+        self._kernel = kernel
+        self._fds: dict[tuple[str, int, int, int], int] = {}
+
+    def load(self, point: Point) -> int:
+        """The fd of the program for this point; it belongs to this object. RefusedError says why there is none."""
+        function = _function(self._artifact, point)
+        kind = KINDS[point.kind]
+        target = kind.btf_id(self._kernel, point) if kind.btf_id else 0
+        key = (function.name, kind.program_type, kind.expected_attach_type, target)
+        if key not in self._fds:
+            try:
+                self._fds[key] = bpf.prog_load(
+                    kind.program_type,
+                    patched(function, self._maps),
+                    self._artifact.license,
+                    function.name,
+                    kind.expected_attach_type,
+                    target,
+                )
+            except OSError as error:
+                step = f"load {point.function} for {point.kind}/{point.target}"
+                raise refused(step, error, self._kernel, Reason.UNSUPPORTED) from error
+        return self._fds[key]
+
+    def release(self, used: Iterable[int]) -> dict[str, int]:
+        """Hand over the fds in `used` by function name ("on_x", and "on_x#2" where it had to be loaded again), close
+        the others (optional points that could not be attached)."""
+        kept, named = set(used), dict[str, int]()
+        for (function, *_), fd in self._fds.items():
+            if fd not in kept:
+                os.close(fd)
+                continue
+            times = sum(1 for name in named if name.partition("#")[0] == function)
+            named[function if not times else f"{function}#{times + 1}"] = fd
+        self._fds = {}
+        return named
+
+    def close(self) -> None:
+        close(self._fds.values())
+        self._fds = {}
+
+
+def patched(function: Function, maps: dict[str, int]) -> bytes:
+    """The function's instructions with the fd of each map in the immediate of the BPF_LD_IMM64 that loads it."""
+    code = bytearray(function.instructions)
+    for index, name in function.maps:
+        struct.pack_into("=i", code, index * 8 + 4, maps[name])  # struct bpf_insn: s32 imm at 4
+    return bytes(code)
+
+
+def close(fds: Iterable[int]) -> None:
+    for fd in list(fds):
+        os.close(fd)
+
+
+def _check_arch(artifact: Artifact, kernel: Kernel) -> None:
+    """Bytecode of another architecture loads and reads wrong registers and offsets: it must not come that far."""
+    if artifact.arch != kernel.machine:
+        raise RefusedError(
+            Reason.UNSUPPORTED,
+            f"load: compiled for {artifact.arch}, this machine is {kernel.machine} (compile it here, or with its BTF)",
+        )
+
+
+def _function(artifact: Artifact, point: Point) -> Function:
+    for function in artifact.functions:
+        if function.name == point.function:
+            return function
+    names = ", ".join(function.name for function in artifact.functions) or "none"
+    raise RefusedError(Reason.BINDING, f"{point.step}: no function {point.function} in the C text (there are: {names})")
+
+
+def _load_btf(artifact: Artifact) -> int:
+    """The fd of the maps' BTF, 0 without: an older kernel refuses kinds that it does not know (BTF_KIND_FLOAT is 5.13,
+    DECL_TAG 5.16, TYPE_TAG 5.17, ENUM64 6.0), and maps do without."""
+    if not artifact.btf:
+        return 0
+    try:
+        return bpf.btf_load(artifact.btf)
+    except OSError:
+        return 0
+
+
+def _raise_memlock() -> None:
+    """Lift the limit as far as this process may. Where that is not far enough the next map is EPERM, and says so."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in (resource.RLIM_INFINITY, hard):
+        with contextlib.suppress(ValueError, OSError):  # no CAP_SYS_RESOURCE
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+            return

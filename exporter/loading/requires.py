@@ -1,0 +1,76 @@
+"""`requires` of a program or variant -> what of it this kernel does not have. The kernel is asked, not its version."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+
+from exporter.config import model
+from exporter.kernel.features import Kernel
+from exporter.loading.attach import kernel_types
+
+_COMPARISON = re.compile(r"\s*(?P<operator>>=|<=|==|>|<)\s*(?P<version>\d+(?:\.\d+)*)\s*")
+_OPERATORS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def unmet(requires: model.Requires, kernel: Kernel) -> list[str]:
+    """A sentence for each demand that does not hold here; [] if all do."""
+    sentences = []
+    if requires.kernel is not None and not matches(requires.kernel, kernel.version):
+        sentences.append(f"kernel {requires.kernel} (this one is {kernel.release})")
+    sentences += [f"member {path} ({why})" for path in requires.member if (why := _no_member(path, kernel))]
+    sentences += [
+        f"tracepoint_field {path} ({why})" for path in requires.tracepoint_field if (why := _no_field(path, kernel))
+    ]
+    return sentences
+
+
+def matches(expression: str, version: tuple[int, ...]) -> bool:
+    """Whether a version is what ">=5.10, <6.1" asks for. Only as many numbers count as the expression has: 6.1.50 is
+    "<=6.1" and "==6.1", and not ">6.1". ValueError if the expression is none."""
+    return all(_holds(comparison, version) for comparison in expression.split(","))
+
+
+def _holds(comparison: str, version: tuple[int, ...]) -> bool:
+    match = _COMPARISON.fullmatch(comparison)
+    if match is None:
+        raise ValueError(f"kernel {comparison.strip()!r} is no comparison (write >=5.10, or >=5.10, <6.1)")
+    wanted = tuple(int(part) for part in match["version"].split("."))
+    found = (version + (0,) * len(wanted))[: len(wanted)]
+    return _OPERATORS[match["operator"]](found, wanted)
+
+
+def _no_member(path: str, kernel: Kernel) -> str:
+    """Why there is no such member of a kernel struct, "" if there is."""
+    try:
+        found = kernel_types(kernel.btf).has_member(path)
+    except OSError:
+        return "this kernel has no BTF to ask"
+    return "" if found else "not in this kernel's BTF"
+
+
+def _no_field(path: str, kernel: Kernel) -> str:
+    """Why there is no such field of a tracepoint, "" if there is: CATEGORY:EVENT.FIELD asked of tracefs. Where that is
+    hidden, of BTF's struct trace_event_raw_EVENT, which an event that shares its class with others does not have."""
+    place, _, field = path.rpartition(".")
+    category, _, event = place.partition(":")
+    if kernel.tracefs is None:
+        if not _no_member(f"trace_event_raw_{event}.{field}", kernel):
+            return ""
+        return f"tracefs is not mounted, and BTF has no struct trace_event_raw_{event} with it"
+    try:
+        fields = kernel.tracepoint_fields(category, event)
+    except OSError as error:
+        return f"tracefs: {error.strerror}"
+    if fields is None:
+        return "no such tracepoint"
+    return (
+        "" if field in fields else f"its fields: {', '.join(name for name in fields if not name.startswith('common_'))}"
+    )
