@@ -1,0 +1,172 @@
+"""Attach points and variants as written -> as the loader takes them: targets spelled out, functions named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingABC
+
+from exporter.config import document, model
+from exporter.config.findings import Report, did_you_mean, quoted
+from exporter.config.positions import Node, Path, at, key_at
+from exporter.config.validate import phrase
+
+# Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
+_FUNC = r"[A-Za-z_][A-Za-z0-9_.]*"
+_EVENT = r"[A-Za-z_][A-Za-z0-9_]*"
+_FUNCTION_TARGET = (re.compile(rf"([A-Za-z0-9_-]+:)?{_FUNC}"), "write FUNC or MODULE:FUNC, like tcp_sendmsg")
+_EVENT_TARGET = (re.compile(_EVENT), "write EVENT without its category, like sock_send_length")
+_SPELLING = {
+    "kprobe": _FUNCTION_TARGET,
+    "kretprobe": _FUNCTION_TARGET,
+    "fentry": _FUNCTION_TARGET,
+    "fexit": _FUNCTION_TARGET,
+    "tracepoint": (re.compile(rf"{_EVENT}:{_EVENT}"), 'write CATEGORY:EVENT, like "tcp:tcp_send_reset"'),
+    "raw_tracepoint": _EVENT_TARGET,
+    "tp_btf": _EVENT_TARGET,
+}
+_DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def variants(
+    program: document.Program, node: Node, defines: MappingABC[str, int | str], report: Report
+) -> list[model.Variant]:
+    """The variants of a program; one without a name where it has `attach:`. Points with mistakes are reported, left out."""
+    if program.variants is not None and program.attach is not None:
+        mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
+        report.error(
+            mark, f"{program.name}: attach and variants exclude each other; move attach into a variant"
+        )
+        return []
+    if program.attach is not None:
+        points = _points(program.attach, node, ("attach",), program.name, defines, report)
+        return [model.Variant(name="", attach=points)]
+    if program.variants is None:
+        report.error(
+            node.mark,
+            f"{program.name}: neither attach nor variants; write attach: with at least one attach point",
+        )
+        return []
+    if not program.variants:
+        report.error(
+            at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one"
+        )
+    found: list[model.Variant] = []
+    macros: dict[str, str] = {}
+    for index, variant in enumerate(program.variants):
+        path: Path = ("variants", index)
+        points = _points(variant.attach, node, (*path, "attach"), program.name, defines, report)
+        macro = re.sub("[^A-Z0-9_]", "_", variant.name.upper())
+        if macro in macros:
+            report.error(
+                at(node, (*path, "name")).mark,
+                f"{program.name}: variant {variant.name}: the C text would see VARIANT_{macro} "
+                f"for {macros[macro]} too; give each variant another name",
+            )
+        macros[macro] = variant.name
+        found.append(model.Variant(name=variant.name, requires=requires(variant.requires), attach=points))
+    return found
+
+
+def requires(written: document.Requires) -> model.Requires:
+    return model.Requires(
+        kernel=written.kernel, member=list(written.member), tracepoint_field=list(written.tracepoint_field)
+    )
+
+
+def _points(
+    points: list[document.AttachPoint],
+    node: Node,
+    path: Path,
+    program: str,
+    defines: MappingABC[str, int | str],
+    report: Report,
+) -> list[model.AttachPoint]:
+    if not points:
+        words = phrase(node, path, (program,))
+        report.error(at(node, path).mark, f"{words}attach is an empty list; write at least one attach point")
+    found: list[model.AttachPoint] = []
+    seen: set[tuple[str, str, str]] = set()
+    for index, point in enumerate(points):
+        resolved = _point(point, node, (*path, index), program, defines, report)
+        if resolved is None:
+            continue
+        found.append(resolved)
+        for target in resolved.targets:
+            place = (resolved.kind, target, resolved.function)
+            if place in seen:
+                report.error(
+                    at(node, (*path, index)).mark,
+                    f"{phrase(node, (*path, index), (program,))}{resolved.function} is attached to {target} "
+                    "a second time and would count twice; keep one",
+                )
+            seen.add(place)
+    return found
+
+
+def _point(
+    point: document.AttachPoint,
+    node: Node,
+    path: Path,
+    program: str,
+    defines: MappingABC[str, int | str],
+    report: Report,
+) -> model.AttachPoint | None:
+    words = phrase(node, path, (program,))
+    kinds = [kind for kind in model.ATTACH_KINDS if getattr(point, kind) is not None]
+    mark = at(node, path).mark
+    if len(kinds) != 1:
+        wrong = f"{' and '.join(kinds)} in one attach point" if kinds else "no KIND: TARGET"
+        right = "write one point for each" if kinds else f"write one of {', '.join(model.ATTACH_KINDS)}"
+        report.error(mark, f"{words}{wrong}; {right}")
+        return None
+    kind = kinds[0]
+    mark = at(node, (*path, kind)).mark
+    targets: list[str] = []
+    for written in getattr(point, kind):
+        unknown = [name for name in _DEFINE.findall(written) if name not in defines]
+        if unknown:
+            hint = did_you_mean(unknown[0], defines, otherwise="the defines are")
+            report.error(mark, f"{words}{{{unknown[0]}}} in the target is no define of this program; {hint}")
+            return None
+        target = _DEFINE.sub(lambda match: str(defines[match[1]]), written)
+        spelling, right = _SPELLING[kind]
+        if "*" in target or "?" in target:
+            report.error(
+                mark, f"{words}{kind} {quoted(target)}: globs are not built in this version; {_LIST}"
+            )
+            return None
+        if not spelling.fullmatch(target):
+            report.error(mark, f"{words}{quoted(target)} is no target of a {kind}; {right}")
+            return None
+        targets.append(target)
+    function = point.function or _function_of_macro(kind, targets)
+    if function is None:
+        why = "several targets" if len(targets) > 1 else f"a {kind}"
+        report.error(
+            at(node, path).mark,
+            f'{words}"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT',
+        )
+        return None
+    return model.AttachPoint(kind=kind, targets=targets, function=function, optional=point.optional)
+
+
+_LIST = "write the targets as a list: [a, b]"
+
+
+def _function_of_macro(kind: str, targets: list[str]) -> str | None:
+    """The name that bcc's macro or prefix gives the function (src/cc/export/helpers.h); None where there is none."""
+    if len(targets) != 1:
+        return None
+    module, _, name = targets[0].rpartition(":")
+    match kind:
+        case "kprobe" | "kretprobe":
+            return f"{kind}__{name}"
+        case "fentry":
+            return f"kfunc__{module or 'vmlinux'}__{name}"
+        case "fexit":
+            return f"kretfunc__{module or 'vmlinux'}__{name}"
+        case "tracepoint":
+            return f"tracepoint__{module}__{name}"
+        case "raw_tracepoint":
+            return f"raw_tracepoint__{name}"
+    return None

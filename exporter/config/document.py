@@ -1,0 +1,265 @@
+"""The keys of the YAML files as people write them: what pydantic checks one by one, and what the JSON Schema is made of.
+
+A field's description is the reference; docs/configuration.md tells more. `not_built` names the keys of the agreed format
+that this version does not build, each with what to do instead.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.config import fields, model
+
+NOT_BUILT_KINDS = ("uprobe", "uretprobe", "usdt", "perf_event", "xdp", "tc_ingress", "tc_egress")
+_WORKING_KINDS = "kinds that work: " + ", ".join(model.ATTACH_KINDS)
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    not_built: ClassVar[dict[str, str]] = {}
+
+
+class Limits(Document):
+    not_built: ClassVar[dict[str, str]] = {
+        "series": "max_series of each metric limits its series",
+        "map_memory": "the sizes in the C text limit it",
+    }
+    label_length: Annotated[int, Field(ge=8)] = 128
+    """bytes; longer label values are cut at a character"""
+
+
+class Requires(Document):
+    not_built: ClassVar[dict[str, str]] = {
+        "arch": "ask for the kernel, a member or a tracepoint field",
+        "module": "mark the attach point or the program optional",
+    }
+    kernel: fields.KernelRange | None = None
+    """range of kernel versions, like ">=5.10" or ">=5.10, <6.12\""""
+    member: fields.StructMembers = []
+    """STRUCT.MEMBER that this kernel's BTF has, or a list of them"""
+    tracepoint_field: fields.TracepointFields = []
+    """CATEGORY:EVENT.FIELD that this kernel's tracepoint has, or a list of them"""
+
+
+Targets = fields.one_or_more(
+    lambda text: None if text.strip() else "has an empty target; name a function or event",
+    {"minLength": 1},
+)
+
+
+class AttachPoint(Document):
+    """Exactly one KIND: TARGET."""
+
+    not_built: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(NOT_BUILT_KINDS, _WORKING_KINDS),
+        "period": "it belongs to perf_event",
+        "frequency": "it belongs to perf_event",
+    }
+    kprobe: Targets | None = None
+    """FUNC or MODULE:FUNC, at entry; a list is several points"""
+    kretprobe: Targets | None = None
+    """FUNC or MODULE:FUNC, at return"""
+    fentry: Targets | None = None
+    """FUNC or MODULE:FUNC, at entry, by BTF"""
+    fexit: Targets | None = None
+    """FUNC or MODULE:FUNC, at return with the arguments, by BTF"""
+    tracepoint: Targets | None = None
+    """CATEGORY:EVENT"""
+    raw_tracepoint: Targets | None = None
+    """EVENT"""
+    tp_btf: Targets | None = None
+    """EVENT, with arguments typed by BTF"""
+    function: fields.CName | None = None
+    """the C function; left out: the name that bcc's macro for this kind gives (kprobe__FUNC, ...)"""
+    optional: bool = False
+    """true: may be absent on this kernel; shown as attached 0"""
+
+
+class Variant(Document):
+    name: Annotated[
+        str, fields.spelled("[a-zA-Z0-9_.-]+", "is no variant name; use letters, digits, _ . and -")
+    ]
+    """the C text sees -DVARIANT_NAME (upper case, other characters to _)"""
+    requires: Requires = Requires()
+    """all must hold, else the next variant is tried"""
+    attach: list[AttachPoint]
+    """all must attach, except those marked optional"""
+
+
+class MapOptions(Document):
+    not_built: ClassVar[dict[str, str]] = {
+        "drain": "the map keeps its entries; make it large enough",
+        "ttl": "the map keeps its entries; use an LRU map in the C text where old ones may go",
+        "zeros": "every element of an array is shown",
+        "pinned": "a program of your own has to fill the map",
+        "key": "it belongs to pinned",
+        "value": "it belongs to pinned",
+        "fill": "filter in the C text, by defines",
+    }
+    seed: Literal["listening_ports"] | None = None
+    """fill the map once before attaching: listening_ports (u16 port -> u32 count, every network namespace)"""
+
+
+class Label(Document):
+    name: fields.LabelName | None = None
+    """left out: the last part of field"""
+    field: fields.FieldPath | None = None
+    """PATH in the key; `key` = a key that is no struct; value.a = in the value; cpu = split a per-CPU map"""
+    const: str | None = None
+    """the same text for all series of this metric entry, instead of field"""
+    decode: list[fields.Decode] | None = None
+    """chain of decoders; left out: by the field's type"""
+
+
+class Buckets(Document):
+    type: Literal["exp2", "exp2zero", "linear", "fixed"] = "exp2"
+    """slot i counts le = 2^i (exp2), 2^(i-1) with slot 0 for exactly 0 (exp2zero), i * width (linear), bounds[i] (fixed)"""
+    min: Annotated[int, Field(ge=0)] | None = None
+    """slot of the first bound; lower slots are counted in it"""
+    max: Annotated[int, Field(ge=0)] | None = None
+    """slot of the last bound; higher slots are counted in +Inf"""
+    width: fields.Number | None = None
+    """of a linear bucket, before scale"""
+    bounds: list[fields.Number] | None = None
+    """of fixed buckets, before scale, rising"""
+    slot_is_bound: bool = False
+    """fixed only: the slot holds the bound itself instead of its index"""
+
+
+class Metric(Document):
+    not_built: ClassVar[dict[str, str]] = {
+        "events": "count into a map, and name it by `map`",
+        "record": "it belongs to events",
+    }
+    name: fields.MetricName
+    """in full, no prefix is added"""
+    type: Literal["counter", "gauge", "histogram"]
+    """what Prometheus is told, and how the map is read"""
+    help: fields.OneLine = ""
+    """one sentence, shown by Prometheus"""
+    map: fields.CName
+    """the map's name in the C text"""
+    value: fields.Value | None = None
+    """PATH in the value (left out: the value itself, a number); gauges only: 1 = how many entries there are"""
+    scale: fields.Scale = 1.0
+    """factor, or a unit: ns us ms -> seconds, kib pages -> bytes, jiffies -> seconds, percent -> ratio"""
+    reduce: Literal["sum", "max", "min"] = "sum"
+    """over CPUs, over fields that are no label, over equal label sets; counters and histograms: sum only"""
+    max_series: Annotated[int, Field(ge=1)] = 1000
+    """label sets shown; later ones go into one with every label "other\""""
+    enabled: bool = True
+    """false drops this metric"""
+    labels: list[Label] | None = None
+    """left out: every field of the key; []: none"""
+    slots: fields.FieldPath | None = None
+    """histogram: PATH of the array of slots in the value (slots); its last element is above all bounds"""
+    sum: fields.FieldPath | None = None
+    """histogram: PATH of the exact sum in the value (sum, if there is one)"""
+    slot: fields.FieldPath | None = None
+    """histogram: PATH of the slot in the key (`key` if it is all of it), instead of slots"""
+    sum_slot: Annotated[int, Field(ge=0)] | None = None
+    """histogram with slot: this slot holds the sum"""
+    buckets: Buckets | None = None
+    """histogram: the bounds (exp2 over the whole array); required with slot"""
+
+
+_PROGRAM_NOT_BUILT = {
+    "budget": "the run time of a program is not watched",
+    "lifetime": "stop the exporter, or set enabled: false",
+    "cflags": "use defines",
+}
+
+
+class Program(Document):
+    """A program with its own C text."""
+
+    not_built: ClassVar[dict[str, str]] = {
+        **_PROGRAM_NOT_BUILT,
+        "object": "give the C text by source or code",
+        "kaddrs": "pass the address by defines",
+    }
+    name: fields.ProgramName
+    """the `program` label everywhere"""
+    enabled: bool = True
+    """false: not loaded, state disabled"""
+    optional: bool = False
+    """true: with nothing to attach to the state is skipped, not failed"""
+    source: fields.OneLine | None = None
+    """file of the C text, in bcc's dialect"""
+    code: str | None = None
+    """the C text itself, as a block: `code: |`"""
+    defines: dict[fields.CName, fields.Define] = {}
+    """become -DNAME=VALUE (true: 1, false: 0)"""
+    requires: Requires = Requires()
+    """all must hold, else the state is skipped"""
+    attach: list[AttachPoint] | None = None
+    """attach points, where there is one way"""
+    variants: list[Variant] | None = None
+    """several ways that count the same thing; the first that this kernel accepts is used"""
+    maps: dict[fields.CName, MapOptions] = {}
+    """options of maps, by their names in the C text"""
+    metrics: list[Metric]
+    """what the maps become; the same name again adds its entries"""
+
+
+class MetricOverride(Document):
+    """What may be changed of a bundled program's metric."""
+
+    name: fields.MetricName
+    """a metric of the bundled program"""
+    enabled: bool | None = None
+    """false drops this metric"""
+    max_series: Annotated[int, Field(ge=1)] | None = None
+    """label sets shown; later ones go into one with every label "other\""""
+
+
+class Use(Document):
+    """A bundled program, or one in programs/ beside the main file."""
+
+    not_built: ClassVar[dict[str, str]] = _PROGRAM_NOT_BUILT
+    use: fields.ProgramName
+    """name of the program"""
+    name: fields.ProgramName | None = None
+    """the `program` label everywhere (the name in use)"""
+    enabled: bool | None = None
+    """false: not loaded, state disabled"""
+    optional: bool | None = None
+    """true: with nothing to attach to the state is skipped, not failed"""
+    defines: dict[fields.CName, fields.Define] = {}
+    """merged key by key; only keys that the bundled entry shows"""
+    metrics: list[MetricOverride] = []
+    """by name: enabled, max_series"""
+
+
+class IncludedFile(Document):
+    """A file that `include:` names."""
+
+    programs: list[Use | Program] = []
+    """programs to load"""
+
+
+class MainFile(Document):
+    """The main configuration file."""
+
+    include: list[str] = []
+    """more files: globs, relative to this one; each holds only programs"""
+    limits: Limits = Limits()
+    """of the daemon as a whole"""
+    programs: list[Use | Program] = []
+    """programs to load"""
+
+
+Entry = Use | Program
+AnyDocument = type[Document]
+
+
+def field_names(document: type[Document]) -> list[str]:
+    return list(document.model_fields)
+
+
+def describe(document: type[Document], key: str) -> str:
+    """The description of a key, "" if it has none."""
+    info: Any = document.model_fields.get(key)
+    return (info.description or "") if info else ""

@@ -1,0 +1,65 @@
+"""All programs together: names that must be there once, and metric families that would become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exporter.config.findings import Mark, Report
+from exporter.config.merge import Placed
+
+# Series that the formats derive from a name: https://prometheus.io/docs/specs/om/open_metrics_spec/#suffixes
+_SUFFIXES = {
+    "counter": ("_total", "_created"),
+    "histogram": ("_bucket", "_count", "_sum", "_created"),
+    "gauge": (),
+}
+
+
+def check(programs: list[Placed], report: Report) -> None:
+    """Reports program names that stand twice, and metrics of loaded programs that share a name or a family."""
+    names: dict[str, Mark] = {}
+    for placed in programs:
+        name = placed.program.name
+        if name in names:
+            there = _place(names[name], placed.mark)
+            report.error(
+                placed.mark, f"{name}: a program of this name stands {there} already; write another name:"
+            )
+        else:
+            names[name] = placed.mark
+    owners: dict[str, tuple[Placed, str]] = {}
+    for placed in programs:
+        for metric, taken in _families(placed):
+            for series in taken:
+                owner, other = owners.setdefault(series, (placed, metric))
+                if other == metric and owner is placed:
+                    continue
+                where = "" if owner is placed else f" of program {owner.program.name}"
+                mark = placed.metrics.get(metric, placed.mark)
+                prefix = f"{placed.program.name}: metric {metric}: "
+                if other == metric:
+                    right = "give one another name, or disable one"
+                    report.error(mark, f"{prefix}the same name as the metric{where}; {right}")
+                else:
+                    report.error(
+                        mark, f"{prefix}would be one family with {other}{where} ({series}); rename one"
+                    )
+                break
+
+
+def _families(placed: Placed) -> Iterator[tuple[str, list[str]]]:
+    """Metrics of a loaded program, each name once, with the series names that nobody else may have."""
+    seen: set[str] = set()
+    for metric in placed.program.metrics:
+        if not (placed.program.enabled and metric.enabled) or metric.name in seen:
+            continue
+        seen.add(metric.name)
+        base = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
+        yield (
+            metric.name,
+            list(dict.fromkeys([metric.name, base, *(base + s for s in _SUFFIXES[metric.type])])),
+        )
+
+
+def _place(first: Mark, here: Mark) -> str:
+    return f"on line {first.line}" if first.file == here.file else f"in {first.file}:{first.line}"

@@ -1,0 +1,213 @@
+"""The types of single values in a configuration: each checks its own spelling and says what would be right.
+
+An error's message goes on after the key and the value: `name "9x" is no metric name; ...`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from exporter.config import model
+from exporter.config.findings import did_you_mean
+
+UNITS: dict[str, float] = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "kib": 1024.0,
+    "pages": float(os.sysconf("SC_PAGE_SIZE")),
+    "jiffies": 1.0 / os.sysconf("SC_CLK_TCK"),  # USER_HZ: what the kernel shows to user space
+    "percent": 0.01,
+}
+IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+PATH = rf"{IDENTIFIER}(\[[0-9]+\])*(\.{IDENTIFIER}(\[[0-9]+\])*)*"
+
+
+def wrong(text: str) -> PydanticCustomError:
+    """An error whose message is `text`, braces and all."""
+    return PydanticCustomError("config", "{text}", {"text": text})  # type: ignore[misc]
+
+
+def spelled(pattern: str, problem: str) -> Any:
+    """Text that matches `pattern` as a whole."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise wrong(problem)
+        return value
+
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"pattern": f"^({pattern})$"})]
+
+
+ProgramName = spelled("[a-z0-9_]+", "is no program name; use a-z, 0-9 and _")
+MetricName = spelled(
+    r"[a-zA-Z_:][a-zA-Z0-9_:]*", "is no metric name; use letters, digits, _ and :, and no digit in front"
+)
+LabelName = spelled(IDENTIFIER, "is no label name; use letters, digits and _, and no digit in front")
+CName = spelled(IDENTIFIER, "is no C name; use letters, digits and _, and no digit in front")
+FieldPath = spelled(PATH, "is no path to a field; write it like a, a.b or a[2]")
+KernelRange = spelled(
+    r"(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?(, *(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?)*",
+    'is no range of kernel versions; write one like ">=5.10" or ">=5.10, <6.12"',
+)
+StructMember = rf"{IDENTIFIER}(\.{IDENTIFIER})+"
+TracepointField = rf"{IDENTIFIER}:{IDENTIFIER}\.{IDENTIFIER}"
+
+
+def _no_control(value: str) -> str:
+    if any(ord(character) < 0x20 for character in value):
+        raise wrong("has a line end or control character; write it on one line")
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_no_control)]
+
+
+def one_or_more(check: Callable[[str], str | None], schema: dict[str, Any]) -> Any:
+    """A text or a list of texts, as a list; `check` gives the complaint about one of them."""
+
+    def read(value: Any) -> list[str]:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise wrong(
+                "is neither text nor a list of texts; write one of them, with quotes where YAML sees a number"
+            )
+        if not texts:
+            raise wrong("is an empty list; name at least one, or leave the key out")
+        for text in texts:
+            if problem := check(text):
+                raise wrong(problem)
+        for text in texts:
+            if texts.count(text) > 1:
+                raise wrong(f'names "{text}" twice; name it once')
+        return texts
+
+    item = {"type": "string", **schema}
+    return Annotated[
+        list[str],
+        PlainValidator(read),
+        WithJsonSchema(
+            {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}]}
+        ),
+    ]
+
+
+def _all_spelled(pattern: str, right: str) -> Any:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str | None:
+        return None if compiled.fullmatch(text) else f'has "{text}"; {right}'
+
+    return one_or_more(check, {"pattern": f"^({pattern})$"})
+
+
+StructMembers = _all_spelled(StructMember, 'write STRUCT.MEMBER, like "request_queue.disk"')
+TracepointFields = _all_spelled(
+    TracepointField, 'write CATEGORY:EVENT.FIELD, like "tcp:tcp_send_reset.reason"'
+)
+
+
+def _scale(value: Any) -> float:
+    if isinstance(value, str):
+        if value not in UNITS:
+            raise wrong(f"is no unit; {did_you_mean(value, UNITS, otherwise='write a number or one of')}")
+        return UNITS[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(f"is no number; write a number or one of {', '.join(UNITS)}")
+    if not math.isfinite(value) or value <= 0:
+        raise wrong("cannot be a scale; write a number above 0")
+    return float(value)
+
+
+Scale = Annotated[
+    float,
+    PlainValidator(_scale),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(UNITS)}, {"type": "number", "exclusiveMinimum": 0}], "default": 1}
+    ),
+]
+
+
+def _define(value: Any) -> int | str:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return _no_control(value)
+    raise wrong(
+        'is no value of a define; write an integer, a text or true/false (C has the number 1.5 as text: "1.5")'
+    )
+
+
+Define = Annotated[
+    int | str,
+    PlainValidator(_define),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "boolean"}]}),
+]
+
+
+def _value(value: Any) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value != 1:
+            raise wrong("is no field; write a path to a field of the value, or 1 to count the entries")
+        return value
+    if not isinstance(value, str):
+        raise wrong("is no field; write a path to a field of the value, or 1 to count the entries")
+    if not re.fullmatch(PATH, value):
+        raise wrong("is no path to a field; write it like a, a.b or a[2]")
+    return value
+
+
+Value = Annotated[
+    str | int,
+    PlainValidator(_value),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^({PATH})$"}, {"const": 1}]}),
+]
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise wrong("is no finite number; write one")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_finite)]
+
+
+def _decode(value: Any) -> model.Decode:
+    """`cgroup` or `{NAME: ARGUMENT, option: ..., unknown: ...}`: the first key that is not `unknown` is the decoder."""
+    if isinstance(value, str):
+        return model.Decode(name=value)
+    if not isinstance(value, dict):
+        raise wrong("is no decoder; write its name, or {NAME: ARGUMENT}")
+    rest = dict(value)
+    unknown = rest.pop("unknown", None)
+    if unknown is not None and not isinstance(unknown, str):
+        raise wrong("has an `unknown` that is no text; write keep, drop or a text in quotes")
+    if not rest or not all(isinstance(key, str) for key in rest):
+        raise wrong("names no decoder; write {NAME: ARGUMENT}, like {map: {2: ipv4, 10: ipv6}}")
+    name = next(iter(rest))
+    return model.Decode(name=name, argument=rest.pop(name), options=rest, unknown=unknown)
+
+
+Decode = Annotated[
+    model.Decode,
+    PlainValidator(_decode),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "minProperties": 1, "properties": {"unknown": {"type": "string"}}},
+            ]
+        }
+    ),
+]

@@ -1,0 +1,73 @@
+"""What is wrong with a configuration: findings with file, line and column, and the exception that carries them all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a file. `line` and `column` count from 1; line 0 is the file as a whole. `order` is the position of the
+    file in the sequence of reading, so that findings sort as a person reads."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake (or, as a warning, one matter of taste) and where it is."""
+
+    mark: Mark
+    text: str
+
+    def __str__(self) -> str:
+        place = f":{self.mark.line}:{self.mark.column}" if self.mark.line else ""
+        return f"{self.mark.file}{place}: {self.text}"
+
+
+class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)
+    """Everything that is wrong with a configuration, sorted by position; `str()` gives one finding a line."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(map(str, self.findings)))
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects findings while the files are read."""
+
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+
+    def error(self, mark: Mark, text: str) -> None:
+        self.errors.append(Finding(mark, text))
+
+    def warn(self, mark: Mark, text: str) -> None:
+        self.warnings.append(Finding(mark, text))
+
+    def has_error_at(self, mark: Mark) -> bool:
+        return any(finding.mark == mark for finding in self.errors)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Sorted by file (in the order of reading) and position, each once."""
+    return sorted(dict.fromkeys(findings), key=lambda f: (f.mark.order, f.mark.line, f.mark.column, f.text))
+
+
+def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "the names are") -> str:
+    """The hint for an unknown word: the nearest known ones, else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(quoted(name) for name in near) + "?"
+    return f"{otherwise} " + ", ".join(names) if names else "there are none"
+
+
+def quoted(text: str) -> str:
+    return f'"{text}"'

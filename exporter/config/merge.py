@@ -1,0 +1,345 @@
+"""The main file and all that it names -> the programs of one configuration: include, use with its overrides, source."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exporter.config import attach, bundled, document, metrics, model, naming
+from exporter.config.files import FileError, Reader
+from exporter.config.findings import Mark, Report, did_you_mean, quoted
+from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
+from exporter.config.validate import Valid, validate
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A program, and where findings about it belong: in the entry that the user wrote, also for a bundled one."""
+
+    program: model.Program
+    mark: Mark
+    metrics: dict[str, Mark]
+
+
+@dataclass(slots=True)
+class Merge:
+    """Reads the files of one configuration.
+
+    bundled   directories that `use:` looks in after programs/ beside the main file
+    """
+
+    reader: Reader
+    bundled: Path
+    report: Report
+    programs: list[Placed] = field(default_factory=list)
+    _order: int = 0
+    _beside: Path = Path("programs")
+
+    def main(self, path: Path) -> document.MainFile:
+        """Reads the main file and everything it names; its programs are in `programs` then."""
+        self._beside = path.parent / "programs"
+        root = self._read(path, Mark(str(path)))
+        if root is None:
+            return document.MainFile()
+        valid = validate(document.MainFile, without(root, ["programs"]), self.report)
+        main = valid.document if valid else document.MainFile()
+        self._entries(root, path)
+        for included, mark in self._included(path, root, main.include):
+            self._include(included, mark)
+        return main
+
+    def bundled_entry(self, path: Path) -> None:
+        """Reads the YAML file of one bundled program as if a main file said `use:`."""
+        self._beside = path.parent
+        mark = Mark(str(path))
+        entry = self._bundled(path, mark)
+        if entry is not None:
+            self._add(entry, path, {}, mark)
+
+    # --- files
+
+    def _read(self, path: Path, named_at: Mark, say: str = "") -> Mapping | None:
+        """The mapping that a file holds, None if it holds none; a file that cannot be read is reported at `named_at`."""
+        order, self._order = self._order, self._order + 1
+        try:
+            text = self.reader.text(path)
+        except FileError as error:
+            if error.line:
+                self.report.error(Mark(str(path), error.line, error.column, order), str(error))
+            else:
+                self.report.error(named_at, f"{say}{error}")
+            return None
+        before = len(self.report.errors)
+        root = compose(text, str(path), self.report, order)
+        if root is None or (isinstance(root, Scalar) and root.value is None):
+            if len(self.report.errors) == before:
+                self.report.error(
+                    Mark(str(path), order=order), "the file is empty; write programs: and a list below it"
+                )
+            return None
+        if not isinstance(root, Mapping):
+            what = "a list" if isinstance(root, List) else "a single value"
+            right = "write `programs:` above it" if isinstance(root, List) else "write keys, like programs:"
+            self.report.error(root.mark, f"the file is {what}; {right}")
+            return None
+        return root
+
+    def _included(self, main: Path, root: Node, patterns: list[str]) -> Iterator[tuple[Path, Mark]]:
+        """Files that the patterns of `include:` find, each once, in the order of the patterns, sorted within one."""
+        seen = {main.resolve()}
+        for index, pattern in enumerate(patterns):
+            mark = at(root, ["include", index]).mark
+            if not pattern:
+                self.report.error(mark, 'include "" names no file; write a path or a glob like conf.d/*.yaml')
+                continue
+            found = sorted(glob.glob(str(main.parent / pattern), recursive=True))
+            if not found and not glob.has_magic(pattern):
+                found = [str(main.parent / pattern)]
+            for name in found:
+                path = Path(name)
+                if path.resolve() == main.resolve():
+                    self.report.error(mark, f"include {quoted(pattern)} finds this file itself; name others")
+                elif path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    yield path, mark
+
+    def _include(self, path: Path, mark: Mark) -> None:
+        root = self._read(path, mark, f"include {quoted(str(path))}: ")
+        if root is None:
+            return
+        for name, _ in root.items:
+            if name.text in ("include", "limits"):
+                sentence = f'"{name.text}" stands only in the main file; an included file holds programs: and nothing else'
+                self.report.error(name.mark, sentence)
+                root = Mapping(root.mark, tuple(item for item in root.items if item[0] is not name))
+        validate(document.IncludedFile, without(root, ["programs"]), self.report)
+        self._entries(root, path)
+
+    # --- entries
+
+    def _entries(self, root: Mapping, path: Path) -> None:
+        written = root.get("programs")
+        if written is None:
+            return
+        if not isinstance(written, List):
+            empty = isinstance(written, Scalar) and written.value is None
+            wrong = "is empty" if empty else "is no list"
+            self.report.error(written.mark, f"programs {wrong}; put `- ` in front of each program")
+            return
+        for index, node in enumerate(written.items):
+            if not isinstance(node, Mapping):
+                self.report.error(
+                    node.mark, f"program number {index + 1} is no mapping; write name: or use: in it"
+                )
+            elif node.get("use") is not None:
+                self._use(node, index)
+            else:
+                entry = self._own(node, index)
+                if entry is not None:
+                    marks = {
+                        m.name: at(entry.node, ["metrics", i, "name"]).mark
+                        for i, m in _numbered(entry.document)
+                    }
+                    self._add(entry, path, marks, node.mark)
+
+    def _own(self, node: Mapping, index: int) -> Valid[document.Program] | None:
+        return validate(document.Program, node, self.report, (_called(node, index),))
+
+    def _use(self, node: Mapping, index: int) -> None:
+        """An entry that takes a program from a directory, with what it changes of it."""
+        name = _called(node, index)
+        for key, _ in node.items:
+            if key.text in document.Program.model_fields and key.text not in document.Use.model_fields:
+                self.report.error(
+                    key.mark,
+                    f"{name}: {key.text} cannot be changed with use; copy the program's two files and change the copy",
+                )
+                node = Mapping(node.mark, tuple(item for item in node.items if item[0] is not key))
+        valid = validate(document.Use, _strip_overrides(node, name, self.report), self.report, (name,))
+        if valid is None:
+            return
+        use = valid.document
+        directories = [self._beside, self.bundled]
+        path = bundled.find(use.use, directories)
+        mark = at(node, ["use"]).mark
+        if path is None:
+            known = sorted({known for directory in directories for known in bundled.names(directory)})
+            hint = did_you_mean(use.use, known, otherwise="there are")
+            where = f"{self._beside} or {self.bundled}"
+            self.report.error(mark, f"{name}: there is no program {quoted(use.use)} in {where}; {hint}")
+            return
+        entry = self._bundled(path, mark)
+        if entry is not None:
+            merged = self._override(entry, valid, name)
+            marks = {
+                override.name: at(valid.node, ["metrics", i, "name"]).mark
+                for i, override in enumerate(use.metrics)
+            }
+            self._add(merged, path, marks, mark)
+
+    def _bundled(self, path: Path, mark: Mark) -> Valid[document.Program] | None:
+        root = self._read(path, mark, f"use {quoted(path.stem)}: {path} ")
+        if root is None:
+            return None
+        entry = validate(document.Program, root, self.report, (_called(root, 0),))
+        if entry is not None and entry.document.name != path.stem:
+            self.report.error(
+                at(entry.node, ["name"]).mark,
+                f"{entry.document.name}: the file is {path.name}; write name: {path.stem}, or rename the file",
+            )
+        return entry
+
+    def _override(
+        self, entry: Valid[document.Program], valid: Valid[document.Use], name: str
+    ) -> Valid[document.Program]:
+        use, program = valid.document, entry.document
+        for key, value in use.defines.items():
+            place = key_at(valid.node, ["defines", key])
+            if key not in program.defines:
+                hint = did_you_mean(key, program.defines, otherwise="its defines are")
+                self.report.error(place, f"{name}: {use.use} has no define {quoted(key)}; {hint}")
+            elif isinstance(program.defines[key], int) and not isinstance(value, int):
+                self.report.error(
+                    at(valid.node, ["defines", key]).mark,
+                    f"{name}: define {key} is a number in {use.use} ({program.defines[key]}); write a number",
+                )
+        overrides: dict[str, document.MetricOverride] = {}
+        known = {metric.name for metric in program.metrics}
+        for index, override in enumerate(use.metrics):
+            place = at(valid.node, ["metrics", index, "name"]).mark
+            if override.name not in known:
+                hint = did_you_mean(override.name, known, otherwise="its metrics are")
+                self.report.error(place, f"{name}: {use.use} has no metric {quoted(override.name)}; {hint}")
+            elif override.name in overrides:
+                self.report.error(
+                    place, f"{name}: metric {override.name} stands here a second time; keep one"
+                )
+            overrides[override.name] = override
+        changes = {
+            "name": use.name or use.use,
+            "defines": {**program.defines, **use.defines},
+            "metrics": [_changed(metric, overrides.get(metric.name)) for metric in program.metrics],
+            **{key: getattr(use, key) for key in ("enabled", "optional") if getattr(use, key) is not None},
+        }
+        return Valid(program.model_copy(update=changes), entry.node)
+
+    def _add(self, entry: Valid[document.Program], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
+        """Checks an entry beyond its single keys and adds the program."""
+        program, node = entry.document, entry.node
+        variants = attach.variants(program, node, program.defines, self.report)
+        resolved = metrics.metrics(program, node, self.report)
+        naming.check(program, node, self.report)
+        text = self._c_text(entry, path)
+        if text is None:
+            return
+        source, line, c_text = text
+        self.programs.append(
+            Placed(
+                model.Program(
+                    name=program.name,
+                    enabled=program.enabled,
+                    optional=program.optional,
+                    defines=program.defines,
+                    requires=attach.requires(program.requires),
+                    variants=variants,
+                    maps={
+                        name: model.MapOptions(seed=options.seed) for name, options in program.maps.items()
+                    },
+                    metrics=resolved,
+                    source=source,
+                    line=line,
+                    text=c_text,
+                ),
+                mark,
+                marks,
+            )
+        )
+
+    def _c_text(self, entry: Valid[document.Program], path: Path) -> tuple[Path, int, str] | None:
+        """File, first line and C text of a program; None if it has none."""
+        program, node = entry.document, entry.node
+        if (program.source is None) == (program.code is None):
+            if program.source is None:
+                wrong = "neither source nor code; write source: FILE.c, or code: | and the C text"
+                self.report.error(node.mark, f"{program.name}: {wrong}")
+            else:
+                mark = max(key_at(node, ["source"]), key_at(node, ["code"]), key=lambda m: (m.line, m.column))
+                self.report.error(mark, f"{program.name}: source and code exclude each other; keep one")
+            return None
+        if program.code is not None:
+            return self._code(program, at(node, ["code"]), path)
+        mark = at(node, ["source"]).mark
+        source = path.parent / str(program.source)
+        try:
+            text = self.reader.text(source)
+        except FileError as error:
+            place = f" line {error.line}" if error.line else ""
+            self.report.error(mark, f"{program.name}: source {source}{place} {error}")
+            return None
+        if not text.strip():
+            self.report.error(mark, f"{program.name}: source {source} is empty; write the C text into it")
+            return None
+        return source, 1, text
+
+    def _code(self, program: document.Program, node: Node, path: Path) -> tuple[Path, int, str] | None:
+        text = program.code or ""
+        folded = isinstance(node, Scalar) and node.style != "|" and (node.style == ">" or "\n" in text)
+        if folded:
+            self.report.error(
+                node.mark, f"{program.name}: code loses its lines this way; write the C text as code: |"
+            )
+            return None
+        if not text.strip():
+            self.report.error(node.mark, f"{program.name}: code is empty; write the C text as code: |")
+            return None
+        # A block starts on the line after its `|`; line ends in front of the first text belong to it.
+        block = isinstance(node, Scalar) and node.style == "|"
+        return path, node.mark.line + block, text
+
+
+def _numbered(program: document.Program) -> Iterator[tuple[int, document.Metric]]:
+    """Metrics with their numbers, the last of a name first: so that a mark is that of the first."""
+    return iter(reversed(list(enumerate(program.metrics))))
+
+
+def _called(node: Mapping, index: int) -> str:
+    """How a program is called before its keys are checked."""
+    for key in ("name", "use"):
+        named = node.get(key)
+        if isinstance(named, Scalar) and isinstance(named.value, str) and named.value:
+            return named.value
+    return f"program number {index + 1}"
+
+
+def _changed(metric: document.Metric, override: document.MetricOverride | None) -> document.Metric:
+    if override is None:
+        return metric
+    return metric.model_copy(
+        update={
+            key: getattr(override, key)
+            for key in ("enabled", "max_series")
+            if getattr(override, key) is not None
+        }
+    )
+
+
+def _strip_overrides(node: Mapping, name: str, report: Report) -> Node:
+    """Reports keys of metrics that `use` cannot change, and takes them out."""
+    written = node.get("metrics")
+    result: Node = node
+    if isinstance(written, List):
+        for index, item in enumerate(written.items):
+            for key, _ in item.items if isinstance(item, Mapping) else ():
+                if (
+                    key.text in document.Metric.model_fields
+                    and key.text not in document.MetricOverride.model_fields
+                ):
+                    report.error(
+                        key.mark,
+                        f"{name}: metric {_called(item, index) if isinstance(item, Mapping) else index}: {key.text} "
+                        "cannot be changed with use, only enabled and max_series; copy the program and change the copy",
+                    )
+                    result = without(result, ["metrics", index, key.text])
+    return result

@@ -1,0 +1,264 @@
+"""Metrics as written -> as binding and collecting take them, with every check that needs no layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from exporter import decoders
+from exporter.config import document, model
+from exporter.config.findings import Report
+from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, quote_it
+from exporter.config.validate import phrase
+
+HISTOGRAM_KEYS = ("slots", "sum", "slot", "sum_slot", "buckets")
+OTHER_KEYS = ("value",)  # that histograms do not have
+LARGEST_EXP2 = 63  # a slot of 2^64 is beyond every u64
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One metric being checked, and where it is written: `path` in `node`, the tree of its program."""
+
+    program: str
+    metric: document.Metric
+    node: Node
+    path: Path
+    report: Report
+
+    def error(self, text: str, *keys: str | int, at_key: bool = False) -> None:
+        """Reports a mistake at the value of `keys` (with `at_key` at the last key itself) below this metric."""
+        path = (*self.path, *keys)
+        mark = key_at(self.node, path) if at_key else at(self.node, path).mark
+        self.report.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
+
+
+def metrics(program: document.Program, node: Node, report: Report) -> list[model.Metric]:
+    """The metrics of a program. Mistakes are reported; what is given back is complete only if there were none."""
+    found: list[model.Metric] = []
+    if not program.metrics and not _has_items(node):
+        report.error(
+            at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric"
+        )
+    first: dict[str, tuple[int, document.Metric]] = {}
+    for index, metric in enumerate(program.metrics):
+        place = _Place(program.name, metric, node, ("metrics", index), report)
+        _check_kind(place)
+        _check_labels(place)
+        if metric.type == "histogram":
+            _check_histogram(place)
+        if metric.name in first:
+            _check_same(place, node, *first[metric.name])
+        else:
+            first[metric.name] = (index, metric)
+        found.append(resolve(metric))
+    return found
+
+
+def _has_items(node: Node) -> bool:
+    written = at(node, ["metrics"])
+    return isinstance(written, List) and bool(written.items)
+
+
+def resolve(metric: document.Metric) -> model.Metric:
+    labels = None
+    if metric.labels is not None:
+        labels = [
+            model.Label(
+                name=label.name or last_part(label.field) or "",
+                field=label.field,
+                const=label.const,
+                decode=label.decode,
+            )
+            for label in metric.labels
+        ]
+    buckets = None if metric.buckets is None else model.Buckets(**metric.buckets.model_dump())
+    copied = metric.model_dump(exclude={"labels", "buckets"})
+    return model.Metric(**copied, labels=labels, buckets=buckets)
+
+
+def last_part(field: str | None) -> str | None:
+    """The name of a label that has none: the last part of its field; None for `key` and a[2]."""
+    if field is None or field == "key":
+        return None
+    last = field.rsplit(".", 1)[-1]
+    return None if "[" in last else last
+
+
+def _check_kind(place: _Place) -> None:
+    metric = place.metric
+    if metric.type == "histogram":
+        for key in OTHER_KEYS:
+            if key in metric.model_fields_set:
+                place.error(
+                    f"{key} is not for a histogram; name its slots by slots or slot", key, at_key=True
+                )
+    else:
+        for key in HISTOGRAM_KEYS:
+            if key in metric.model_fields_set:
+                place.error(
+                    f"{key} is only for a histogram; write type: histogram, or leave it out", key, at_key=True
+                )
+    if metric.type != "gauge":
+        if metric.reduce != "sum":
+            place.error(
+                f"a {metric.type} cannot be reduced by {metric.reduce}; write sum, or type: gauge", "reduce"
+            )
+        if metric.type == "counter" and metric.value == 1:
+            place.error("value 1 counts entries, and those can go; write type: gauge", "value")
+    if metric.name.startswith(("bpf_exporter_", "process_")):
+        prefix = metric.name.split("_")[0] if metric.name.startswith("process_") else "bpf_exporter"
+        place.error(
+            f"names with {prefix}_ in front are the exporter's own; choose another, like ebpf_", "name"
+        )
+
+
+def _check_labels(place: _Place) -> None:
+    seen: set[str] = set()
+    for index, label in enumerate(place.metric.labels or ()):
+        path = ("labels", index)
+        if (label.field is None) == (label.const is None):
+            both = label.field is not None
+            wrong = (
+                "field and const exclude each other; keep one"
+                if both
+                else "neither field nor const; write one"
+            )
+            place.error(wrong, *path)
+            continue
+        name = label.name or last_part(label.field)
+        if name is None:
+            place.error(f'"name" is missing; with {label.field or "const"} write name: LABEL', *path)
+            continue
+        where = (*path, "name") if label.name else (*path, "field")
+        if name in seen:
+            place.error(f"label {name} stands here a second time; give it another name", *where)
+        seen.add(name)
+        if name == "le":
+            place.error("le is the label of histogram buckets; choose another name", *where)
+        elif name.startswith("__"):
+            place.error("names with __ in front are Prometheus' own; choose another", *where)
+        if label.field is not None and label.field == place.metric.slot:
+            place.error(
+                f"{label.field} is the slot of the histogram and cannot be a label; leave it out", *path
+            )
+        if label.decode is not None:
+            if label.const is not None:
+                place.error(
+                    "a const label has nothing to decode; leave decode out", *path, "decode", at_key=True
+                )
+            elif label.field == "cpu":
+                place.error("cpu is the number of a CPU; leave decode out", *path, "decode", at_key=True)
+            else:
+                _check_chain(place, label.decode, (*path, "decode"))
+
+
+def _check_chain(place: _Place, chain: Sequence[model.Decode], path: tuple[str | int, ...]) -> None:
+    if any(
+        _check_map(place, at(place.node, (*place.path, *path, index)), (*path, index))
+        for index in range(len(chain))
+    ):
+        return
+    for text in decoders.check_chain(chain):
+        place.error(text, *path)
+
+
+def _check_map(place: _Place, step: Node, path: tuple[str | int, ...]) -> bool:
+    """Whether a `map` decoder has texts that YAML does not read as text (`0: no` is false): each is reported."""
+    texts = step.get("map") if isinstance(step, Mapping) else None
+    if not isinstance(texts, Mapping):
+        return False
+    wrong = False
+    for key, text in texts.items:
+        if not isinstance(text, Scalar):
+            place.error(f"map: {key.text} has no text; write {key.text}: TEXT", *path)
+            wrong = True
+        elif not isinstance(text.value, str):
+            words = phrase(place.node, (*place.path, *path), (place.program,))
+            read = {True: "true", False: "false", None: "nothing"}.get(text.value, "a number")  # type: ignore[call-overload]
+            sentence = (
+                f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
+            )
+            place.report.error(text.mark, words + sentence)
+            wrong = True
+    return wrong
+
+
+def _check_histogram(place: _Place) -> None:
+    metric = place.metric
+    buckets = metric.buckets
+    if metric.slot is None:
+        if metric.sum_slot is not None:
+            place.error("sum_slot goes with slot; with slots name the sum by sum", "sum_slot", at_key=True)
+    else:
+        for key, right in (("slots", "keep one"), ("sum", "a slot can hold the sum: sum_slot")):
+            if getattr(metric, key) is not None:
+                place.error(f"{key} and slot exclude each other; {right}", key, at_key=True)
+        if buckets is None:
+            place.error('"buckets" is missing; with slot write buckets: {type: exp2, min: 0, max: 26}')
+    if buckets is not None:
+        _check_buckets(place, buckets)
+
+
+def _check_buckets(place: _Place, buckets: document.Buckets) -> None:
+    def error(text: str, key: str | None = None) -> None:
+        place.error(text if key else f"buckets: {text}", "buckets", *([key] if key else []))
+
+    kind, low, high = buckets.type, buckets.min, buckets.max
+    for key, only in (("width", "linear"), ("bounds", "fixed"), ("slot_is_bound", "fixed")):
+        if key in buckets.model_fields_set and kind != only:
+            error(f"{key} is only for type {only}; leave it out, or write type: {only}", key)
+    if low is not None and high is not None and low > high:
+        error(f"min {low} is above max {high}; write min: {high} or less", "min")
+    if kind == "linear" and (buckets.width is None or buckets.width <= 0):
+        wrong = '"width" is missing' if buckets.width is None else f"width {buckets.width:g} is not above 0"
+        error(f"{wrong}; write width: the size of one bucket", None if buckets.width is None else "width")
+    if kind == "fixed":
+        _check_bounds(buckets, error)
+    highest = LARGEST_EXP2 + (kind == "exp2zero")
+    if kind in ("exp2", "exp2zero") and high is not None and high > highest:
+        error(f"max {high} would be a bound above 2^{LARGEST_EXP2}; write max: {highest} or less", "max")
+    if place.metric.slot is not None and kind != "fixed" and high is None:
+        error('"max" is missing; with slot write max: the slot of the last bound')
+    sum_slot = place.metric.sum_slot
+    if sum_slot is not None and high is not None and (low or 0) <= sum_slot <= high:
+        place.error(
+            f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot"
+        )
+
+
+def _check_bounds(buckets: document.Buckets, error: Callable[[str, str | None], None]) -> None:
+    bounds, high = buckets.bounds, buckets.max
+    if not bounds:
+        wrong = '"bounds" is missing' if bounds is None else "bounds is an empty list"
+        error(f"{wrong}; write bounds: [100, 1000, 5000]", None if bounds is None else "bounds")
+        return
+    for before, after in zip(bounds, bounds[1:], strict=False):
+        if after <= before:
+            error(f"bounds do not rise: {after:g} comes after {before:g}; sort them, each once", "bounds")
+            return
+    if buckets.slot_is_bound:
+        if any(bound < 0 or bound != int(bound) for bound in bounds):
+            error("with slot_is_bound a slot holds the bound; write bounds that are whole numbers", "bounds")
+    elif high is not None and high >= len(bounds):
+        error(f"max {high} has no bound; write max: {len(bounds) - 1} or less, or more bounds", "max")
+
+
+def _check_same(place: _Place, node: Node, index: int, first: document.Metric) -> None:
+    """The same name again adds its entries: both must be one family."""
+    line = at(node, ("metrics", index)).mark.line
+    metric = place.metric
+    for key in ("type", "help", "scale"):
+        if getattr(metric, key) != getattr(first, key):
+            place.error(f"{key} is not that of the metric of this name on line {line}; write the same", key)
+    names = [_label_names(each) for each in (metric, first)]
+    if None not in names and names[0] != names[1]:
+        there = ", ".join(sorted(names[1] or ())) or "none"
+        place.error(f"the labels are not those of the metric of this name on line {line} ({there})", "labels")
+
+
+def _label_names(metric: document.Metric) -> frozenset[str] | None:
+    """None where only the map's layout tells."""
+    if metric.labels is None:
+        return None
+    return frozenset(label.name or last_part(label.field) or "" for label in metric.labels)

@@ -1,0 +1,307 @@
+"""YAML text into nodes that know their line and column.
+
+The text is parsed by libyaml (PyYAML's CSafeLoader) as events, and the tree is built here: PyYAML's own composer would
+follow aliases, overwrite duplicate keys and turn `no` into a boolean without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from exporter.config.findings import Mark, Report
+
+MAX_DEPTH = 32  # a program's deepest key is 9 levels down; a file of 100,000 brackets must not end in a RecursionError
+
+_NULL = {"", "~", "null", "Null", "NULL"}
+# The booleans of YAML 1.1 as PyYAML reads them.
+_TRUE = {f(word) for word in ("true", "yes", "on") for f in (str.lower, str.title, str.upper)}
+_FALSE = {f(word) for word in ("false", "no", "off") for f in (str.lower, str.title, str.upper)}
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_GROUPED = re.compile(r"[-+]?[0-9]+(_[0-9]+)+")
+_LONGEST_NUMBER = 40  # characters; int() of a very long text raises
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """`value` is None, bool, int, float or str; `plain` False when it was quoted or a block; `style` as in YAML."""
+
+    mark: Mark
+    text: str
+    plain: bool
+    style: str
+    value: bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    mark: Mark
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    mark: Mark
+    items: tuple[tuple[Scalar, Node], ...]
+
+    def get(self, key: object) -> Node | None:
+        return next((node for name, node in self.items if _same(name.value, key)), None)
+
+    def key(self, key: object) -> Scalar | None:
+        return next((name for name, _ in self.items if _same(name.value, key)), None)
+
+
+Node = Scalar | List | Mapping
+Path = Sequence[str | int]
+
+
+def _same(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b  # 1 and True are different keys
+
+
+def plain(node: Node) -> Any:
+    """The node as Python values: dict, list and scalars."""
+    if isinstance(node, Scalar):
+        return node.value
+    if isinstance(node, List):
+        return [plain(item) for item in node.items]
+    return {key.value: plain(value) for key, value in node.items}
+
+
+def at(node: Node, path: Path) -> Node:
+    """The node at the end of `path`, or the last one on the way that exists."""
+    for step in path:
+        below: Node | None = None
+        if isinstance(node, Mapping):
+            below = node.get(step)
+        elif isinstance(node, List) and isinstance(step, int) and 0 <= step < len(node.items):
+            below = node.items[step]
+        if below is None:
+            break
+        node = below
+    return node
+
+
+def key_at(node: Node, path: Path) -> Mark:
+    """Where the last key of `path` is written; where its value is if it is a list item."""
+    parent = at(node, path[:-1])
+    key = parent.key(path[-1]) if isinstance(parent, Mapping) else None
+    return key.mark if key is not None else at(node, path).mark
+
+
+def without(node: Node, path: Path) -> Node:
+    """The tree with what stands at `path` taken out; list items behind it move up."""
+    step, rest = path[0], path[1:]
+    if isinstance(node, Mapping):
+        kept = [
+            (k, without(v, rest) if rest else v) for k, v in node.items if rest or not _same(k.value, step)
+        ]
+        if rest:
+            kept = [
+                (k, new if _same(k.value, step) else old)
+                for (k, new), (_, old) in zip(kept, node.items, strict=True)
+            ]
+        return Mapping(node.mark, tuple(kept))
+    if isinstance(node, List) and isinstance(step, int):
+        items = list(node.items)
+        items[step : step + 1] = [without(items[step], rest)] if rest else []
+        return List(node.mark, tuple(items))
+    return node
+
+
+def compose(text: str, file: str, report: Report, order: int = 0) -> Node | None:
+    """The tree of the one document in `text`; None if it is empty or no YAML (which `report` then says)."""
+    try:
+        events = list(yaml.parse(text, Loader=yaml.CSafeLoader))
+    except yaml.YAMLError as error:
+        report.error(*_syntax(error, text, file, order))
+        return None
+    return _Composer(iter(events), file, order, report).document()
+
+
+def _syntax(error: yaml.YAMLError, text: str, file: str, order: int) -> tuple[Mark, str]:
+    """libyaml's complaint as position and sentence."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:  # yaml.reader.ReaderError has a position in bytes or characters and no mark
+        bad = re.search(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
+        if bad is None:
+            return Mark(
+                file, 1, 1, order
+            ), f"this is no YAML: {error}; see docs/configuration.md for an example"
+        line = text.count("\n", 0, bad.start()) + 1
+        column = bad.start() - text.rfind("\n", 0, bad.start())
+        place = Mark(file, line, column, order)
+        return (
+            place,
+            f"character U+{ord(bad.group()):04X} cannot be in YAML text; remove it or write it as an escape",
+        )
+    place = Mark(file, mark.line + 1, mark.column + 1, order)
+    problem = getattr(error, "problem", None) or str(error)
+    lines = text.splitlines()
+    line_text = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line_text[: mark.column + 1] and not line_text[: mark.column].strip():
+        return place, "a tab stands in the indentation; indent with spaces"
+    for part, sentence in _SYNTAX.items():
+        if part in problem:
+            return place, sentence
+    context = getattr(error, "context", None)
+    where = f" ({context})" if context else ""
+    return place, f"this is no YAML: {problem}{where}; check indentation, quotes and brackets above"
+
+
+_SYNTAX = {
+    "mapping values are not allowed": (
+        "a second `key:` stands where a value should be; put it on its own line, or quote text that has a colon"
+    ),
+    "could not find expected ':'": "a key without `:` stands here or just above; write `key: value`",
+    "found undefined tag handle": "tags (!) are not used here; quote text that starts with `!`",
+    "cannot start any token": "this character cannot start a value; quote the text",
+    "did not find expected alphabetic": "anchors and aliases (& and *) are not used here; quote text that starts with & or *",
+}
+
+
+class _Composer:
+    """Builds the tree of one file; what YAML allows and this project does not is reported here."""
+
+    def __init__(self, events: Iterator[yaml.Event], file: str, order: int, report: Report) -> None:
+        self.events, self.file, self.order, self.report = events, file, order, report
+
+    def document(self) -> Node | None:
+        root: Node | None = None
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    self.error(
+                        event, "a second document starts here; one file holds one document, remove `---`"
+                    )
+                    return root
+                root = self.node(next(self.events), 0)
+        return root
+
+    def mark(self, event: yaml.Event) -> Mark:
+        start = event.start_mark
+        return Mark(self.file, start.line + 1, start.column + 1, self.order)
+
+    def error(self, event: yaml.Event, text: str) -> None:
+        self.report.error(self.mark(event), text)
+
+    def node(self, event: yaml.Event, depth: int) -> Node:
+        mark = self.mark(event)
+        if isinstance(event, yaml.AliasEvent):
+            self.error(
+                event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out"
+            )
+            return Scalar(mark, "", False, "", "")
+        if event.anchor is not None:
+            self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
+        if event.tag is not None:
+            self.error(
+                event, f"{event.tag} is a YAML tag, and tags are not used here; quote a value to make it text"
+            )
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event)
+        if depth >= MAX_DEPTH:
+            self.error(event, f"nested more than {MAX_DEPTH} deep; no key needs that")
+            self.skip()
+            return Scalar(mark, "", False, "", "")
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(inner := next(self.events), yaml.SequenceEndEvent):
+                items.append(self.node(inner, depth + 1))
+            return List(mark, tuple(items))
+        return self.mapping(mark, depth)
+
+    def skip(self) -> None:
+        """Reads past the collection whose start was just read."""
+        depth = 1
+        while depth:
+            event = next(self.events)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+
+    def mapping(self, mark: Mark, depth: int) -> Mapping:
+        items: list[tuple[Scalar, Node]] = []
+        seen: dict[tuple[type, object], Mark] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.node(event, depth + 1)
+            value = self.node(next(self.events), depth + 1)
+            if not isinstance(key, Scalar):
+                self.report.error(key.mark, "a key cannot be a list or a mapping; write `key: value`")
+                continue
+            if key.plain and key.text == "<<":
+                self.report.error(
+                    key.mark, "<< is a YAML merge key, and those are not used here; write the keys out"
+                )
+                continue
+            if isinstance(key.value, bool | float | None):
+                self.report.error(
+                    key.mark, f"the key {key.text or 'here'} is no text in YAML; {quote_it(key)}"
+                )
+                continue
+            identity = (type(key.value), key.value)
+            if identity in seen:
+                first = seen[identity].line
+                self.report.error(
+                    key.mark, f'key "{key.text}" stands here a second time (first on line {first}); keep one'
+                )
+                continue
+            seen[identity] = key.mark
+            items.append((key, value))
+        return Mapping(mark, tuple(items))
+
+    def scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        mark = self.mark(event)
+        is_plain = event.style is None or event.style == ""
+        value = resolve(event.value) if is_plain else event.value
+        if is_plain and (surprise := _surprise(event.value)):
+            self.error(event, surprise)
+        return Scalar(mark, event.value, is_plain, event.style or "", value)
+
+
+def resolve(text: str) -> bool | int | float | str | None:
+    """What an unquoted scalar is: as YAML 1.1 says, except that every number with an exponent is one (1e-6)."""
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if len(text) <= _LONGEST_NUMBER:
+        if _INT.fullmatch(text):
+            return int(text, 0) if "x" in text else int(text)
+        if _FLOAT.fullmatch(text):
+            return (
+                float(text.replace(".inf", "inf").replace(".nan", "nan"))
+                if text[-1].isalpha()
+                else float(text)
+            )
+    return text
+
+
+def _surprise(text: str) -> str | None:
+    """The sentence for a number that YAML 1.1 and people read differently."""
+    if not text[:1].isdigit() and text[:1] not in ("-", "+"):
+        return None
+    if _OCTAL.fullmatch(text) and text.lstrip("+-") != "0":
+        digits = text.lstrip("+-0o")
+        right = f'write {digits or 0}, or "{text}" in quotes for text'
+        if re.fullmatch("[0-7]+", digits):
+            octal = int(digits, 8)
+            right = f'write {digits} or {octal}, or "{text}" in quotes for text'
+        return f"{text} starts with 0 and would be octal in YAML 1.1; {right}"
+    if _BASE_60.fullmatch(text):
+        return f'{text} would be a number in base 60 in YAML 1.1; write "{text}" in quotes'
+    if _GROUPED.fullmatch(text):
+        return f"{text} is a number only in YAML 1.1; write {text.replace('_', '')}"
+    return None
+
+
+def quote_it(node: Scalar) -> str:
+    """The hint for a scalar that YAML does not read as the text that was meant."""
+    return f'write "{node.text}" in quotes'

@@ -1,0 +1,241 @@
+"""Nodes against the models of document.py: every mistake with its position, and what is left when they are cut out."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from exporter.config.document import Document, describe
+from exporter.config.findings import Report, did_you_mean, quoted
+from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, plain, quote_it, without
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Valid(Generic[D]):
+    """A valid document with the nodes it came from, index by index; what had mistakes is in neither."""
+
+    document: D
+    node: Node
+
+
+def validate(model: type[D], node: Node, report: Report, words: Path = ()) -> Valid[D] | None:
+    """Reports every mistake in `node`; gives what is valid of it, None if nothing is.
+
+    `words` are put in front of every sentence (the program's name).
+    """
+    errors = _errors(model, node)
+    for error in errors:
+        _report(model, node, error, report, words)
+    # What cross-checks may look at: the tree without the broken items. A second round removes what broke by that.
+    for _ in range(3):
+        if not errors:
+            return Valid(model.model_validate(plain(node)), node)
+        for path in sorted({_cut(node, error) for error in errors}, reverse=True, key=_by_index):
+            if not path:
+                return None
+            node = without(node, path)
+        errors = _errors(model, node)
+    return None
+
+
+def _errors(model: type[Document], node: Node) -> list[ErrorDetails]:
+    try:
+        model.model_validate(plain(node))
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False)
+    return []
+
+
+def _by_index(path: Path) -> tuple[tuple[str, int], ...]:
+    """Sort key that removes later list items before earlier ones."""
+    return tuple((step, -1) if isinstance(step, str) else ("", step) for step in path)
+
+
+def _cut(node: Node, error: ErrorDetails) -> tuple[str | int, ...]:
+    """The part to take out for an error: the outermost list item (a metric, a variant), else the key at the top."""
+    loc = _real_path(node, error["loc"])
+    if error["type"] == "missing":
+        loc = loc[:-1]
+    for length, step in enumerate(loc, 1):
+        if isinstance(step, int):
+            return tuple(loc[:length])
+    return tuple(loc[:1])
+
+
+def _real_path(node: Node, loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """pydantic's location without the steps that it adds for keys of mappings."""
+    return tuple(step for step in loc if step != "[key]")
+
+
+def _report(model: type[Document], node: Node, error: ErrorDetails, report: Report, words: Path) -> None:
+    path = _real_path(node, error["loc"])
+    kind = error["type"]
+    is_key = "[key]" in error["loc"]
+    target = at(node, path)
+    mark = target.mark
+    if kind == "extra_forbidden" or kind == "invalid_key" or is_key:
+        mark = key_at(node, path)
+    elif kind == "missing":
+        mark = at(node, path[:-1]).mark
+    if report.has_error_at(mark):
+        return  # a surprise of YAML is already explained here
+    prefix = phrase(node, path, words)
+    report.error(mark, f"{prefix}{_sentence(model, node, path, error, target, is_key)}")
+
+
+def _sentence(
+    model: type[Document], node: Node, path: Path, error: ErrorDetails, target: Node, is_key: bool
+) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    key = str(path[-1]) if path else "this"
+    if kind in ("extra_forbidden", "invalid_key"):
+        return unknown_key(document_at(model, path[:-1]), key)
+    if kind == "missing":
+        about = describe(document_at(model, path[:-1]), key)
+        return f'"{key}" is missing; write {key}: {about}' if about else f'"{key}" is missing; write it'
+    if is_key:
+        return f'the key "{key}" {error["msg"]}'
+    name = _name_of(path)
+    if kind == "config":
+        return f"{name}{_shown(target)} {error['msg']}"
+    if kind == "literal_error":
+        allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        text = target.text if isinstance(target, Scalar) else ""
+        return f"{name}{_shown(target)} is not known; {did_you_mean(text, allowed, otherwise='write one of')}"
+    if kind == "greater_than_equal":
+        return f"{name}{_shown(target)} is too small; write {context['ge']} or more"
+    if kind in _EXPECTED:
+        return f"{name}is {_kind(target)}; {_right(kind, target)}"
+    return f"{name}{_shown(target)}: {error['msg'].lower()}; see docs/configuration.md"
+
+
+def unknown_key(document: type[Document] | None, key: str) -> str:
+    """The sentence for a key that the document does not have."""
+    if document is None:
+        return f'unknown key "{key}"; leave it out'
+    if key in document.not_built:
+        return f'"{key}" is not built in this version; {document.not_built[key]}'
+    hint = did_you_mean(key, document.model_fields, otherwise="the keys here are")
+    return f'unknown key "{key}"; {hint}'
+
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _right(kind: str, target: Node) -> str:
+    if kind == "string_type" and isinstance(target, Scalar) and target.plain and target.text:
+        return quote_it(target)
+    if kind in ("int_type", "float_type") and isinstance(target, Scalar) and not target.plain:
+        return f"write {_EXPECTED[kind]}, without quotes"
+    if kind == "list_type" and isinstance(target, Scalar) and target.text:
+        return f"write a list: [{target.text}]"
+    if kind == "list_type" and isinstance(target, Mapping):
+        return "write a list: put `- ` in front of each entry"
+    return f"write {_EXPECTED[kind]}"
+
+
+def _kind(node: Node) -> str:
+    """What a node is, in words: `the number 5`, `a list`."""
+    if isinstance(node, List):
+        return "a list"
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if node.value is None:
+        return "empty"
+    if isinstance(node.value, bool):
+        word = "true" if node.value else "false"
+        return f"the boolean {word}" + (f" (as YAML reads {node.text})" if node.text != word else "")
+    if isinstance(node.value, str):
+        return f"the text {quoted(shortened(node.value))}"
+    return f"the number {node.text}"
+
+
+def _shown(node: Node) -> str:
+    if isinstance(node, Scalar):
+        return (
+            shortened(node.text)
+            if node.plain and not isinstance(node.value, str)
+            else quoted(shortened(node.text))
+        )
+    return "(a list)" if isinstance(node, List) else "(a mapping)"
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _name_of(path: Path) -> str:
+    """The key that a sentence is about, list items with their number."""
+    if not path:
+        return ""
+    if isinstance(path[-1], int):
+        return f"{_name_of(path[:-1]).strip()}[{path[-1]}] "
+    return f"{path[-1]} "
+
+
+def document_at(model: type[Document], path: Path) -> type[Document] | None:
+    """The model that checks the mapping at `path`."""
+    annotation: Any = model
+    for step in path:
+        if isinstance(annotation, type) and issubclass(annotation, Document):
+            info = annotation.model_fields.get(str(step))
+            if info is None:
+                return None
+            annotation = info.annotation
+        else:
+            annotation = get_args(annotation)[-1]
+        if get_origin(annotation) in (Union, types.UnionType):
+            annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Document) else None
+
+
+_NAMED = {
+    "metrics": "metric",
+    "labels": "label",
+    "variants": "variant",
+    "attach": "attach",
+    "programs": "program",
+}
+
+
+def phrase(node: Node, path: Path, words: Path = ()) -> str:
+    """`path` in words, without its last key: "tcp_rst: metric ebpf_x: label port: " (ends in a space, or is empty)."""
+    parts = [str(word) for word in words]
+    for length, step in enumerate(path, 1):
+        if isinstance(step, int):
+            container = path[length - 2] if length > 1 else ""
+            if container in _NAMED:
+                parts.append(f"{_NAMED[str(container)]} {_item_name(at(node, path[:length]), step)}")
+        elif length < len(path) and not (step in _NAMED and isinstance(path[length], int)):
+            parts.append(step)
+    return "".join(f"{part}: " for part in parts)
+
+
+def _item_name(item: Node, index: int) -> str:
+    """How a list item is called: by its name, else by its first key and value, else by its number."""
+    if isinstance(item, Mapping):
+        for key in ("name", "field"):
+            named = item.get(key)
+            if isinstance(named, Scalar) and named.text:
+                return shortened(named.text)
+        for name, value in item.items:
+            if isinstance(value, Scalar) and value.text and name.text not in ("function", "optional"):
+                return f"{name.text} {shortened(value.text)}"
+    return f"number {index + 1}"
