@@ -1,0 +1,404 @@
+"""A metric of the configuration and its map's layout -> which bytes to read, how to decode them, with which bounds.
+
+Pure: no map is opened, no numpy. The loader, `check` and the server all bind, so a mistake is found before anything is
+attached. Offsets are in bytes from the start of the key or the value, numbers in the machine's own byte order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from exporter.config import model
+from exporter.decoders import Chain, ChainError, chain
+from exporter.kernel import bpf
+from exporter.layout import LayoutError, Number, describe, leaves, listed, number, resolve, visible
+from exporter.program import Map, Type
+
+ARRAYS = frozenset({bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_ARRAY})
+READABLE = ARRAYS | {
+    bpf.BPF_MAP_TYPE_HASH,
+    bpf.BPF_MAP_TYPE_PERCPU_HASH,
+    bpf.BPF_MAP_TYPE_LRU_HASH,
+    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+}
+_INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
+
+
+class BindingError(Exception):
+    """A metric that does not fit its map. `messages`: one line for each mistake, to be shown as they are."""
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
+
+
+@dataclass(frozen=True, slots=True)
+class LabelField:
+    """Where a label's text comes from: bytes of the key or value through `chain`, the CPU's number, or `const`."""
+
+    name: str
+    source: Literal["key", "value", "cpu", "const"]
+    offset: int = 0
+    size: int = 0
+    chain: Chain | None = None
+    const: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """How slots become buckets. `bounds`: the finite upper bounds that are shown, scaled and rising; `bounds[0]`
+    belongs to slot number `first`. A slot below it counts in the first bucket, one above the last bound in +Inf.
+
+    In the value: `slots` is the first of `count` numbers side by side, the last counts what is above all bounds.
+    In the key: `slot` is the slot's number; `slot_bounds` (slot_is_bound) the unscaled bounds that it holds instead,
+    and `sum_slot` the slot whose count is the sum of all values.
+    """
+
+    bounds: tuple[float, ...]
+    first: int
+    slots: Number | None = None
+    count: int = 0
+    sum: Number | None = None
+    slot: Number | None = None
+    slot_bounds: tuple[int, ...] = ()
+    sum_slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A metric bound to its map. `labels` are in the order of their names; `value` is None for a gauge that counts
+    entries and for a histogram whose slots are in the value."""
+
+    metric: str
+    type: Literal["counter", "gauge", "histogram"]
+    help: str
+    map: str
+    percpu: bool
+    labels: tuple[LabelField, ...]
+    value: Number | None
+    scale: float
+    reduce: Literal["sum", "max", "min"]
+    max_series: int
+    buckets: Buckets | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def splits_cpus(self) -> bool:
+        """Whether a label shows each CPU's own value."""
+        return any(label.source == "cpu" for label in self.labels)
+
+
+def scaled(value: float, scale: float) -> float:
+    """`value * scale`, rounded once: 3 ns are 3e-09 s, not 3.0000000000000004e-09 (1e-9 has no exact binary form, its
+    inverse does)."""
+    inverse = whole_inverse(scale)
+    return value / inverse if inverse else value * scale
+
+
+def whole_inverse(scale: float) -> int:
+    """n if `scale` is 1/n with a whole n, else 0."""
+    inverse = round(1 / scale)
+    return inverse if inverse > 1 and 1 / inverse == scale else 0
+
+
+def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Binding, ...]:
+    """Bind the enabled metrics of one program. BindingError with one message for each metric that cannot be."""
+    by_name = {m.name: m for m in maps}
+    bindings: list[Binding] = []
+    messages: list[str] = []
+    for metric in metrics:
+        if not metric.enabled:
+            continue
+        try:
+            if metric.map not in by_name:
+                raise BindingError(f'metric {metric.name}: no map "{metric.map}" (the C text has: {listed(by_name)})')
+            bindings.append(bind(metric, by_name[metric.map]))
+        except BindingError as error:
+            messages.extend(error.messages)
+    messages.extend(_disagreements(bindings))
+    if messages:
+        raise BindingError(*messages)
+    return tuple(bindings)
+
+
+def bind(metric: model.Metric, map: Map) -> Binding:  # noqa: A002 (the kernel's word)
+    """Bind one metric to the layout of its map. BindingError says what is wrong and what there is instead."""
+    try:
+        return _Binder(metric, map).bind()
+    except LayoutError as mistake:
+        raise BindingError(f"metric {metric.name}: {mistake}") from None
+
+
+class _Binder:
+    def __init__(self, metric: model.Metric, map: Map) -> None:  # noqa: A002
+        self.metric = metric
+        self.map = map
+        if map.type not in READABLE:
+            raise LayoutError(f'map "{map.name}" has type {map.type}: only hash and array maps have entries to read')
+        self.array = map.type in ARRAYS
+        self.percpu = map.type in bpf.PERCPU_MAPS
+        self.key = _INDEX if self.array else map.key
+
+    def bind(self) -> Binding:
+        m = self.metric
+        if m.scale <= 0 or not math.isfinite(m.scale):
+            raise LayoutError(f"scale {m.scale}: not a positive number")
+        if m.reduce != "sum" and m.type != "gauge":
+            raise LayoutError(f"reduce {m.reduce}: a {m.type} can only be summed")
+        if m.type == "histogram":
+            value, buckets, slot_path = self.histogram()
+        else:
+            value, buckets, slot_path = self.value_number(m.value), None, None
+        labels = self.labels(slot_path)
+        names = [label.name for label in labels]
+        for name in names:
+            if names.count(name) > 1:
+                raise LayoutError(f"label {name}: there are two of this name (name one of them otherwise)")
+        if buckets is not None and "le" in names:
+            raise LayoutError("label le: the name that the buckets of a histogram use")
+        return Binding(
+            metric=m.name,
+            type=m.type,
+            help=m.help,
+            map=self.map.name,
+            percpu=self.percpu,
+            labels=tuple(sorted(labels, key=lambda label: label.name)),
+            value=value,
+            scale=m.scale,
+            reduce=m.reduce,
+            max_series=m.max_series,
+            buckets=buckets,
+        )
+
+    # --- types ---
+
+    def key_type(self) -> Type:
+        if self.key is None:
+            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the key')
+        return self.key
+
+    def value_type(self) -> Type:
+        if self.map.value is None:
+            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the value')
+        return self.map.value
+
+    # --- numbers ---
+
+    def value_number(self, value: str | int | None) -> Number | None:
+        """The number that `value:` names; None for the gauge that counts entries."""
+        if isinstance(value, int):
+            if value != 1 or self.metric.type != "gauge":
+                raise LayoutError(f"value {value}: only a gauge can have a number, 1, to count entries")
+            return None
+        path = value if value is not None else "value"
+        found, offset = self.in_value(path, "value")
+        return number(found, offset, f"value {path}" if value is not None else "value")
+
+    def in_value(self, path: str, what: str) -> tuple[Type, int]:
+        root = self.value_type()
+        try:
+            return resolve(root, path, "value")
+        except LayoutError as mistake:
+            raise LayoutError(f"{what}: {mistake}") from None
+
+    # --- histograms ---
+
+    def histogram(self) -> tuple[Number | None, Buckets, str | None]:
+        m = self.metric
+        if m.slot is not None:
+            if m.slots is not None:
+                raise LayoutError("slot and slots: the slots are in the key or in the value, not both")
+            return self.slot_in_key(m.slot)
+        if m.sum_slot is not None:
+            raise LayoutError("sum_slot: only with slot; use sum for a member of the value")
+        return None, self.slots_in_value(), None
+
+    def slots_in_value(self) -> Buckets:
+        m, root = self.metric, self.value_type()
+        path = m.slots if m.slots is not None else ("value" if root.kind == "array" else "slots")
+        array, offset = self.in_value(path, "slots")
+        if array.kind != "array" or array.element is None:
+            raise LayoutError(f"slots {path}: {describe(array)} is no array of numbers")
+        if array.count < 2:
+            raise LayoutError(f"slots {path}: an array of {array.count} has no room for a bucket and the overflow")
+        first = number(array.element, offset, f"slots {path}")
+        total: Number | None = None
+        if m.sum is not None or (root.kind == "struct" and any(x.name == "sum" for x in visible(root))):
+            sum_path = m.sum if m.sum is not None else "sum"
+            total = number(*self.in_value(sum_path, "sum"), f"sum {sum_path}")
+        given = m.buckets if m.buckets is not None else model.Buckets()
+        if given.slot_is_bound:
+            raise LayoutError("buckets: slot_is_bound is for a slot in the key")
+        low, high = self.slot_range(given, array.count - 2)
+        if high > array.count - 2:
+            raise LayoutError(
+                f"buckets: max {high} is too high for an array of {array.count} (the last element counts what is above "
+                f"all bounds; max is at most {array.count - 2})"
+            )
+        bounds = self.bounds(given, low, high)
+        return Buckets(bounds=bounds, first=low, slots=first, count=array.count, sum=total)
+
+    def slot_in_key(self, path: str) -> tuple[Number | None, Buckets, str]:
+        m = self.metric
+        if m.buckets is None:
+            raise LayoutError("buckets: missing (the slot is in the key, so nothing says how many there are)")
+        if m.sum is not None:
+            raise LayoutError("sum: only with slots in the value; use sum_slot")
+        try:
+            found, offset = resolve(self.key_type(), path, "key")
+        except LayoutError as mistake:
+            raise LayoutError(f"slot: {mistake}") from None
+        slot = number(found, offset, f"slot {path}")
+        value = self.value_number(m.value)
+        low, high = self.slot_range(m.buckets, None)
+        bounds = self.bounds(m.buckets, low, high)
+        slot_bounds: tuple[int, ...] = ()
+        if m.buckets.slot_is_bound:
+            if m.buckets.type != "fixed":
+                raise LayoutError("buckets: slot_is_bound is for type fixed")
+            given = (m.buckets.bounds or [])[low : high + 1]
+            if any(bound != int(bound) for bound in given):
+                raise LayoutError("buckets: slot_is_bound needs whole bounds (a slot is a whole number)")
+            slot_bounds = tuple(int(bound) for bound in given)
+        if m.sum_slot is not None and not slot_bounds and low <= m.sum_slot <= high:
+            raise LayoutError(f"sum_slot {m.sum_slot}: is also a bucket (buckets are slots {low} to {high})")
+        return (
+            value,
+            Buckets(bounds=bounds, first=low, slot=slot, slot_bounds=slot_bounds, sum_slot=m.sum_slot),
+            path,
+        )
+
+    def slot_range(self, given: model.Buckets, last: int | None) -> tuple[int, int]:
+        """The first and last slot that has a bound. `last`: of the array, None where the slot is in the key."""
+        if given.type == "fixed":
+            if not given.bounds:
+                raise LayoutError("buckets: type fixed needs bounds")
+            last = len(given.bounds) - 1 if last is None else last
+            last = min(last, len(given.bounds) - 1) if given.max is None else last
+        low = given.min if given.min is not None else 0
+        high = given.max if given.max is not None else last
+        if high is None:
+            raise LayoutError("buckets: max is missing (the slot is in the key, so nothing says how many there are)")
+        if low < 0 or high < low:
+            raise LayoutError(f"buckets: min {low}, max {high}: slots are numbered from 0 and max is not below min")
+        if given.type == "fixed" and high >= len(given.bounds or []):
+            raise LayoutError(f"buckets: max {high} has no bound ({len(given.bounds or [])} bounds, numbered from 0)")
+        return low, high
+
+    def bounds(self, given: model.Buckets, low: int, high: int) -> tuple[float, ...]:
+        """The upper bounds of slots `low` to `high`, scaled."""
+        if given.type in ("exp2", "exp2zero") and high > 64:
+            raise LayoutError(f"buckets: max {high}: a 64-bit value has no slot above 64")
+        if given.type == "linear" and (given.width is None or given.width <= 0):
+            raise LayoutError("buckets: type linear needs a width above 0")
+        slots = range(low, high + 1)
+        raw: list[float]
+        if given.type == "exp2":
+            raw = [float(2**i) for i in slots]
+        elif given.type == "exp2zero":
+            raw = [0.0 if i == 0 else float(2 ** (i - 1)) for i in slots]
+        elif given.type == "linear":
+            raw = [i * (given.width or 0.0) for i in slots]
+        else:
+            raw = [float((given.bounds or [])[i]) for i in slots]
+        bounds = tuple(scaled(bound, self.metric.scale) for bound in raw)
+        if any(a >= b for a, b in pairwise(bounds)):
+            raise LayoutError("buckets: the bounds do not rise")
+        return bounds
+
+    # --- labels ---
+
+    def labels(self, slot_path: str | None) -> list[LabelField]:
+        if self.metric.labels is not None:
+            return [self.label(label) for label in self.metric.labels]
+        if self.array and self.map.max_entries == 1:
+            return []
+        key = self.key_type()
+        if slot_path is not None and key.kind != "struct":
+            return []  # the slot is all of the key
+        if key.kind != "struct":
+            raise LayoutError(
+                f"labels: the key of map {self.map.name} is {describe(key)} without field names "
+                "(name it: labels: [{name: index, field: key}], or say labels: [])"
+            )
+        slot = None if slot_path is None else resolve(key, slot_path, "key")[1]
+        return [
+            self.field_label("_".join(path), None, found, offset)
+            for path, found, offset in leaves(key, (), 0)
+            if offset != slot
+        ]
+
+    def label(self, label: model.Label) -> LabelField:
+        if label.const is not None:
+            return LabelField(name=label.name, source="const", const=label.const)
+        path = label.field
+        if path is None:
+            raise LayoutError(f"label {label.name}: needs field or const")
+        if path == "cpu":
+            if not self.percpu:
+                raise LayoutError(
+                    f"label {label.name}: map {self.map.name} is not per-CPU (a member of the key named cpu is key.cpu)"
+                )
+            return LabelField(name=label.name, source="cpu")
+        try:
+            if path == "value" or path.startswith(("value.", "value[")):
+                found, offset = resolve(self.value_type(), path, "value")
+                if self.percpu and not self.cpu_label():
+                    raise LayoutError(f"field {path}: each CPU has its own value (add a label with field: cpu)")
+                return self.field_label(label.name, label.decode, found, offset, "value")
+            found, offset = resolve(self.key_type(), path, "key")
+        except LayoutError as mistake:
+            raise LayoutError(f"label {label.name}: {mistake}") from None
+        return self.field_label(label.name, label.decode, found, offset)
+
+    def cpu_label(self) -> bool:
+        return any(label.field == "cpu" for label in self.metric.labels or [])
+
+    def field_label(
+        self,
+        name: str,
+        steps: list[model.Decode] | None,
+        found: Type,
+        offset: int,
+        source: Literal["key", "value"] = "key",
+    ) -> LabelField:
+        try:
+            decode = chain(found, steps)
+        except ChainError as error:
+            raise LayoutError(f"label {name}: {error}") from None
+        return LabelField(name=name, source=source, offset=offset, size=found.size, chain=decode)
+
+
+def _disagreements(bindings: list[Binding]) -> list[str]:
+    """What differs between metrics of one name, which are one family."""
+    messages = []
+    first: dict[str, Binding] = {}
+    for binding in bindings:
+        other = first.setdefault(binding.metric, binding)
+        if other is binding:
+            continue
+        for what, ours, theirs in (
+            ("type", binding.type, other.type),
+            ("help", binding.help, other.help),
+            ("scale", binding.scale, other.scale),
+            ("reduce", binding.reduce, other.reduce),
+            ("labels", ", ".join(binding.label_names), ", ".join(other.label_names)),
+            (
+                "bounds",
+                binding.buckets.bounds if binding.buckets else (),
+                other.buckets.bounds if other.buckets else (),
+            ),
+        ):
+            if ours != theirs:
+                messages.append(
+                    f"metric {binding.metric}: {what} of its entries for maps {other.map} and {binding.map} differ "
+                    f"({theirs} and {ours})"
+                )
+    return messages

@@ -1,0 +1,158 @@
+"""One loaded program -> its families and what there is to say of the collection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exporter.binding import ARRAYS, Binding, bind_all
+from exporter.collecting import columns
+from exporter.collecting.exposition import Family
+from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
+from exporter.collecting.metric import FamilyOf, Metric
+from exporter.collecting.table import Entries, Readable, ReadError
+from exporter.config import model
+from exporter.decoders import Names
+from exporter.program import LOST_UPDATES, Program
+
+HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
+
+
+@dataclass(slots=True)
+class MetricReport:
+    series: int = 0
+    folded: int = 0  # label sets shown as "other"
+    dropped: int = 0  # rows without a label set, because a decoder said so
+
+
+@dataclass(slots=True)
+class Report:
+    """The last collection of a program. Maps by name, metrics by name; `error` is "" if all went well."""
+
+    seconds: float = 0.0
+    success: bool = True
+    error: str = ""
+    entries: dict[str, int] = field(default_factory=dict)
+    insert_failures: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, MetricReport] = field(default_factory=dict)
+
+
+class ProgramCollector:
+    """Reads the maps of one program, each once a collection however many metrics share it. Not for threads."""
+
+    def __init__(
+        self,
+        program: Program,
+        spec: model.Program,
+        tables: Mapping[str, Readable],
+        names: Names,
+        *,
+        possible: Sequence[int],
+        online: Callable[[], Sequence[int]],
+        label_length: int = DEFAULT_LENGTH,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus). BindingError if a metric does
+        not fit its map."""
+        self.program = program
+        self.names = names
+        self._tables = tables
+        self._possible = list(possible)
+        self._online = online
+        self._clock = clock
+        self._maps = {m.name: m for m in program.maps}
+        self._families = self._bound(bind_all(spec.metrics, program.maps), label_length)
+        measured = {metric.binding.map for one in self._families for metric in one.metrics}
+        self._helpers = [
+            name
+            for name in tables
+            if name not in measured and name != LOST_UPDATES and self._maps[name].type not in ARRAYS
+        ]
+        self._helpers_read = -float("inf")
+        self.report = Report()
+
+    def _bound(self, bindings: Sequence[Binding], label_length: int) -> list[FamilyOf]:
+        texts: list[tuple[str, LabelTexts]] = []
+        families: dict[str, list[Metric]] = {}
+        for binding in bindings:
+            # Metrics with the same labels of the same map share their text.
+            shared = next((t for m, t in texts if m == binding.map and t.labels == binding.labels), None)
+            if shared is None:
+                shared = LabelTexts(binding.labels, self.names, self._possible, label_length)
+                texts.append((binding.map, shared))
+            metric = Metric(binding, shared, self._maps[binding.map].type in ARRAYS)
+            families.setdefault(binding.metric, []).append(metric)
+        return [
+            FamilyOf(metrics, max(metric.binding.max_series for metric in metrics)) for metrics in families.values()
+        ]
+
+    def collect(self) -> list[Family]:
+        """The program's families now. Never raises for a map or metric: what could not be read is left out, and the
+        report says so."""
+        start = time.perf_counter()
+        now = self._clock()
+        online = self._online_indices()
+        self.report.success, self.report.error = True, ""
+        entries: dict[str, Entries] = {}
+
+        def read(name: str) -> Entries:
+            if name not in entries:
+                if name not in self._tables:
+                    raise ReadError(f"read map {name}: it was not handed over")
+                entries[name] = self._tables[name].read()
+                self.report.entries[name] = self._count(name, len(entries[name]))
+            return entries[name]
+
+        families = []
+        for one in self._families:
+            try:
+                families.append(one.collect(read, online, now))
+            except Exception as error:  # noqa: BLE001  (one program's fault, whatever it is, must not end the others' scrape)
+                self._failed(f"metric {one.binding.metric}", error)
+                continue
+            how = one.arrangement
+            if how is not None:
+                self.report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped)
+        try:
+            self._read_helpers(now)
+            self._read_lost()
+        except (OSError, ReadError) as error:
+            self._failed("helper maps", error)
+        self.report.seconds = time.perf_counter() - start
+        return families
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.report.success = False
+        text = str(error) if isinstance(error, OSError | ReadError) else f"{type(error).__name__}: {error}"
+        self.report.error = self.report.error or f"{self.program.name}: collect {what}: {text}"
+
+    def _online_indices(self) -> list[int]:
+        """Slots of per-CPU values that belong to CPUs that are online."""
+        online = set(self._online())
+        return [index for index, cpu in enumerate(self._possible) if cpu in online]
+
+    def _count(self, name: str, read: int) -> int:
+        return self._maps[name].max_entries if self._maps[name].type in ARRAYS else read
+
+    def _read_helpers(self, now: float) -> None:
+        for map_ in self.program.maps:
+            if map_.type in ARRAYS and map_.name != LOST_UPDATES:
+                self.report.entries[map_.name] = map_.max_entries
+        if now - self._helpers_read < HELPER_MAPS_SECONDS:
+            return
+        self._helpers_read = now
+        for name in self._helpers:
+            self.report.entries[name] = len(self._tables[name].read())
+
+    def _read_lost(self) -> None:
+        counted = [m for m in self.program.maps if m.lost_index is not None]
+        if not counted or LOST_UPDATES not in self._tables:
+            return
+        values = self._tables[LOST_UPDATES].read().values
+        lost = columns.over_cpus(values.view(np.uint64), "sum")[:, 0]
+        for map_ in counted:
+            assert map_.lost_index is not None
+            self.report.insert_failures[map_.name] = int(lost[map_.lost_index])

@@ -1,0 +1,92 @@
+"""Raw values of a map -> exact integer columns: numbers at offsets, reduced over CPUs, scaled.
+
+No float64 touches a count: above 2^53 it would no longer be exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.binding import whole_inverse
+from exporter.collecting.table import Bytes
+from exporter.layout import Number
+
+Column = NDArray[Any]  # of uint64 or int64; of float64 or Python's integers once scaled
+Reduce = Literal["sum", "max", "min"]
+
+_UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+
+
+def numbers(records: Bytes, number: Number, count: int = 1) -> Column:
+    """`count` numbers side by side in each record: (..., size) uint8 -> (..., count) of uint64 or int64."""
+    return widened(narrow(records, number, count))
+
+
+def as_bytes(records: Bytes) -> list[bytes]:
+    """Each row of (n, size) as a bytes object."""
+    rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, records.shape[1]))).ravel().tolist()
+    return rows
+
+
+def narrow(records: Bytes, number: Number, count: int = 1) -> Column:
+    """The same in their own width. Offsets need not be aligned (packed structs)."""
+    field = records[..., number.offset : number.offset + number.width * count]
+    kind = "i" if number.signed else "u"
+    return field.view(np.dtype(f"{number.order}{kind}{number.width}"))
+
+
+def widened(column: Column) -> Column:
+    return column.astype(np.int64 if column.dtype.kind == "i" else np.uint64)
+
+
+def over_cpus(column: Column, reduce: Reduce) -> Column:
+    """(n, CPUs, ...) -> (n, ...)."""
+    if column.shape[1] == 1:
+        return column[:, 0]
+    return np.asarray(_UFUNCS[reduce].reduce(column, axis=1))
+
+
+def grouped(column: Column, order: NDArray[np.intp], starts: NDArray[np.intp] | None, reduce: Reduce) -> Column:
+    """Rows of equal label sets made one: `order` brings them side by side, `starts` says where each set begins (None if
+    no two are equal)."""
+    ordered = column[order]
+    if starts is None or not len(ordered):
+        return ordered
+    return np.asarray(_UFUNCS[reduce].reduceat(ordered, starts, axis=0))
+
+
+def joined(columns: list[Column]) -> Column:
+    """Columns below each other."""
+    return columns[0] if len(columns) == 1 else np.concatenate(alike(columns))
+
+
+def added(one: Column, other: Column) -> Column:
+    """The sum of two columns of one shape."""
+    left, right = alike([one, other])
+    return np.asarray(left + right)
+
+
+def alike(columns: list[Column]) -> list[Column]:
+    """The same columns in one type: of signed and unsigned together numpy would make float64."""
+    if len({column.dtype for column in columns}) == 1:
+        return columns
+    if any(column.size and column.max() > np.iinfo(np.int64).max for column in columns):
+        return [column.astype(object) for column in columns]
+    return [column.astype(np.int64) for column in columns]
+
+
+def scaled(column: Column, scale: float) -> Column:
+    """`column * scale`: exact integers for a whole scale, else float64 rounded once (see binding.scaled)."""
+    if scale == 1:
+        return column
+    if scale == int(scale):
+        factor = int(scale)
+        largest = max(int(column.max()), -int(column.min())) if column.size else 0
+        if largest * factor <= np.iinfo(np.int64).max:
+            return np.asarray(column * column.dtype.type(factor))
+        return np.asarray(column.astype(object) * factor)  # beyond 64 bits: Python's integers
+    inverse = whole_inverse(scale)
+    return column / np.float64(inverse) if inverse else column * np.float64(scale)

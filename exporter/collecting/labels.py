@@ -1,0 +1,131 @@
+"""Raw keys of a map -> label text of each row, looked up once for each distinct field and kept while the keys stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.binding import LabelField
+from exporter.collecting.columns import as_bytes
+from exporter.collecting.table import Bytes, Entries
+from exporter.decoders import Names
+
+LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
+DEFAULT_LENGTH = 128  # bytes of a label value (limits.label_length)
+
+LabelSet = tuple[str, ...]  # label values in the order of the label names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Label sets of a map's rows. The same object is given again while nothing changed, so `is` tells.
+
+    sets     one for each row; None for a row that a decoder drops
+    dropped  how many are None
+    """
+
+    sets: list[LabelSet | None]
+    dropped: int
+
+
+class Field:
+    """One label: its bytes in a row -> text, cached by those bytes and bounded to the ones that are alive."""
+
+    def __init__(self, label: LabelField, decode: Callable[[bytes], str | None]) -> None:
+        self._label = label
+        self._decode = decode
+        self.volatile = label.chain is not None and label.chain.volatile
+        self._texts: dict[bytes, str | None] = {}
+
+    def raw(self, entries: Entries, rows: NDArray[np.intp] | None, cpus: NDArray[np.intp] | None) -> Bytes:
+        """The label's bytes of each row: (n, size). `rows` and `cpus` where rows are split by CPU."""
+        label = self._label
+        if label.source == "cpu":
+            return np.ascontiguousarray(cpus, np.uint32).view(np.uint8).reshape(-1, 4)
+        end = label.offset + label.size
+        if label.source == "value":
+            return (
+                entries.values[:, 0, label.offset : end]
+                if rows is None
+                else entries.values[rows, cpus, label.offset : end]
+            )
+        keys = entries.keys[:, label.offset : end]
+        return keys if rows is None else keys[rows]
+
+    def texts(self, raw: Bytes, look_again: bool) -> list[str | None]:
+        """The text of each row; fields not seen before are decoded, and all of them if `look_again` and volatile."""
+        fields = as_bytes(raw)
+        known = {} if look_again and self.volatile else self._texts
+        alive = dict.fromkeys(fields)
+        for field in alive:
+            alive[field] = known[field] if field in known else self._decode(field)
+        self._texts = alive
+        return list(map(alive.__getitem__, fields))
+
+
+class LabelTexts:
+    """The labels of one map as one set of metrics shows them; several metrics with equal labels share it."""
+
+    def __init__(
+        self,
+        labels: Sequence[LabelField],
+        names: Names,
+        possible: Sequence[int],
+        label_length: int = DEFAULT_LENGTH,
+    ) -> None:
+        self.labels = tuple(labels)
+        self._fields: list[Field | str] = []  # in the order of the label names; a const is its text
+        for label in labels:
+            if label.source == "const":
+                self._fields.append(label.const)
+            elif label.source == "cpu":
+                self._fields.append(Field(label, _cpu_text(possible)))
+            else:
+                assert label.chain is not None
+                self._fields.append(Field(label, label.chain.bind(names, label_length)))
+        self._volatile = any(isinstance(field, Field) and field.volatile for field in self._fields)
+        self._looked = -float("inf")
+        self._seen: Bytes | None = None
+        self._rows = Rows([], 0)
+
+    def resolve(
+        self,
+        entries: Entries,
+        now: float,
+        rows: NDArray[np.intp] | None = None,
+        cpus: NDArray[np.intp] | None = None,
+    ) -> Rows:
+        """Label sets of the entries at the time `now` (seconds of a monotonic clock); where a label splits by CPU, of
+        the given `rows` and `cpus` (indices)."""
+        fields = [field for field in self._fields if isinstance(field, Field)]
+        columns = [field.raw(entries, rows, cpus) for field in fields]
+        count = len(entries) if rows is None else len(rows)
+        seen = np.concatenate(columns, axis=1) if columns else np.empty((count, 0), np.uint8)
+        look_again = self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
+        if self._seen is not None and not look_again and np.array_equal(seen, self._seen):
+            return self._rows
+        self._seen = seen
+        if look_again:
+            self._looked = now
+        texts = iter([field.texts(column, look_again) for field, column in zip(fields, columns, strict=True)])
+        per_label = [[field] * count if isinstance(field, str) else next(texts) for field in self._fields]
+        sets: list[LabelSet | None] = list(zip(*per_label, strict=True)) if per_label else [()] * count
+        dropped = 0
+        if any(None in column for column in per_label):
+            sets = [None if labels is not None and None in labels else labels for labels in sets]
+            dropped = sets.count(None)
+        if sets != self._rows.sets:
+            self._rows = Rows(sets, dropped)
+        return self._rows
+
+
+def _cpu_text(possible: Sequence[int]) -> Callable[[bytes], str | None]:
+    """Slot i of a per-CPU value belongs to the i-th possible CPU."""
+
+    def text(raw: bytes) -> str:
+        return str(possible[int(np.frombuffer(raw, np.uint32)[0])])
+
+    return text

@@ -1,0 +1,92 @@
+"""Label sets of rows -> the series of a family: equal sets made one, and at most max_series of them.
+
+What expiry (ttl) and totals of keys that are gone will need belongs here too: a series is named by its label set, and
+`Limit` is the one place that says which of them are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.collecting.labels import LabelSet, Rows
+
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrangement:
+    """How the rows of a family become its series.
+
+    sets    the label sets shown, sorted, all different
+    order   indices of the rows, those of the first set first; rows without a label set are not in it
+    starts  where in `order` each set begins; None if each has one row
+    group   for each row its place in `sets`, -1 for rows without
+    folded  label sets that went into "other"
+    dropped rows without a label set
+    """
+
+    sets: list[LabelSet]
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp] | None
+    group: NDArray[np.intp]
+    folded: int
+    dropped: int
+
+
+class Limit:
+    """Which label sets of a family are shown: the first `max_series` seen stay as long as they live, later ones fold.
+
+    A set once folded stays folded while it lives, even when a place gets free: moved out of "other" it would take its
+    count with it, and a counter must not go down.
+    """
+
+    def __init__(self, max_series: int) -> None:
+        self._most = max_series
+        self._shown: set[LabelSet] = set()
+        self._folded: set[LabelSet] = set()
+
+    def admit(self, alive: set[LabelSet]) -> set[LabelSet]:
+        """The sets of `alive` that have to be folded."""
+        self._shown &= alive
+        self._folded &= alive
+        room = self._most - len(self._shown)
+        fresh = alive - self._shown - self._folded
+        if len(fresh) <= room:
+            self._shown |= fresh
+        else:
+            ordered = sorted(fresh)
+            self._shown.update(ordered[:room])
+            self._folded.update(ordered[room:])
+        return self._folded
+
+
+def arrange(entries: Sequence[Rows], stays: Sequence[tuple[bool, ...]], limit: Limit) -> Arrangement:
+    """The series of a family out of its metric entries' rows, one below the other.
+
+    `stays`: for each entry, which labels keep their value in the folded set (const ones and cpu).
+    """
+    everything = [labels for rows in entries for labels in rows.sets]
+    folded = limit.admit({labels for labels in everything if labels is not None})
+    if folded:
+        everything = []
+        for rows, stay in zip(entries, stays, strict=True):
+            everything += [
+                _other(labels, stay) if labels is not None and labels in folded else labels for labels in rows.sets
+            ]
+    sets: list[LabelSet] = sorted({labels for labels in everything if labels is not None})
+    places: dict[LabelSet | None, int] = {labels: place for place, labels in enumerate(sets)}
+    places[None] = -1
+    group = np.fromiter(map(places.__getitem__, everything), np.intp, len(everything))
+    order = np.argsort(group, kind="stable")
+    dropped = len(everything) - int(np.count_nonzero(group >= 0))
+    order = order[dropped:]
+    starts = None if len(sets) == len(order) else np.searchsorted(group[order], np.arange(len(sets)))
+    return Arrangement(sets, order, starts, group, len(folded), dropped)
+
+
+def _other(labels: LabelSet, stays: tuple[bool, ...]) -> LabelSet:
+    return tuple(text if stay else OTHER for text, stay in zip(labels, stays, strict=True))

@@ -1,0 +1,174 @@
+"""One open map -> arrays of its raw keys and values, read by BPF_MAP_LOOKUP_BATCH into buffers that are used again."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.binding import ARRAYS, READABLE
+from exporter.kernel import bpf
+from exporter.program import Map, Program
+
+Bytes = NDArray[np.uint8]
+
+_BYTE_ORDER: Literal["little", "big"] = sys.byteorder
+_CHUNK = 4096  # entries asked for at once ...
+_CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
+_CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
+
+
+class ReadError(Exception):
+    """A map that could not be read to its end; the text names the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What a map held. `keys`: (n, key size); `values`: (n, CPUs, value size), one CPU for a map that is not per-CPU;
+    of a per-CPU map one for each possible CPU and the size rounded up to 8. Good until the table is read again."""
+
+    keys: Bytes
+    values: Bytes
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Readable(Protocol):
+    """What collecting needs of a map: an open one (Table) or a recorded one."""
+
+    def read(self) -> Entries: ...
+
+
+class Table:
+    """A map being read, scrape after scrape. Not for two threads at once.
+
+    Hash maps are walked bucket by bucket, each under its lock: a key that stays is read exactly once, whatever is
+    inserted or deleted meanwhile.
+    """
+
+    def __init__(self, fd: int, map: Map, possible_cpus: int) -> None:  # noqa: A002 (the kernel's word)
+        if map.type not in READABLE:
+            raise ReadError(f"read map {map.name}: type {map.type} has no entries to read")
+        self.fd = fd
+        self.map = map
+        percpu = map.type in bpf.PERCPU_MAPS
+        self._cpus = possible_cpus if percpu else 1
+        self._value_size = (map.value_size + 7) // 8 * 8 if percpu else map.value_size
+        self._entry_bytes = map.key_size + self._cpus * self._value_size
+        self._chunk = max(1, min(_CHUNK, map.max_entries, _CHUNK_BYTES // self._entry_bytes))
+        # Entries deleted and inserted again while we walk can make more than the map ever holds; twice as many plus a
+        # chunk is beyond what a walk of milliseconds meets.
+        self._most = 2 * map.max_entries + _CHUNK
+        self._batches = True
+        self._keys = np.empty((0, map.key_size), np.uint8)
+        self._values = np.empty((0, self._cpus, self._value_size), np.uint8)
+        self._grow(self._chunk)
+        self._cursors = np.zeros((2, max(_CURSOR_BYTES, map.key_size)), np.uint8)
+
+    def read(self) -> Entries:
+        """All entries. OSError from the kernel, ReadError if there is no end to them."""
+        if self._batches:
+            try:
+                return self._entries(self._read_batches())
+            except OSError as error:
+                # Not by version: hash maps have it since 5.6, arrays too, per-CPU arrays since 5.13 (f008d732ab18), and
+                # distributions move such things back. A kernel without the command says EINVAL, a map type without it
+                # ENOTSUPP.
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, bpf.ENOTSUPP):
+                    raise
+                self._batches = False
+        return self._entries(self._read_indices() if self.map.type in ARRAYS else self._walk())
+
+    def _entries(self, count: int) -> Entries:
+        return Entries(self._keys[:count], self._values[:count])
+
+    def _read_batches(self) -> int:
+        count = 0
+        cursor = 0  # address of where to go on; 0 starts
+        ours, theirs = self._cursors
+        while True:
+            room = min(self._chunk, self._most - count)
+            if room <= 0:
+                raise ReadError(
+                    f"read map {self.map.name}: more than {count} entries, it should hold {self.map.max_entries}"
+                )
+            self._grow(count + room)
+            try:
+                got, done = bpf.map_lookup_batch(
+                    self.fd,
+                    cursor,
+                    theirs.ctypes.data,
+                    self._keys[count:].ctypes.data,
+                    self._values[count:].ctypes.data,
+                    room,
+                )
+            except OSError as error:
+                # One bucket holds more than the chunk: ask for more, from the same place.
+                if error.errno != errno.ENOSPC or self._chunk >= self._most:
+                    raise
+                self._chunk = min(self._chunk * 2, self._most)
+                continue
+            count += got
+            if done:
+                return count
+            ours, theirs = theirs, ours
+            cursor = ours.ctypes.data
+
+    def _read_indices(self) -> int:
+        """An array without batch: look up each index; they cannot be deleted."""
+        count = self.map.max_entries
+        self._grow(count)
+        for index in range(count):
+            key = index.to_bytes(4, _BYTE_ORDER)
+            value = bpf.map_lookup(self.fd, key, self._cpus * self._value_size)
+            self._put(index, key, value or b"")
+        return count
+
+    def _walk(self) -> int:
+        """A hash without batch: key after key. Deleting the key we stand on sends the kernel back to the first one
+        (BPF_MAP_GET_NEXT_KEY in bpf(2)), so keys come twice; those are passed over, and the steps are bounded."""
+        seen: set[bytes] = set()
+        key: bytes | None = None
+        count = 0
+        for _ in range(8 * self.map.max_entries + 64):
+            key = bpf.map_next_key(self.fd, key, self.map.key_size)
+            if key is None:
+                return count
+            if key in seen:
+                continue
+            value = bpf.map_lookup(self.fd, key, self._cpus * self._value_size)
+            if value is None:
+                continue  # deleted since
+            seen.add(key)
+            self._grow(count + 1)
+            self._put(count, key, value)
+            count += 1
+        raise ReadError(
+            f"read map {self.map.name}: no end after {count} keys (they are deleted faster than they are read)"
+        )
+
+    def _put(self, row: int, key: bytes, value: bytes) -> None:
+        self._keys[row] = np.frombuffer(key, np.uint8)
+        self._values[row] = np.frombuffer(value, np.uint8).reshape(self._cpus, self._value_size)
+
+    def _grow(self, rows: int) -> None:
+        """Room for `rows` entries, keeping what is there; doubled, so that a large map is copied few times."""
+        have = len(self._keys)
+        if rows <= have:
+            return
+        rows = max(rows, min(2 * have, self._most))
+        keys = np.empty((rows, self._keys.shape[1]), np.uint8)
+        values = np.empty((rows, *self._values.shape[1:]), np.uint8)
+        keys[:have], values[:have] = self._keys, self._values
+        self._keys, self._values = keys, values
+
+
+def open_tables(program: Program, fds: Mapping[str, int], possible_cpus: int) -> dict[str, Table]:
+    """A table for each map of the program that has entries to read. The fds stay the caller's."""
+    return {m.name: Table(fds[m.name], m, possible_cpus) for m in program.maps if m.type in READABLE and m.name in fds}

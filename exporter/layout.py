@@ -1,0 +1,126 @@
+"""Paths such as `a.b` or `a[2]` in the C type of a key or value -> type and byte offset; what a type is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.program import Member, Type
+
+Order = Literal["=", ">", "<"]
+
+_ORDERS: dict[str, Order] = {
+    "__be16": ">",
+    "__be32": ">",
+    "__be64": ">",
+    "__le16": "<",
+    "__le32": "<",
+    "__le64": "<",
+}  # include/uapi/linux/types.h
+
+
+class LayoutError(Exception):
+    """A path or type that does not fit; the text says what there is instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of `width` bytes (1, 2, 4 or 8) at `offset`; `order` is "=" for this machine's, ">" and "<" for the
+    kernel's __be and __le types, as in numpy and struct."""
+
+    offset: int
+    width: int
+    signed: bool
+    order: Order = "="
+
+
+def resolve(root: Type, path: str, root_name: str) -> tuple[Type, int]:
+    """The type and byte offset of `path` (a.b, a[2], `key`, `key.a`) in a key or value of type `root`."""
+    if path == root_name and (root.kind != "struct" or not any(m.name == path for m in visible(root))):
+        return root, 0
+    rest = path
+    if path.startswith((f"{root_name}.", f"{root_name}[")):
+        rest = path[len(root_name) :].removeprefix(".")
+    found, bits = root, 0
+    for step in rest.replace("[", ".[").lstrip(".").split("."):
+        found, bits = _index(found, bits, step) if step.startswith("[") else _member(found, bits, step, root_name)
+    return found, bits // 8
+
+
+def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
+    text = step[1:-1]
+    if not step.endswith("]") or not text.isdecimal():
+        raise LayoutError(f"{step}: an index is a number in brackets, as in a[2]")
+    if array.kind != "array" or array.element is None:
+        raise LayoutError(f"{step}: {describe(array)} is no array")
+    if int(text) >= array.count:
+        raise LayoutError(f"{step}: the array has {array.count} elements, numbered from 0")
+    return array.element, bits + int(text) * array.element.size * 8
+
+
+def _member(owner: Type, bits: int, name: str, root_name: str) -> tuple[Type, int]:
+    if owner.kind not in ("struct", "union"):
+        raise LayoutError(f'no field "{name}" in {describe(owner)} (the {root_name} itself is "field: {root_name}")')
+    for member in visible(owner):
+        if member.name == name:
+            if member.bits:
+                raise LayoutError(f'field "{name}" is a bit-field, which cannot be read (use a member of its own)')
+            return member.type, bits + member.offset
+    raise LayoutError(f'no field "{name}" in {describe(owner)} (it has: {listed([m.name for m in visible(owner)])})')
+
+
+def visible(owner: Type) -> list[Member]:
+    """The members that C lets one name directly: those of anonymous structs and unions inside count as one's own."""
+    members = []
+    for member in owner.members:
+        if member.name:
+            members.append(member)
+        else:
+            members.extend(
+                Member(inner.name, member.offset + inner.offset, inner.type, inner.bits)
+                for inner in visible(member.type)
+            )
+    return members
+
+
+def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], Type, int]]:
+    """All fields of a struct with nested ones flattened: path, type, byte offset."""
+    fields: list[tuple[tuple[str, ...], Type, int]] = []
+    for member in owner.members:
+        inner = (*path, member.name) if member.name else path
+        offset = base + member.offset // 8
+        if member.bits:
+            raise LayoutError(f'label {"_".join(inner)}: field "{member.name}" is a bit-field, which cannot be read')
+        if member.type.kind == "union":
+            raise LayoutError(
+                f"labels: {'.'.join(inner) or 'the key'} is a union, and only its reader knows which member counts "
+                "(list the labels)"
+            )
+        if member.type.kind == "struct":
+            fields.extend(leaves(member.type, inner, offset))
+        else:
+            fields.append((inner, member.type, offset))
+    return fields
+
+
+def number(found: Type, offset: int, what: str) -> Number:
+    if found.kind in ("int", "enum") and found.size in (1, 2, 4, 8):
+        return Number(offset=offset, width=found.size, signed=found.signed, order=_ORDERS.get(found.name, "="))
+    if found.kind == "struct":
+        raise LayoutError(
+            f"{what}: {describe(found)} is no number (its members: {listed([m.name for m in visible(found)])})"
+        )
+    raise LayoutError(f"{what}: {describe(found)} is no number of 8 to 64 bits")
+
+
+def describe(found: Type) -> str:
+    if found.kind in ("struct", "union", "enum"):
+        return f"{found.kind} {found.name}" if found.name else f"an anonymous {found.kind}"
+    if found.kind == "array" and found.element is not None:
+        return f"{describe(found.element)}[{found.count}]"
+    return found.name or found.kind
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
