@@ -11,16 +11,20 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import structlog
+
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, load, requires, seed
+from exporter.loading import artifact, compiler, load, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.attach import Point, attach
 from exporter.loading.refusal import RefusedError, refused
 from exporter.loading.target import Target
 from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Reason, State
+
+_log = structlog.get_logger(__name__)
 
 Check = Callable[[Sequence[Map]], None]
 
@@ -146,15 +150,16 @@ def close(descriptors: Descriptors) -> None:
 def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
     """The variant's artifact, and whether it was in the cache."""
     key = artifact.key(program, variant, host.target, host.header)
-    if cached := host.cache.get(key):
+    if cached := host.cache.get(key, compiler.bcc_version()):
         return cached, True
-    from exporter.loading import compiler  # here: it brings bcc and LLVM along, 150 MB that a warm start spares
-
     try:
-        compiled = compiler.compile_variant(program, variant, host.target, host.header)
+        compiled = compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
     except compiler.CompileError as error:
         raise RefusedError(error.reason, error.text) from error
-    host.cache.put(compiled)
+    try:
+        host.cache.put(compiled)
+    except OSError as error:  # a full disk makes the next start slower, and this one is already done
+        _log.warning("artifact not kept", program=program.name, cache=str(host.cache.directory), cause=error.strerror)
     return compiled, False
 
 
