@@ -14,8 +14,8 @@ from typing import Literal
 
 from exporter.config import model
 from exporter.decoders import Chain, ChainError, chain
+from exporter.fields import LayoutError, Number, describe, leaves, listed, number, resolve, visible
 from exporter.kernel import bpf
-from exporter.layout import LayoutError, Number, describe, leaves, listed, number, resolve, visible
 from exporter.program import Map, Type
 
 ARRAYS = frozenset({bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_ARRAY})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporter.binding import whole_inverse
 from exporter.collecting.table import Bytes
-from exporter.layout import Number
+from exporter.fields import Number
 
 Column = NDArray[Any]  # of uint64 or int64; of float64 or Python's integers once scaled
 Reduce = Literal["sum", "max", "min"]

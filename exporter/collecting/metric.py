@@ -16,7 +16,7 @@ from exporter.collecting.labels import LabelTexts, Rows
 from exporter.collecting.series import Arrangement, Limit, arrange
 from exporter.collecting.table import Entries
 from exporter.collecting.widening import Widening
-from exporter.layout import Number
+from exporter.fields import Number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
