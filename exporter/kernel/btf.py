@@ -1,7 +1,7 @@
 """BTF of the kernel, through libbpf.so.1: find types, list members and enumerators, write all of it as C.
 
-libbpf is a hard dependency of libbcc, so it is there wherever anything is compiled. Blobs of a few types (a map's own BTF)
-need no library: exporter/loading/layout.py reads them. Format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
+libbpf is a hard dependency of libbcc, so it is there wherever anything is compiled. Blobs of a few types (a map's own
+BTF) need no library: exporter/loading/layout.py reads them. Format: Documentation/bpf/btf.rst, uapi/linux/btf.h.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class KernelBtf:
         if not stream:
             error = ctypes.get_errno()
             raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
-        # btf_dump_printf_fn_t has vfprintf's signature, so libc writes the text and Python is not called for each token.
+        # btf_dump_printf_fn_t has vfprintf's signature: libc writes the text, Python is not called for each token.
         dump = self._lib.btf_dump__new(self._btf, ctypes.cast(libc.vfprintf, ctypes.c_void_p), stream, None)
         try:
             for type_id in range(1, self._lib.btf__type_cnt(self._btf)) if dump else ():
@@ -123,7 +123,7 @@ class KernelBtf:
         return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)))
 
     def function_id(self, name: str) -> int:
-        """The id of a kernel function, as fentry and fexit want it; 0 if BTF has none (inlined, static twice, absent)."""
+        """The id of a kernel function, as fentry and fexit want it; 0 if BTF has none (inlined or absent)."""
         return self.find(name, BTF_KIND_FUNC)
 
     def find_struct(self, tag: str) -> int:
@@ -136,7 +136,7 @@ class KernelBtf:
         return int(self._type(self._struct_id(tag)).size)
 
     def struct_members(self, tag: str) -> list[StructMember]:
-        """Members of "struct x", "union x" or a bare struct name, in order. KeyError if the kernel has no such struct."""
+        """Members of "struct x", "union x" or a bare struct name, in order. KeyError if there is no such struct."""
         return list(self._members(self._struct_id(tag), 0))
 
     def has_member(self, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The artifact: what the compiler made of one variant of one program, and all that loading it needs; and the cache of them."""
+"""The artifact: what the compiler made of one variant of one program, and all that loading needs. And their cache."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def loads(text: str | bytes) -> Artifact:
 class Cache:
     """Artifacts by key in a directory, one JSON file each; several loaders and a restarted daemon may share it.
 
-    What is in here runs in the kernel, so neither the directory nor an entry may be writable by anybody else: PermissionError
-    for the directory, a miss for an entry.
+    What is in here runs in the kernel, so neither the directory nor an entry may be writable by anybody else:
+    PermissionError for the directory, a miss for an entry.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -119,7 +119,7 @@ class Cache:
         return self.directory / "headers"
 
     def get(self, key: str, bcc_version: str | None = None) -> Artifact | None:
-        """The entry, or None: if there is none, if it is damaged (which is logged), or if it was made by another bcc than
+        """The entry, or None: if there is none, if it is damaged (which is logged), or if another bcc made it than
         `bcc_version`; None there takes any, for a host that has no bcc."""
         path = self._path(key)
         try:

@@ -1,7 +1,7 @@
 """One variant of a program -> an artifact, by bcc, which does nothing else here. The only module that imports bcc.
 
-bcc comes with LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit: call
-`compile_variant` in a child that ends with os._exit(). Importing this module imports none of it.
+bcc comes with LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit:
+call `compile_variant` in a child that ends with os._exit(). Importing this module imports none of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from exporter.program import LOST_UPDATES, Map, Reason
 if TYPE_CHECKING:
     from bcc import BPF
 
-__all__ = ["CompileError", "Target", "bcc_version", "compile_variant"]
+__all__ = ["CompileError", "Target", "bcc_version", "compile_in_child", "compile_variant"]
 
 # What bcc's ARCH variable takes: it selects triple, registers and PT_REGS macros. Unset it would be this host's.
 _BCC_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
@@ -40,7 +40,7 @@ _FLAGS = (
     "-fms-extensions",  # 7.x kernels are built so: BTF has `struct socket_alloc;` as an anonymous member
     "-Wno-microsoft",
     "-Werror=missing-declarations",  # "declaration does not declare anything": such a member is dropped, offsets shift
-    "-Werror=implicit-function-declaration",  # a helper or macro that is not there; else the verifier says so, obscurely
+    "-Werror=implicit-function-declaration",  # no such helper; else the verifier says so, obscurely
     "-Wno-macro-redefined",  # our number macros beside bcc's; one of `defines` is looked for by name
 )
 
@@ -97,6 +97,42 @@ def compile_variant(
         raise CompileError(Reason.COMPILER, str(error)) from error
 
 
+def compile_in_child(
+    program: model.Program,
+    variant: model.Variant,
+    target: Target,
+    header_text: str,
+    trees: Path | None = None,
+) -> Artifact:
+    """`compile_variant` in a child, for a process that must stay free of LLVM (`check`, `compile`, tests).
+
+    Raises the same CompileError, and one with Reason.KILLED where the child did not live to answer.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with open(writing, "w") as pipe:
+            try:
+                pipe.write("artifact" + artifact.dumps(compile_variant(program, variant, target, header_text, trees)))
+            except CompileError as error:
+                pipe.write(f"error {error.reason} {error.text}")
+            except BaseException as error:  # noqa: BLE001 (the child has no other way to say it)
+                pipe.write(f"error {Reason.INTERNAL} compile: {error!r}")
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if answer.startswith("artifact"):
+        return artifact.loads(answer.removeprefix("artifact"))
+    word, _, rest = answer.partition(" ")
+    if word == "error":
+        reason, _, text = rest.partition(" ")
+        raise CompileError(Reason(reason), text)
+    ended = os.waitstatus_to_exitcode(status)
+    raise CompileError(Reason.KILLED, f"compile: the compiler ended with {ended} (negative: a signal; out of memory?)")
+
+
 @contextmanager
 def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
     if trees:
@@ -141,17 +177,21 @@ def _compile(program: model.Program, target: Target, text: str, flags: tuple[str
         if match := re.search(rf"^(\S+?:\d+:\d+): warning: '{re.escape(name)}' macro redefined", said, re.MULTILINE):
             raise CompileError(
                 Reason.COMPILER,
-                f"compile {match[1]}: the program defines {name} itself, so the value in `defines:` would have no effect "
+                f"compile {match[1]}: the program defines {name} itself, so `defines:` would have no effect on it "
                 f"(put #ifndef {name} and #endif around it)",
             )
     return module
+
+
+def _attach_nothing(_module: BPF) -> None:
+    pass
 
 
 def _bcc_module(text: str, flags: tuple[str, ...]) -> BPF | None:
     from bcc import BPF
 
     # bcc attaches functions by their prefixes while it compiles; only the points that the YAML lists are ours.
-    BPF._trace_autoload = lambda self: None
+    BPF._trace_autoload = _attach_nothing
     try:
         return BPF(text=text.encode(), cflags=list(flags))
     except Exception:  # noqa: BLE001 (bcc raises Exception itself, with no cause in it: that is on the standard error)
@@ -190,9 +230,6 @@ def _artifact(
     for index in range(lib.bpf_num_tables(module.module)):
         name = lib.bpf_table_name(module.module, index)
         tables[name.decode()] = lib.bpf_table_fd(module.module, name)
-    for name in lost:
-        if name not in tables:
-            raise CompileError(Reason.COMPILER, f"compile {source.no_such_map(program, name)}")
     btf, types, maps = _maps(tables, lost)
     names = {descriptor: name for name, descriptor in tables.items()}
     functions = []

@@ -12,15 +12,16 @@ _LAYOUT = re.compile(rf'"{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\
 _SHOWN = 3
 
 # clang's words, and what they mean here. {1} is the first group.
+_NO_FUNCTION = "BTF has types but no inline functions: write what {1} does, or the right name of a helper"
 _HINTS = (
     (r"redefinition of '(\w+)'", "the kernel, or this text, already has {1}: choose another name"),
-    (r"use of undeclared identifier '([A-Z][A-Z0-9_]*)'", "macros of kernel headers are not in BTF: #define {1} with its number"),
-    (r"implicit declaration of function '(\w+)'", "BTF has types, no inline functions: write what {1} does, or a helper's right name"),
-    (r"call to undeclared function '(\w+)'", "BTF has types, no inline functions: write what {1} does, or a helper's right name"),
-    (r"incomplete (?:definition of )?type '(?:struct|union) (\w+)'", "this kernel has no such type, or only in a module"),
-    (r"no member named '(\w+)' in", "this kernel has no {1} there: `requires: {{member: STRUCT.{1}}}` and another variant"),
-    (r"cannot use map function inside a macro", "write the map operation out; an inline function can take the pointer"),
-)  # fmt: skip
+    (r"use of undeclared identifier '([A-Z][A-Z0-9_]*)'", "BTF has no macros of kernel headers: #define {1} here"),
+    (r"implicit declaration of function '(\w+)'", _NO_FUNCTION),
+    (r"call to undeclared function '(\w+)'", _NO_FUNCTION),
+    (r"incomplete (?:definition of )?type '(?:struct|union) (\w+)'", "this kernel has no {1}, or only in a module"),
+    (r"no member named '(\w+)' in", "not on this kernel: another variant, with `requires: {{member: STRUCT.MEMBER}}`?"),
+    (r"cannot use map function inside a macro", "write the map operation out; functions can take the pointer"),
+)
 
 
 class CompileError(Exception):
@@ -43,8 +44,8 @@ def from_clang(output: str) -> CompileError:
             return CompileError(
                 Reason.LAYOUT,
                 f"compile layout of {layout['tag']}: clang and BTF disagree on "
-                f"{'its size' if layout['member'] == 'size' else layout['member']}, so it would be read at the wrong place "
-                "(an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
+                f"{'its size' if layout['member'] == 'size' else layout['member']}: it would be read at the wrong "
+                "place (an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
             )
     if not found:
         return CompileError(Reason.COMPILER, "compile: bcc gave no module" + _tail(output))
@@ -52,7 +53,8 @@ def from_clang(output: str) -> CompileError:
     for match, following in zip(found[:_SHOWN], [*found[1:], None], strict=False):
         quoted = output[match.end() : following.start() if following else len(output)].split("\n")[1:3]
         excerpt = "".join(f"\n    {line}" for line in quoted if re.match(r"[ \t]|\S.*;|.*\^", line))
-        pieces.append(f"{match['where']}: {match['what']}{_hint(match['what'])}{excerpt}")
+        hint = " (LOST() takes the name of a map)" if "LOST(" in excerpt else _hint(match["what"])
+        pieces.append(f"{match['where']}: {match['what']}{hint}{excerpt}")
     more = len(found) - len(pieces)
     return CompileError(
         Reason.COMPILER, "compile " + "\ncompile ".join(pieces) + (f"\nand {more} more errors" if more > 0 else "")

@@ -1,8 +1,8 @@
 """Static asserts that clang lays out the kernel's structs as BTF says.
 
-bcc has no CO-RE relocation: offsets are fixed when it compiles. A struct that libbpf's C text or clang gets wrong (packed
-unions in 6.12, one-byte enums with older dumpers, -fms-extensions from 7.x on) would be read at the wrong place without a
-word. So every struct that a program names is asserted, with what it reaches through members that the program names.
+bcc has no CO-RE relocation: offsets are fixed when it compiles. A struct that libbpf's C text or clang gets wrong
+(packed unions in 6.12, one-byte enums with older dumpers, -fms-extensions from 7.x on) would be read at the wrong place
+without a word. So every struct that a program names is asserted, with what it reaches through members that it names.
 """
 
 from __future__ import annotations

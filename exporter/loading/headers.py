@@ -1,9 +1,9 @@
 """The kernel source tree that bcc wants, made from BTF: no header package needed, and the layouts are the kernel's own.
 
-bcc forces a handful of includes on every program (kbuild_helper.cc, loader.cc and export/helpers.h, the same list from 0.26
-to 0.37). Here linux/kconfig.h brings every type of the kernel, as libbpf writes BTF in C, with the macros that BTF cannot
-know, and the other headers are empty. BCC_KERNEL_SOURCE names the tree; set, it also keeps bcc from unpacking headers under
-a name in /tmp that anybody can take (CVE-2024-2314).
+bcc forces a handful of includes on every program (kbuild_helper.cc, loader.cc and export/helpers.h, the same list from
+0.26 to 0.37). Here linux/kconfig.h brings every type of the kernel, as libbpf writes BTF in C, with the macros that BTF
+cannot know, and the other headers are empty. BCC_KERNEL_SOURCE names the tree; set, it also keeps bcc from unpacking
+headers under a name in /tmp that anybody can take (CVE-2024-2314).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _FORCED = (
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<([^>\n]+)>", re.MULTILINE)
 _UNUSED_SECONDS = 30 * 86400
 
-# Helpers that bcc declares and an older kernel's BTF lacks, in the order of enum bpf_func_id from 156 on (5.11). Ids are
-# ABI, and 211 was the last one (6.2): what came later are kfuncs.
+# Helpers that bcc declares and an older kernel's BTF lacks, in the order of enum bpf_func_id from 156 on (5.11). Ids
+# are ABI, and 211 was the last one (6.2): what came later are kfuncs.
 _FIRST_HELPER = 156
-_HELPERS = (
-    "task_storage_get task_storage_delete get_current_task_btf bprm_opts_set ktime_get_coarse_ns ima_inode_hash "
-    "sock_from_file check_mtu for_each_map_elem snprintf sys_bpf btf_find_by_name_kind sys_close timer_init "
-    "timer_set_callback timer_start timer_cancel get_func_ip get_attach_cookie task_pt_regs get_branch_snapshot "
-    "trace_vprintk skc_to_unix_sock kallsyms_lookup_name find_vma loop strncmp get_func_arg get_func_ret "
-    "get_func_arg_cnt get_retval set_retval xdp_get_buff_len xdp_load_bytes xdp_store_bytes copy_from_user_task "
-    "skb_set_tstamp ima_file_hash kptr_xchg map_lookup_percpu_elem skc_to_mptcp_sock dynptr_from_mem "
-    "ringbuf_reserve_dynptr ringbuf_submit_dynptr ringbuf_discard_dynptr dynptr_read dynptr_write dynptr_data "
-    "tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6 "
-    "ktime_get_tai_ns user_ringbuf_drain cgrp_storage_get cgrp_storage_delete"
-).split()
+_HELPERS = """
+    task_storage_get task_storage_delete get_current_task_btf bprm_opts_set ktime_get_coarse_ns ima_inode_hash
+    sock_from_file check_mtu for_each_map_elem snprintf sys_bpf btf_find_by_name_kind sys_close timer_init
+    timer_set_callback timer_start timer_cancel get_func_ip get_attach_cookie task_pt_regs get_branch_snapshot
+    trace_vprintk skc_to_unix_sock kallsyms_lookup_name find_vma loop strncmp get_func_arg get_func_ret
+    get_func_arg_cnt get_retval set_retval xdp_get_buff_len xdp_load_bytes xdp_store_bytes copy_from_user_task
+    skb_set_tstamp ima_file_hash kptr_xchg map_lookup_percpu_elem skc_to_mptcp_sock dynptr_from_mem
+    ringbuf_reserve_dynptr ringbuf_submit_dynptr ringbuf_discard_dynptr dynptr_read dynptr_write dynptr_data
+    tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6
+    ktime_get_tai_ns user_ringbuf_drain cgrp_storage_get cgrp_storage_delete
+""".split()  # noqa: SIM905 (one name a line would be a page)
 
-# bcc turns a dereference of a kernel pointer into bpf_probe_read_kernel() in function bodies and in arguments of functions,
-# not inside a macro: `ntohs(sk->__sk_common.skc_dport)` with a macro ntohs is refused by the verifier. Hence functions.
+# bcc turns a dereference of a kernel pointer into bpf_probe_read_kernel() in function bodies and in arguments of
+# functions, not inside a macro: with a macro ntohs, `ntohs(sk->__sk_common.skc_dport)` is refused by the verifier.
 _KCONFIG = """\
 #pragma once
 #include "../vmlinux.h"
@@ -178,7 +178,7 @@ def _page_shift(target: Target) -> int:
 
 
 def _private_directory(directory: Path) -> None:
-    """Creates it if need be. HeadersError unless it is ours and nobody else may write: its C text runs in the kernel."""
+    """Creates it if need be. HeadersError unless it is ours alone to write: its C text runs in the kernel."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.stat(directory, follow_symlinks=False)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -202,6 +202,6 @@ def _need_installed_headers(target: Target) -> None:
         raise HeadersError(f"read BTF {target.btf_path}: no such file")
     if not (kernel / "include/linux/kconfig.h").exists():
         raise HeadersError(
-            f"find kernel types: there is no BTF in {target.btf_path} (CONFIG_DEBUG_INFO_BTF is off) and no header package "
+            f"find kernel types: there is no {target.btf_path} (CONFIG_DEBUG_INFO_BTF is off) and no header package "
             f"for {target.release} (Debian and Ubuntu: apt-get install linux-headers-{target.release})"
         )

@@ -95,8 +95,8 @@ class Blob:
             case btf.BTF_KIND_ARRAY:
                 return self._array(record)
             case btf.BTF_KIND_STRUCT | btf.BTF_KIND_UNION:
-                kind = "struct" if record.kind == btf.BTF_KIND_STRUCT else "union"
-                return Type(kind, record.name, record.size, members=self._members(record))
+                word = "struct" if record.kind == btf.BTF_KIND_STRUCT else "union"
+                return Type(word, record.name, record.size, members=self._members(record))
             case btf.BTF_KIND_ENUM | btf.BTF_KIND_ENUM64:
                 return Type("enum", record.name, record.size, record.kind_flag, values=self._values(record))
             case btf.BTF_KIND_FLOAT:
@@ -134,7 +134,7 @@ class Blob:
     def _members(self, record: _Record) -> tuple[Member, ...]:
         members = []
         for name, type_id, offset in _MEMBER.iter_unpack(record.tail):
-            # With kind_flag the upper 8 bits are the width of a bit-field; without, pahole's old form, clang uses it never.
+            # With kind_flag the upper 8 bits are the width of a bit-field; clang always writes bit-fields so.
             bits, position = (offset >> 24, offset & 0xFFFFFF) if record.kind_flag else (0, offset)
             members.append(Member(self._text(name), position, self.layout(type_id), bits))
         return tuple(members)

@@ -61,24 +61,16 @@ def variant_macro(name: str) -> str:
 
 
 def lost_maps(program: model.Program) -> tuple[str, ...]:
-    """Names in LOST(name), sorted. SourceError, with the line, for one that stands nowhere else in the text.
-
-    Which names are maps only the compiler knows (a program may declare them by macros of its own): it asks `no_such_map` then.
-    """
+    """Names in LOST(name), sorted, of every variant. SourceError, with the line, for one that stands nowhere else in the
+    text and so can be no map; the macro lets clang find the rest, which may depend on #ifdef VARIANT_X."""
     code = without_comments(program.text)
     names = tuple(sorted(set(_LOST.findall(code))))
     elsewhere = set(re.findall(r"\w+", _LOST.sub("", code)))
-    for name in names:
-        if name not in elsewhere:
-            raise SourceError(no_such_map(program, name))
+    for match in _LOST.finditer(code):
+        if (name := match[1]) not in elsewhere:
+            where = position(program, match.start())
+            raise SourceError(f"{where}: LOST({name}): the program has no map {name!r} (name the map that was full)")
     return names
-
-
-def no_such_map(program: model.Program, name: str) -> str:
-    """What to say of LOST(name) when the program has no map of that name."""
-    match = re.search(rf"\bLOST\s*\(\s*{name}\s*\)", without_comments(program.text))
-    where = position(program, match.start() if match else 0)
-    return f"{where}: LOST({name}): the program has no map {name!r} (name the map that was full)"
 
 
 def without_comments(text: str) -> str:
