@@ -21,7 +21,7 @@
 
 #ifdef LOST_UPDATES /* the program uses LOST(); the loader has put "enum { lost_a, lost_b, lost_count };" before this */
 BPF_PERCPU_ARRAY(lost_updates, u64, lost_count);
-#define LOST(map) lost_##map
+#define LOST(map) (lost_##map + 0 * sizeof((map).max_entries)) /* adds 0: clang says where there is no such map */
 #endif
 
 /* Counts one update lost to a full map. Returns 0, so that a program may end with it. */
@@ -106,9 +106,12 @@ static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 cou
  * on the way is read with a PEEK of its own. Not for bit-fields. */
 #define PEEK(field)                                                                                                    \
 	({                                                                                                             \
-		__typeof__(field) peeked;                                                                              \
-		bpf_probe_read_kernel((void *)&peeked, sizeof(peeked), (const void *)&(field));                        \
-		peeked;                                                                                                \
+		union {                                                                                                \
+			__typeof__(field) value;                                                                       \
+			char raw[sizeof(field)];                                                                       \
+		} peeked;                                                                                              \
+		bpf_probe_read_kernel(peeked.raw, sizeof(peeked.raw), (const void *)&(field));                         \
+		peeked.value;                                                                                          \
 	})
 
 /* AF_INET or AF_INET6 as the packets of a socket have it: an IPv6 socket with an IPv4 peer (::ffff:a.b.c.d) is AF_INET.
