@@ -1,4 +1,4 @@
-"""Log lines: key=value for people on a terminal, JSON for machines; one line an event, never a traceback for a user's mistake."""
+"""Log lines: for people on a terminal, logfmt or JSON for machines; one line an event."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a struct or union. `offset` is in bits from the start of the struct, as in BTF; `bits` is the width of
-    a bit-field, 0 for an ordinary member. An anonymous struct or union has the name ""."""
+    """A member of a struct or union. `offset` is in bits from the start of the struct, as in BTF; `bits` is the width
+    of a bit-field, 0 for an ordinary member. An anonymous struct or union has the name ""."""
 
     name: str
     offset: int

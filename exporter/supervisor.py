@@ -1,7 +1,7 @@
 """The privileged role: starts a loader per program, keeps every descriptor, and starts a server that died again.
 
-It runs no kernel-facing Python beside forking and holding: no network traffic, no numpy, no LLVM. One thread, one loop; loaders
-and the server are forked from it, so that they share its memory, and die with it (PR_SET_PDEATHSIG).
+No network traffic, no numpy and no LLVM here. One thread, one loop; loaders and the server are forked from it, so that
+they share its memory, and die with it (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -30,15 +30,8 @@ SERVER_GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
 SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
 
 LoadFunction = Callable[[model.Program], tuple[Program, Descriptors]]
-ServeFunction = Callable[[socket.socket, "ServerStart"], NoReturn]
+ServeFunction = Callable[[socket.socket], NoReturn]
 RecordFunction = Callable[[Sequence["Entry"]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStart:
-    """What a server knows from its first moment."""
-
-    restarts: int  # how often it was started again
 
 
 @dataclass(slots=True)
@@ -197,7 +190,7 @@ class Supervisor:
             os.kill(loader.pid, signal.SIGKILL)
         status = self._reap_loader(loader)
         if message is None:
-            loader.entry.program = _failed(loader.entry.spec, *_why(status))
+            loader.entry.program = _failed(loader.entry.spec, *_why(loader.entry.spec.name, status))
         else:
             loader.entry.program, loader.entry.fds = _unpack(*message)
         self._report(loader.entry)
@@ -242,31 +235,39 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             self._become_child(theirs.fileno(), *self._keep)
-            self._serve(theirs, ServerStart(restarts=self._server_starts))
+            self._serve(theirs)
         theirs.close()
         ours.settimeout(SEND_TIMEOUT)
         server = _Server(pid, os.pidfd_open(pid), ours, time.monotonic())
         self._server, self._server_due = server, None
-        self._server_starts += 1
         self._selector.register(server.pidfd, selectors.EVENT_READ, lambda: self._on_server_end(server))
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_server_word(server))
+        self._send_to_server({"programs": [e.spec.name for e in self._entries], "restarts": self._server_starts})
+        self._server_starts += 1
         for entry in self._entries:
             self._tell_server(entry)
 
     def _tell_server(self, entry: Entry) -> None:
+        """A program's document, its configuration and its maps, read-only; never a program or a link."""
+        names = list(entry.fds.readonly)
+        document = {**to_json(entry.program), "spec": entry.spec.model_dump(mode="json"), "maps": names}
+        self._send_to_server(document, [entry.fds.readonly[name] for name in names])
+
+    def _send_to_server(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
         if self._server is None:
             return
-        names = list(entry.fds.readonly)
-        document = {"spec": entry.spec.model_dump(mode="json"), "program": to_json(entry.program), "maps": names}
         try:
-            messages.send(self._server.sock, document, [entry.fds.readonly[name] for name in names])
+            messages.send(self._server.sock, document, fds)
         except OSError as error:
             self._log.warning("the server does not take messages: starting another one", error=str(error))
             os.kill(self._server.pid, signal.SIGKILL)  # its pidfd wakes the loop
 
     def _on_server_word(self, server: _Server) -> bool:
         """Anything from the server means that it serves; what it says is not read, because it is not trusted."""
-        word = server.sock.recv(16)
+        try:
+            word = server.sock.recv(16)
+        except OSError:
+            word = b""
         server.ready = server.ready or bool(word)
         if not word:
             self._selector.unregister(server.sock)
@@ -301,9 +302,13 @@ class Supervisor:
         Close-on-exec does not help, there is no exec; a server with a program descriptor could read kernel memory.
         """
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal's hang-up is the supervisor's matter
+        for number in (
+            signal.SIGINT,
+            signal.SIGHUP,
+        ):  # a terminal sends them to the whole group: the supervisor's matter
+            signal.signal(number, signal.SIG_IGN)
         last = 2
         for fd in sorted(keep):
             os.closerange(last + 1, fd)
@@ -397,8 +402,8 @@ def _failed(spec: model.Program, reason: Reason, text: str) -> Program:
     return Program(spec.name, State.FAILED, reason=reason, text=text)
 
 
-def _why(status: int) -> tuple[Reason, str]:
+def _why(name: str, status: int) -> tuple[Reason, str]:
     if status < 0:
-        name = signal.Signals(-status).name
-        return Reason.KILLED, f"load: the loader was killed by {name} (out of memory? see the kernel's log)"
-    return Reason.INTERNAL, f"load: the loader ended with exit code {status} and no word (please report it)"
+        number = signal.Signals(-status).name
+        return Reason.KILLED, f"{name}: load: the loader was killed by {number} (out of memory? see the kernel's log)"
+    return Reason.INTERNAL, f"{name}: load: the loader ended with exit code {status} and no word (please report it)"

@@ -31,7 +31,7 @@ class Source(Protocol):
         """The text of these programs' metrics; None for all of them and the exporter's own."""
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """The client asked for something that does not exist; the text says what would work."""
 
 
@@ -68,7 +68,7 @@ class Application:
             return _text("404 Not Found", f"nothing here; metrics are at {self._metrics_path}")
         try:
             return route(environ)
-        except BadRequest as error:
+        except BadRequestError as error:
             return _text("400 Bad Request", str(error))
         except Exception as error:  # noqa: BLE001 - one bad answer must not end the server
             log.get().error("request failed", path=environ.get("PATH_INFO"), error=f"{type(error).__name__}: {error}")
@@ -85,16 +85,16 @@ class Application:
         try:
             parameters = parse_qs(query, max_num_fields=QUERY_LIMIT)
         except ValueError as error:
-            raise BadRequest(f"more than {QUERY_LIMIT} parameters") from error
+            raise BadRequestError(f"more than {QUERY_LIMIT} parameters") from error
         collect, exclude = parameters.get("collect[]", []), parameters.get("exclude[]", [])
         if not collect and not exclude:
             return None
         if collect and exclude:
-            raise BadRequest("collect[] and exclude[] cannot be combined: use one of them")
+            raise BadRequestError("collect[] and exclude[] cannot be combined: use one of them")
         known = [p.name for p in self._source.programs()]
         unknown = sorted(set(collect + exclude) - set(known))
         if unknown:
-            raise BadRequest(f"no program {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+            raise BadRequestError(f"no program {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
         return frozenset(collect) if collect else frozenset(known) - frozenset(exclude)
 
     def _ready(self, _: dict[str, Any]) -> tuple[str, str, bytes]:

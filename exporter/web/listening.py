@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -12,7 +13,7 @@ from exporter import log
 THREADS = 8  # scrapes share one collection; more threads would only wait for its lock
 QUEUED = 32  # accepted connections waiting for a thread
 BACKLOG = 128
-TIMEOUT = 10.0  # seconds that a client may take between two bytes
+TIMEOUT = 10  # seconds that a client may take between two bytes
 HEADER_LIMIT = 16 << 10  # bytes
 BODY_LIMIT = 4 << 10  # bytes; no request has one
 
@@ -39,7 +40,22 @@ def listen(address: str) -> socket.socket:
         return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         hint = " (another process listens there: see `ss -ltnp`)" if error.errno == 98 else ""
-        raise AddressError(f'listen address "{address}": {error.strerror or error}{hint}') from error
+        raise AddressError(f'listen address "{address}": {_cause(error)}{hint}') from error
+
+
+def _cause(error: OSError) -> str:
+    """Without what create_server adds; getaddrinfo has error numbers of its own, and good words."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
+
+
+def url(sock: socket.socket) -> str:
+    """Where a person reaches a listening socket from this host."""
+    host, port = sock.getsockname()[:2]
+    if host in ("::", "0.0.0.0"):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]

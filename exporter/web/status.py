@@ -12,7 +12,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bpf-exporter</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2733; background: #fff }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+ color: #1c2733; background: #fff }}
 h1 {{ font-size: 1.5rem; margin-bottom: .2rem }} h1 small {{ color: #667; font-weight: normal; font-size: 1rem }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 1rem }}
 th, td {{ text-align: left; vertical-align: top; padding: .45rem .7rem; border-bottom: 1px solid #dde3ea }}
@@ -43,7 +44,8 @@ def render(programs: Sequence[Program], metrics_path: str) -> bytes:
 
 
 def _row(program: Program, metrics_path: str) -> str:
-    link = f'<a href="{escape(metrics_path, quote=True)}?collect[]={escape(program.name, quote=True)}">{escape(program.name)}</a>'
+    name = escape(program.name, quote=True)
+    link = f'<a href="{escape(metrics_path, quote=True)}?collect[]={name}">{name}</a>'
     attached = sum(a.attached for a in program.attachments)
     points = f"{attached} of {len(program.attachments)}" if program.attachments else ""
     state = f'<td class="state {program.state}">{program.state}</td>'

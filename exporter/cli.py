@@ -1,0 +1,186 @@
+"""The command `bpf-exporter`: run, check, programs, schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter import __version__, config, log
+from exporter.config.bundled import bundled_dir
+
+EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS = 0, 1, 2, 3, 4
+
+DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
+DEFAULT_CACHE = "/var/cache/bpf-exporter"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except BrokenPipeError:  # the reader of our output went away: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bpf-exporter",
+        description="Prometheus exporter for eBPF programs declared in YAML.",
+        epilog="exit codes: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"bpf-exporter {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="load the programs and serve their metrics", allow_abbrev=False))
+    _add_check(commands.add_parser("check", help="report every mistake in a configuration", allow_abbrev=False))
+    programs = commands.add_parser("programs", help="list the bundled programs, or explain one", allow_abbrev=False)
+    programs.add_argument("name", nargs="?", help="a bundled program")
+    programs.set_defaults(command=_programs)
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration", allow_abbrev=False)
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config.file", dest="config_file", type=Path, default=Path(DEFAULT_CONFIG), metavar="FILE",
+                        help="the configuration (%(default)s)")  # fmt: skip
+    parser.add_argument("--config.trust-owner", dest="trust_owner", action="append", type=_uid, default=[],
+                        metavar="USER", help="accept files of this user besides root's; may be repeated")  # fmt: skip
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    add = parser.add_argument
+    add("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
+        help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
+    add("--web.telemetry-path", dest="metrics_path", type=_http_path, default="/metrics", metavar="PATH",
+        help="where the metrics are (%(default)s)")  # fmt: skip
+    add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
+        metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
+    add("--user", type=_account, default=None, metavar="USER",
+        help="whom the server runs as (bpf-exporter if there is such a user, else 65534)")  # fmt: skip
+    add("--record", type=Path, metavar="DIR",
+        help="at the end and on SIGUSR1 write each program's document and raw maps to DIR/NAME.json")  # fmt: skip
+    add("--log.level", dest="log_level", choices=log.LEVELS, default="info", help="(%(default)s)")
+    add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json"], default="auto",
+        help="auto: console on a terminal, else logfmt")  # fmt: skip
+    parser.set_defaults(command=_run)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("file", nargs="?", type=Path, help="the configuration, instead of --config.file")
+    parser.add_argument("--strict", action="store_true", help="warnings are errors")
+    parser.set_defaults(command=_check)
+
+
+# Arguments
+
+
+def _uid(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"no user {text!r} here: name one, or give a number") from None
+
+
+def _account(text: str) -> tuple[int, int]:
+    """The uid and gid that a user name or number stands for."""
+    uid = _uid(text)
+    try:
+        return uid, pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid, uid
+
+
+def _default_account() -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam("bpf-exporter")
+    except KeyError:
+        return 65534, 65534
+    return entry.pw_uid, entry.pw_gid
+
+
+def _http_path(text: str) -> str:
+    if not text.startswith("/") or text in ("/", "/-/healthy", "/-/ready") or "?" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a path of its own, such as /metrics")
+    return text
+
+
+# Commands
+
+
+def _run(options: argparse.Namespace) -> int:
+    from exporter import start  # imports what only a daemon needs
+
+    log.configure(options.log_level, options.log_format)
+    loaded = _load(options, options.config_file, enforce_owner=True)
+    if loaded is None:
+        return EXIT_CONFIG
+    return start.run(
+        loaded.config,
+        start.Options(
+            listen=tuple(options.listen or [":10435"]),
+            metrics_path=options.metrics_path,
+            cache_dir=options.cache_dir,
+            account=options.user or _default_account(),
+            record=options.record,
+        ),
+    )
+
+
+def _load(
+    options: argparse.Namespace, path: Path, *, enforce_owner: bool, strict: bool = False
+) -> config.LoadedConfig | None:
+    """The configuration, its warnings printed; None if it has errors, every one of which was printed."""
+    try:
+        loaded = config.load(path, trust_owner=options.trust_owner, strict=strict, enforce_owner=enforce_owner)
+    except config.ConfigErrors as errors:
+        print(errors, file=sys.stderr)
+        return None
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded
+
+
+def _check(options: argparse.Namespace) -> int:
+    path = options.file or options.config_file
+    loaded = _load(options, path, enforce_owner=False, strict=options.strict)
+    if loaded is None:
+        return EXIT_CONFIG
+    programs = loaded.config.programs
+    metrics = sum(metric.enabled for program in programs for metric in program.metrics)
+    print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(loaded.files)} files: no mistakes found")
+    return EXIT_OK
+
+
+def _schema(_: argparse.Namespace) -> int:
+    print(json.dumps(config.json_schema(), indent=2))
+    return EXIT_OK
+
+
+def _programs(options: argparse.Namespace) -> int:
+    from exporter import catalogue
+
+    directory = bundled_dir()
+    if options.name is None:
+        catalogue.print_list(directory)
+        return EXIT_OK
+    try:
+        catalogue.print_one(directory, options.name)
+    except LookupError as error:
+        print(f"bpf-exporter programs: {error.args[0]}", file=sys.stderr)
+        return EXIT_USAGE
+    return EXIT_OK

@@ -1,0 +1,189 @@
+"""The unprivileged role: takes programs from the supervisor, reads their maps when scraped, and serves the text.
+
+It is given listening sockets and read-only map descriptors and nothing else. It opens what only root may read, answers
+every route once (a module imported later could not be read from a private venv), drops its rights, and only then talks
+to the network.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from exporter import log, messages
+from exporter.binding import BindingError
+from exporter.collecting import exposition, own
+from exporter.collecting.collector import ProgramCollector, Report
+from exporter.collecting.table import open_tables
+from exporter.config import model
+from exporter.decoders import Names
+from exporter.kernel import cpus, credentials, features
+from exporter.program import Program, Reason, State, from_json
+from exporter.web.application import Application
+from exporter.web.listening import Server
+
+SHARED = 0.5  # seconds that one collection of a program serves every scraper
+READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
+NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a server knows of the command line."""
+
+    account: tuple[int, int]  # uid and gid
+    metrics_path: str
+    label_length: int
+    supervisor: int  # its process id
+
+
+@dataclass(slots=True)
+class _Held:
+    """A program, its collector and what that last said; the lock lets a scrape join a collection that is under way."""
+
+    program: Program
+    collector: ProgramCollector | None = None
+    fds: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    families: Sequence[exposition.Family] = ()
+    taken: float = float("-inf")
+
+    def collect(self) -> tuple[Sequence[exposition.Family], Report | None]:
+        if self.collector is None:
+            return (), None
+        with self.lock:
+            if time.monotonic() - self.taken >= SHARED:
+                self.families = self.collector.collect()
+                self.taken = time.monotonic()
+                if not self.collector.report.success:
+                    log.get().warning("collection failed", program=self.program.name, why=self.collector.report.error)
+            return self.families, self.collector.report
+
+    def close(self) -> None:
+        with self.lock:
+            self.collector = None
+            for fd in self.fds:
+                os.close(fd)
+            self.fds = []
+
+
+class Programs:
+    """All programs as the supervisor last told of them: the Source of the web application."""
+
+    def __init__(self, names: Names, *, label_length: int, unprivileged: bool) -> None:
+        self._names = names
+        self._label_length = label_length
+        self._unprivileged = unprivileged
+        self._restarts = 0
+        self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
+        self._held: dict[str, _Held] = {}
+
+    def take(self, document: dict[str, Any], fds: list[int]) -> None:
+        """One message of the supervisor: which programs there are, or what became of one. Owns `fds` from now on."""
+        if "programs" in document:
+            self._expected, self._restarts = document["programs"], document["restarts"]
+            return
+        held = self._hold(from_json(document), model.Program.model_validate(document["spec"]), document["maps"], fds)
+        before = self._held.get(held.program.name)
+        self._held[held.program.name] = held
+        if before:
+            before.close()
+
+    def _hold(self, program: Program, spec: model.Program, maps: list[str], fds: list[int]) -> _Held:
+        held = _Held(program, fds=fds)
+        if program.state is not State.RUNNING:
+            return held
+        try:
+            held.collector = ProgramCollector(
+                program,
+                spec,
+                open_tables(program, dict(zip(maps, fds, strict=True)), cpus.possible()),
+                self._names.counting_apart(),
+                possible=cpus.possible_numbers(),
+                online=cpus.online,
+                label_length=self._label_length,
+            )
+        except BindingError as error:  # the loader has checked the same: only two versions at once can come here
+            text = f"{program.name}: collect: {'; '.join(error.messages)}"
+            held.program = Program(program.name, State.FAILED, reason=Reason.BINDING, text=text)
+        return held
+
+    # web.application.Source
+
+    def programs(self) -> list[Program]:
+        return [held.program for held in self._in_order()]
+
+    def ready(self) -> bool:
+        held = self._in_order()
+        return (
+            self._expected is not None
+            and len(held) == len(self._expected)
+            and all(h.program.state is not State.LOADING for h in held)
+        )
+
+    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
+        chosen = [held for held in self._in_order() if names is None or held.program.name in names]
+        families: list[exposition.Family] = []
+        reports: dict[str, Report] = {}
+        errors = {}
+        for held in chosen:
+            collected, report = held.collect()
+            families += collected
+            if report is not None and held.collector is not None:
+                reports[held.program.name] = report
+                errors[held.program.name] = held.collector.names.errors
+        families += own.families(
+            [held.program for held in chosen],
+            reports,
+            errors,
+            unprivileged=self._unprivileged,
+            restarts=self._restarts,
+        )
+        return exposition.render(families, openmetrics)
+
+    def _in_order(self) -> list[_Held]:
+        held = self._held.copy()  # the receiving thread may add one meanwhile
+        return [held[name] for name in self._expected or [] if name in held]
+
+
+def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
+    """Serve until the supervisor ends. The caller is a forked child with no other descriptors than these."""
+    release = features.version(os.uname().release)
+    uid, gid = options.account
+    keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
+    programs = Programs(Names.open(), label_length=options.label_length, unprivileged=not keep)
+    application = Application(programs, options.metrics_path)
+    _rehearse(application, options.metrics_path)
+    servers = [Server(sock, application) for sock in listeners]
+    credentials.drop_to(uid, gid, keep)
+    credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
+    rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
+    log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
+    for server in servers:
+        server.prepare()
+        threading.Thread(target=server.serve, name="http", daemon=True).start()
+    supervisor.send(b"ready")
+    while True:
+        message = messages.receive(supervisor)
+        if message is None:
+            os._exit(0)  # without a supervisor nothing is attached any more
+        programs.take(*message)
+
+
+def _rehearse(application: Application, metrics_path: str) -> None:
+    """Answer every route once, in each format, so that whatever is imported on first use is imported now."""
+    for path in ("/", metrics_path, "/-/ready"):
+        for accept in ("", "application/openmetrics-text; version=1.0.0"):
+            environ = {
+                "REQUEST_METHOD": "GET",
+                "PATH_INFO": path,
+                "HTTP_ACCEPT": accept,
+                "HTTP_ACCEPT_ENCODING": "gzip",
+            }
+            application(environ, lambda *_: None)

@@ -1,0 +1,135 @@
+"""Puts the roles together for `bpf-exporter run`: what must hold first, listening sockets, children, supervisor."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from exporter import __version__, log
+from exporter.binding import bind_all
+from exporter.config import bundled_dir, model
+from exporter.kernel import credentials, features, rights
+from exporter.loading import artifact, child, compiler, target
+from exporter.program import Descriptors, Program
+from exporter.supervisor import Entry, LoadFunction, RecordFunction, ServeFunction, Supervisor
+from exporter.web import listening
+
+EXIT_RUNTIME, EXIT_RIGHTS = 1, 4
+LOADER_NICE = 5  # compiling must not be felt by what the host is there for
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of a run."""
+
+    listen: tuple[str, ...]
+    metrics_path: str
+    cache_dir: Path
+    account: tuple[int, int]  # uid and gid of the server
+    record: Path | None
+
+
+def run(config: model.Config, options: Options) -> int:
+    """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
+    logger = log.get()
+    refusal = _missing_rights() or _missing_bcc(config, options.cache_dir)
+    if refusal:
+        logger.error(refusal)
+        return EXIT_RIGHTS
+    try:
+        listeners = [listening.listen(address) for address in options.listen]
+    except listening.AddressError as error:
+        logger.error(str(error))
+        return EXIT_RUNTIME
+    logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
+    for sock in listeners:
+        logger.info("listening", url=listening.url(sock) + options.metrics_path)
+    supervisor = Supervisor(
+        config.programs,
+        load=_loader(options.cache_dir),
+        serve=_server(listeners, config, options),
+        keep=[sock.fileno() for sock in listeners],
+        record=_recorder(options.record) if options.record else None,
+    )
+    gc.collect()
+    gc.freeze()  # what is here now is never freed: a child's collector must not touch, and so copy, these pages
+    return supervisor.run()
+
+
+def _missing_rights() -> str:
+    missing = rights.missing_to_load()
+    if not missing:
+        return ""
+    return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
+
+
+def _missing_bcc(config: model.Config, cache_dir: Path) -> str:
+    """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
+    if compiler.bcc_version() is not None:
+        return ""
+    host = target.this_host()
+    cache, header = artifact.Cache(cache_dir), _header()
+    for program in config.programs:
+        if program.enabled and not any(cache.get(artifact.key(program, v, host, header)) for v in program.variants):
+            python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
+            return (
+                f"{program.name}: compile: bcc is not installed and no variant of it is in {cache_dir}"
+                f" (apt-get install python3-bpfcc{python}; the PyPI package of that name is another project)"
+            )
+    return ""
+
+
+def _loader(cache_dir: Path) -> LoadFunction:
+    """What a loader child runs. The kernel's types are hashed once, here, and not by every loader."""
+    host = child.Host(target.this_host(), artifact.Cache(cache_dir), _header(), features.Kernel())
+    parent = os.getpid()
+
+    def load(program: model.Program) -> tuple[Program, Descriptors]:
+        credentials.die_with_parent(signal.SIGKILL, parent)
+        os.nice(LOADER_NICE)
+        return child.load_program(program, host, lambda maps: bind_all(program.metrics, maps))
+
+    return load
+
+
+def _header() -> str:
+    return (bundled_dir() / "include" / "exporter.h").read_text()
+
+
+def _server(listeners: Sequence[socket.socket], config: model.Config, options: Options) -> ServeFunction:
+    """What the server child runs. Its modules are imported there: the supervisor needs neither numpy nor HTTP."""
+    parent = os.getpid()
+
+    def serve(sock: socket.socket) -> NoReturn:
+        try:
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this one drops
+            from exporter import server
+
+            chosen = server.Options(options.account, options.metrics_path, config.label_length, parent)
+            server.serve(sock, listeners, chosen)
+        except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
+            log.get().error("server failed", error=f"{type(error).__name__}: {error}")
+        os._exit(EXIT_RUNTIME)
+
+    return serve
+
+
+def _recorder(directory: Path) -> RecordFunction:
+    """What writes the recordings, in a child of its own: documents and raw maps, one file a program."""
+
+    def record(entries: Sequence[Entry]) -> None:
+        from exporter.collecting import recording
+
+        directory.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            if entry.fds.maps:
+                recording.write(directory / f"{entry.spec.name}.json", entry.program, entry.spec, entry.fds.maps)
+
+    return record
