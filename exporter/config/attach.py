@@ -8,7 +8,7 @@ from collections.abc import Mapping as MappingABC
 from exporter.config import document, model
 from exporter.config.findings import Report, did_you_mean, quoted
 from exporter.config.positions import Node, Path, at, key_at
-from exporter.config.validate import phrase
+from exporter.config.validate import Valid, phrase
 
 # Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
 _FUNC = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -28,9 +28,10 @@ _DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def variants(
-    program: document.Program, node: Node, defines: MappingABC[str, int | str], report: Report
+    entry: Valid[document.Program], defines: MappingABC[str, int | str], report: Report
 ) -> list[model.Variant]:
-    """The variants of a program; one without a name where it has `attach:`. Points with mistakes are reported, left out."""
+    """The variants of a program; one without a name where it has `attach:`. Points with mistakes are left out."""
+    program, node = entry.document, entry.node
     if program.variants is not None and program.attach is not None:
         mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
         report.error(
@@ -38,15 +39,17 @@ def variants(
         )
         return []
     if program.attach is not None:
+        if entry.wrote_empty("attach"):
+            text = f"{program.name}: attach is an empty list; write at least one attach point"
+            report.error(at(node, ["attach"]).mark, text)
         points = _points(program.attach, node, ("attach",), program.name, defines, report)
         return [model.Variant(name="", attach=points)]
     if program.variants is None:
-        report.error(
-            node.mark,
-            f"{program.name}: neither attach nor variants; write attach: with at least one attach point",
-        )
+        if not entry.wrote("attach") and not entry.wrote("variants"):
+            wrong = "neither attach nor variants; write attach: with at least one attach point"
+            report.error(node.mark, f"{program.name}: {wrong}")
         return []
-    if not program.variants:
+    if entry.wrote_empty("variants"):
         report.error(
             at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one"
         )
@@ -54,6 +57,12 @@ def variants(
     macros: dict[str, str] = {}
     for index, variant in enumerate(program.variants):
         path: Path = ("variants", index)
+        if not variant.attach:
+            words = phrase(node, (*path, "attach"), (program.name,))
+            report.error(
+                at(node, (*path, "attach")).mark,
+                f"{words}attach is an empty list; write at least one attach point",
+            )
         points = _points(variant.attach, node, (*path, "attach"), program.name, defines, report)
         macro = re.sub("[^A-Z0-9_]", "_", variant.name.upper())
         if macro in macros:
@@ -81,9 +90,6 @@ def _points(
     defines: MappingABC[str, int | str],
     report: Report,
 ) -> list[model.AttachPoint]:
-    if not points:
-        words = phrase(node, path, (program,))
-        report.error(at(node, path).mark, f"{words}attach is an empty list; write at least one attach point")
     found: list[model.AttachPoint] = []
     seen: set[tuple[str, str, str]] = set()
     for index, point in enumerate(points):

@@ -1,12 +1,12 @@
-"""The keys of the YAML files as people write them: what pydantic checks one by one, and what the JSON Schema is made of.
+"""The keys of the YAML files as people write them: pydantic checks them one by one, the JSON Schema is made of them.
 
-A field's description is the reference; docs/configuration.md tells more. `not_built` names the keys of the agreed format
-that this version does not build, each with what to do instead.
+A field's description is the reference; docs/configuration.md tells more. `not_built` names the keys of the agreed
+format that this version does not build, each with what to do instead.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,12 +43,6 @@ class Requires(Document):
     """CATEGORY:EVENT.FIELD that this kernel's tracepoint has, or a list of them"""
 
 
-Targets = fields.one_or_more(
-    lambda text: None if text.strip() else "has an empty target; name a function or event",
-    {"minLength": 1},
-)
-
-
 class AttachPoint(Document):
     """Exactly one KIND: TARGET."""
 
@@ -57,19 +51,19 @@ class AttachPoint(Document):
         "period": "it belongs to perf_event",
         "frequency": "it belongs to perf_event",
     }
-    kprobe: Targets | None = None
+    kprobe: fields.Targets | None = None
     """FUNC or MODULE:FUNC, at entry; a list is several points"""
-    kretprobe: Targets | None = None
+    kretprobe: fields.Targets | None = None
     """FUNC or MODULE:FUNC, at return"""
-    fentry: Targets | None = None
+    fentry: fields.Targets | None = None
     """FUNC or MODULE:FUNC, at entry, by BTF"""
-    fexit: Targets | None = None
+    fexit: fields.Targets | None = None
     """FUNC or MODULE:FUNC, at return with the arguments, by BTF"""
-    tracepoint: Targets | None = None
+    tracepoint: fields.Targets | None = None
     """CATEGORY:EVENT"""
-    raw_tracepoint: Targets | None = None
+    raw_tracepoint: fields.Targets | None = None
     """EVENT"""
-    tp_btf: Targets | None = None
+    tp_btf: fields.Targets | None = None
     """EVENT, with arguments typed by BTF"""
     function: fields.CName | None = None
     """the C function; left out: the name that bcc's macro for this kind gives (kprobe__FUNC, ...)"""
@@ -78,9 +72,7 @@ class AttachPoint(Document):
 
 
 class Variant(Document):
-    name: Annotated[
-        str, fields.spelled("[a-zA-Z0-9_.-]+", "is no variant name; use letters, digits, _ . and -")
-    ]
+    name: fields.VariantName
     """the C text sees -DVARIANT_NAME (upper case, other characters to _)"""
     requires: Requires = Requires()
     """all must hold, else the next variant is tried"""
@@ -115,7 +107,7 @@ class Label(Document):
 
 class Buckets(Document):
     type: Literal["exp2", "exp2zero", "linear", "fixed"] = "exp2"
-    """slot i counts le = 2^i (exp2), 2^(i-1) with slot 0 for exactly 0 (exp2zero), i * width (linear), bounds[i] (fixed)"""
+    """slot i counts le = 2^i (exp2), 2^(i-1) and slot 0 zeros (exp2zero), i * width (linear), bounds[i] (fixed)"""
     min: Annotated[int, Field(ge=0)] | None = None
     """slot of the first bound; lower slots are counted in it"""
     max: Annotated[int, Field(ge=0)] | None = None
@@ -251,15 +243,7 @@ class MainFile(Document):
     """programs to load"""
 
 
-Entry = Use | Program
-AnyDocument = type[Document]
-
-
-def field_names(document: type[Document]) -> list[str]:
-    return list(document.model_fields)
-
-
-def describe(document: type[Document], key: str) -> str:
+def describe(document: type[Document] | None, key: str) -> str:
     """The description of a key, "" if it has none."""
-    info: Any = document.model_fields.get(key)
-    return (info.description or "") if info else ""
+    info = document.model_fields.get(key) if document is not None else None
+    return (info.description or "") if info is not None else ""

@@ -23,7 +23,8 @@ def check(programs: list[Placed], report: Report) -> None:
         if name in names:
             there = _place(names[name], placed.mark)
             report.error(
-                placed.mark, f"{name}: a program of this name stands {there} already; write another name:"
+                placed.mark,
+                f"{name}: a program of this name stands {there} already; write name: and another one",
             )
         else:
             names[name] = placed.mark
@@ -32,7 +33,10 @@ def check(programs: list[Placed], report: Report) -> None:
         for metric, taken in _families(placed):
             for series in taken:
                 owner, other = owners.setdefault(series, (placed, metric))
-                if other == metric and owner is placed:
+                # A program that stands twice is one mistake, not one for each metric.
+                if (other == metric and owner is placed) or (
+                    owner is not placed and owner.program.name == placed.program.name
+                ):
                     continue
                 where = "" if owner is placed else f" of program {owner.program.name}"
                 mark = placed.metrics.get(metric, placed.mark)

@@ -8,11 +8,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from exporter.config import model
 from exporter.config.findings import did_you_mean
@@ -32,34 +38,50 @@ PATH = rf"{IDENTIFIER}(\[[0-9]+\])*(\.{IDENTIFIER}(\[[0-9]+\])*)*"
 
 def wrong(text: str) -> PydanticCustomError:
     """An error whose message is `text`, braces and all."""
-    return PydanticCustomError("config", "{text}", {"text": text})  # type: ignore[misc]
+    return PydanticCustomError("config", "{text}", {"text": text})
 
 
-def spelled(pattern: str, problem: str) -> Any:
-    """Text that matches `pattern` as a whole."""
-    compiled = re.compile(pattern)
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """For Annotated[str, ...]: text that matches `pattern` as a whole, else `problem`."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise wrong(problem)
+    pattern: str
+    problem: str
+
+    def check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value):
+            raise wrong(self.problem)
         return value
 
-    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"pattern": f"^({pattern})$"})]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "pattern": f"^({self.pattern})$"}
 
 
-ProgramName = spelled("[a-z0-9_]+", "is no program name; use a-z, 0-9 and _")
-MetricName = spelled(
-    r"[a-zA-Z_:][a-zA-Z0-9_:]*", "is no metric name; use letters, digits, _ and :, and no digit in front"
-)
-LabelName = spelled(IDENTIFIER, "is no label name; use letters, digits and _, and no digit in front")
-CName = spelled(IDENTIFIER, "is no C name; use letters, digits and _, and no digit in front")
-FieldPath = spelled(PATH, "is no path to a field; write it like a, a.b or a[2]")
-KernelRange = spelled(
-    r"(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?(, *(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?)*",
-    'is no range of kernel versions; write one like ">=5.10" or ">=5.10, <6.12"',
-)
-StructMember = rf"{IDENTIFIER}(\.{IDENTIFIER})+"
-TracepointField = rf"{IDENTIFIER}:{IDENTIFIER}\.{IDENTIFIER}"
+ProgramName = Annotated[str, Spelled("[a-z0-9_]+", "is no program name; use a-z, 0-9 and _")]
+VariantName = Annotated[
+    str, Spelled("[a-zA-Z0-9_.-]+", "is no variant name; use letters, digits, _, . and -, without spaces")
+]
+MetricName = Annotated[
+    str,
+    Spelled(
+        r"[a-zA-Z_:][a-zA-Z0-9_:]*", "is no metric name; use letters, digits, _ and :, and no digit in front"
+    ),
+]
+_NAME_IN_C = "use letters, digits and _, and no digit in front"
+LabelName = Annotated[str, Spelled(IDENTIFIER, f"is no label name; {_NAME_IN_C}")]
+CName = Annotated[str, Spelled(IDENTIFIER, f"is no C name; {_NAME_IN_C}")]
+FieldPath = Annotated[str, Spelled(PATH, "is no path to a field; write it like a, a.b or a[2]")]
+_VERSION = r"(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?"
+KernelRange = Annotated[
+    str,
+    Spelled(
+        f"{_VERSION}(, *{_VERSION})*",
+        'is no range of kernel versions; write one like ">=5.10" or ">=5.10, <6.12"',
+    ),
+]
 
 
 def _no_control(value: str) -> str:
@@ -71,48 +93,49 @@ def _no_control(value: str) -> str:
 OneLine = Annotated[str, AfterValidator(_no_control)]
 
 
-def one_or_more(check: Callable[[str], str | None], schema: dict[str, Any]) -> Any:
-    """A text or a list of texts, as a list; `check` gives the complaint about one of them."""
+@dataclass(frozen=True, slots=True)
+class OneOrMore:
+    """For Annotated[list[str], ...]: a text or a list of texts, each matching `pattern`; `right`: how to write one."""
 
-    def read(value: Any) -> list[str]:
+    pattern: str
+    right: str
+
+    def read(self, value: Any) -> list[str]:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise wrong(
-                "is neither text nor a list of texts; write one of them, with quotes where YAML sees a number"
+                f"is neither text nor a list of texts; {self.right}, in quotes where YAML sees a number"
             )
         if not texts:
-            raise wrong("is an empty list; name at least one, or leave the key out")
+            raise wrong(f"is an empty list; {self.right}, or leave the key out")
         for text in texts:
-            if problem := check(text):
-                raise wrong(problem)
-        for text in texts:
+            if not re.fullmatch(self.pattern, text):
+                raise wrong(
+                    f"{'is not spelled right' if texts is not value else f'has {text!r}'}; {self.right}"
+                )
             if texts.count(text) > 1:
                 raise wrong(f'names "{text}" twice; name it once')
         return texts
 
-    item = {"type": "string", **schema}
-    return Annotated[
-        list[str],
-        PlainValidator(read),
-        WithJsonSchema(
-            {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}]}
-        ),
-    ]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        item = {"type": "string", "pattern": f"^({self.pattern})$"}
+        return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}]}
 
 
-def _all_spelled(pattern: str, right: str) -> Any:
-    compiled = re.compile(pattern)
-
-    def check(text: str) -> str | None:
-        return None if compiled.fullmatch(text) else f'has "{text}"; {right}'
-
-    return one_or_more(check, {"pattern": f"^({pattern})$"})
-
-
-StructMembers = _all_spelled(StructMember, 'write STRUCT.MEMBER, like "request_queue.disk"')
-TracepointFields = _all_spelled(
-    TracepointField, 'write CATEGORY:EVENT.FIELD, like "tcp:tcp_send_reset.reason"'
-)
+Targets = Annotated[list[str], OneOrMore(r".+", "name a function or event, or a list of them")]
+StructMembers = Annotated[
+    list[str], OneOrMore(rf"{IDENTIFIER}(\.{IDENTIFIER})+", 'write STRUCT.MEMBER, like "request_queue.disk"')
+]
+TracepointFields = Annotated[
+    list[str],
+    OneOrMore(
+        rf"{IDENTIFIER}:{IDENTIFIER}\.{IDENTIFIER}",
+        'write CATEGORY:EVENT.FIELD, like "tcp:tcp_send_reset.reason"',
+    ),
+]
 
 
 def _scale(value: Any) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a file. `line` and `column` count from 1; line 0 is the file as a whole. `order` is the position of the
-    file in the sequence of reading, so that findings sort as a person reads."""
+    """A place in a file. `line` and `column` count from 1; line 0 is the file as a whole. `order` says which file was
+    read first, so that findings sort as a person reads."""
 
     file: str
     line: int = 0

@@ -61,7 +61,7 @@ class Merge:
     # --- files
 
     def _read(self, path: Path, named_at: Mark, say: str = "") -> Mapping | None:
-        """The mapping that a file holds, None if it holds none; a file that cannot be read is reported at `named_at`."""
+        """The mapping that a file holds, None if it holds none; one that cannot be read is reported at `named_at`."""
         order, self._order = self._order, self._order + 1
         try:
             text = self.reader.text(path)
@@ -111,7 +111,9 @@ class Merge:
             return
         for name, _ in root.items:
             if name.text in ("include", "limits"):
-                sentence = f'"{name.text}" stands only in the main file; an included file holds programs: and nothing else'
+                sentence = (
+                    f'"{name.text}" stands only in the main file; an included file holds only programs:'
+                )
                 self.report.error(name.mark, sentence)
                 root = Mapping(root.mark, tuple(item for item in root.items if item[0] is not name))
         validate(document.IncludedFile, without(root, ["programs"]), self.report)
@@ -223,13 +225,13 @@ class Merge:
             "metrics": [_changed(metric, overrides.get(metric.name)) for metric in program.metrics],
             **{key: getattr(use, key) for key in ("enabled", "optional") if getattr(use, key) is not None},
         }
-        return Valid(program.model_copy(update=changes), entry.node)
+        return Valid(program.model_copy(update=changes), entry.node, entry.written)
 
     def _add(self, entry: Valid[document.Program], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
         """Checks an entry beyond its single keys and adds the program."""
         program, node = entry.document, entry.node
-        variants = attach.variants(program, node, program.defines, self.report)
-        resolved = metrics.metrics(program, node, self.report)
+        variants = attach.variants(entry, program.defines, self.report)
+        resolved = metrics.metrics(entry, self.report)
         naming.check(program, node, self.report)
         text = self._c_text(entry, path)
         if text is None:
@@ -261,10 +263,10 @@ class Merge:
         """File, first line and C text of a program; None if it has none."""
         program, node = entry.document, entry.node
         if (program.source is None) == (program.code is None):
-            if program.source is None:
+            if program.source is None and not entry.wrote("source") and not entry.wrote("code"):
                 wrong = "neither source nor code; write source: FILE.c, or code: | and the C text"
                 self.report.error(node.mark, f"{program.name}: {wrong}")
-            else:
+            elif program.source is not None:
                 mark = max(key_at(node, ["source"]), key_at(node, ["code"]), key=lambda m: (m.line, m.column))
                 self.report.error(mark, f"{program.name}: source and code exclude each other; keep one")
             return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from exporter import decoders
 from exporter.config import document, model
 from exporter.config.findings import Report
-from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, quote_it
-from exporter.config.validate import phrase
+from exporter.config.positions import Mapping, Node, Path, Scalar, at, key_at, quote_it
+from exporter.config.validate import Valid, phrase
 
 HISTOGRAM_KEYS = ("slots", "sum", "slot", "sum_slot", "buckets")
 OTHER_KEYS = ("value",)  # that histograms do not have
@@ -33,10 +34,11 @@ class _Place:
         self.report.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
 
 
-def metrics(program: document.Program, node: Node, report: Report) -> list[model.Metric]:
+def metrics(entry: Valid[document.Program], report: Report) -> list[model.Metric]:
     """The metrics of a program. Mistakes are reported; what is given back is complete only if there were none."""
+    program, node = entry.document, entry.node
     found: list[model.Metric] = []
-    if not program.metrics and not _has_items(node):
+    if entry.wrote_empty("metrics"):
         report.error(
             at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric"
         )
@@ -53,11 +55,6 @@ def metrics(program: document.Program, node: Node, report: Report) -> list[model
             first[metric.name] = (index, metric)
         found.append(resolve(metric))
     return found
-
-
-def _has_items(node: Node) -> bool:
-    written = at(node, ["metrics"])
-    return isinstance(written, List) and bool(written.items)
 
 
 def resolve(metric: document.Metric) -> model.Metric:
@@ -175,7 +172,9 @@ def _check_map(place: _Place, step: Node, path: tuple[str | int, ...]) -> bool:
             wrong = True
         elif not isinstance(text.value, str):
             words = phrase(place.node, (*place.path, *path), (place.program,))
-            read = {True: "true", False: "false", None: "nothing"}.get(text.value, "a number")  # type: ignore[call-overload]
+            read = "nothing" if text.value is None else "a number"
+            if isinstance(text.value, bool):
+                read = "true" if text.value else "false"
             sentence = (
                 f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
             )
@@ -233,7 +232,7 @@ def _check_bounds(buckets: document.Buckets, error: Callable[[str, str | None], 
         wrong = '"bounds" is missing' if bounds is None else "bounds is an empty list"
         error(f"{wrong}; write bounds: [100, 1000, 5000]", None if bounds is None else "bounds")
         return
-    for before, after in zip(bounds, bounds[1:], strict=False):
+    for before, after in pairwise(bounds):
         if after <= before:
             error(f"bounds do not rise: {after:g} comes after {before:g}; sort them, each once", "bounds")
             return

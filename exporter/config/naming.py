@@ -1,6 +1,6 @@
 """Matters of taste: metric and label names that promtool and Prometheus' own guide would not like.
 
-Rules: https://prometheus.io/docs/practices/naming/ and `promtool check metrics` (client_golang, prometheus/testutil/promlint).
+Rules: https://prometheus.io/docs/practices/naming/ and `promtool check metrics` (client_golang, promlint).
 """
 
 from __future__ import annotations
@@ -65,9 +65,11 @@ def complaints(name: str, kind: str) -> list[str]:
         found.append(f"counters end in _total; write {name}_total")
     if kind != "counter" and name.endswith("_total"):
         found.append(f"_total is for counters, and this is a {kind}; write {name.removesuffix('_total')}")
-    for suffix in ("_count", "_sum", "_bucket"):
-        if name.endswith(suffix):
-            found.append(f"{suffix} is for the series of a histogram; leave it out or choose another word")
+    found += [
+        f"{suffix} is for the series of a histogram; leave it out or choose another word"
+        for suffix in ("_count", "_sum", "_bucket")
+        if name.endswith(suffix)
+    ]
     for word in words:
         if word in _NOT_BASE:
             found.append(

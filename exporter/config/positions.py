@@ -165,7 +165,7 @@ _SYNTAX = {
     "could not find expected ':'": "a key without `:` stands here or just above; write `key: value`",
     "found undefined tag handle": "tags (!) are not used here; quote text that starts with `!`",
     "cannot start any token": "this character cannot start a value; quote the text",
-    "did not find expected alphabetic": "anchors and aliases (& and *) are not used here; quote text that starts with & or *",
+    "did not find expected alphabetic": "anchors (&) and aliases (*) are not used here; quote text that has them first",
 }
 
 
@@ -189,6 +189,7 @@ class _Composer:
 
     def mark(self, event: yaml.Event) -> Mark:
         start = event.start_mark
+        assert start is not None  # libyaml always sets it; the stubs do not know
         return Mark(self.file, start.line + 1, start.column + 1, self.order)
 
     def error(self, event: yaml.Event, text: str) -> None:
@@ -201,6 +202,7 @@ class _Composer:
                 event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out"
             )
             return Scalar(mark, "", False, "", "")
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)  # what else can stand here
         if event.anchor is not None:
             self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
         if event.tag is not None:

@@ -19,10 +19,20 @@ D = TypeVar("D", bound=Document)
 
 @dataclass(frozen=True, slots=True)
 class Valid(Generic[D]):
-    """A valid document with the nodes it came from, index by index; what had mistakes is in neither."""
+    """A valid document with its nodes, index by index; what had mistakes is in neither of them, only in `written`."""
 
     document: D
     node: Node
+    written: Node
+
+    def wrote(self, key: str) -> bool:
+        """Whether the user wrote `key`, right or wrong: only then its absence is no mistake of its own."""
+        return isinstance(self.written, Mapping) and self.written.get(key) is not None
+
+    def wrote_empty(self, key: str) -> bool:
+        """Whether the user wrote `key` with an empty list."""
+        value = self.written.get(key) if isinstance(self.written, Mapping) else None
+        return isinstance(value, List) and not value.items
 
 
 def validate(model: type[D], node: Node, report: Report, words: Path = ()) -> Valid[D] | None:
@@ -30,14 +40,15 @@ def validate(model: type[D], node: Node, report: Report, words: Path = ()) -> Va
 
     `words` are put in front of every sentence (the program's name).
     """
+    written = node
     errors = _errors(model, node)
     for error in errors:
         _report(model, node, error, report, words)
     # What cross-checks may look at: the tree without the broken items. A second round removes what broke by that.
     for _ in range(3):
         if not errors:
-            return Valid(model.model_validate(plain(node)), node)
-        for path in sorted({_cut(node, error) for error in errors}, reverse=True, key=_by_index):
+            return Valid(model.model_validate(plain(node)), node, written)
+        for path in sorted({_cut(error) for error in errors}, reverse=True, key=_by_index):
             if not path:
                 return None
             node = without(node, path)
@@ -58,24 +69,24 @@ def _by_index(path: Path) -> tuple[tuple[str, int], ...]:
     return tuple((step, -1) if isinstance(step, str) else ("", step) for step in path)
 
 
-def _cut(node: Node, error: ErrorDetails) -> tuple[str | int, ...]:
-    """The part to take out for an error: the outermost list item (a metric, a variant), else the key at the top."""
-    loc = _real_path(node, error["loc"])
+def _cut(error: ErrorDetails) -> tuple[str | int, ...]:
+    """The part to take out for an error: the outermost list item (a metric, a variant), a define, else the top key."""
+    loc = _real_path(error["loc"])
     if error["type"] == "missing":
         loc = loc[:-1]
     for length, step in enumerate(loc, 1):
         if isinstance(step, int):
             return tuple(loc[:length])
-    return tuple(loc[:1])
+    return tuple(loc[: 2 if loc[:1] in (("defines",), ("maps",)) else 1])
 
 
-def _real_path(node: Node, loc: Sequence[str | int]) -> tuple[str | int, ...]:
+def _real_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
     """pydantic's location without the steps that it adds for keys of mappings."""
     return tuple(step for step in loc if step != "[key]")
 
 
 def _report(model: type[Document], node: Node, error: ErrorDetails, report: Report, words: Path) -> None:
-    path = _real_path(node, error["loc"])
+    path = _real_path(error["loc"])
     kind = error["type"]
     is_key = "[key]" in error["loc"]
     target = at(node, path)
@@ -87,12 +98,10 @@ def _report(model: type[Document], node: Node, error: ErrorDetails, report: Repo
     if report.has_error_at(mark):
         return  # a surprise of YAML is already explained here
     prefix = phrase(node, path, words)
-    report.error(mark, f"{prefix}{_sentence(model, node, path, error, target, is_key)}")
+    report.error(mark, f"{prefix}{_sentence(model, path, error, target, is_key)}")
 
 
-def _sentence(
-    model: type[Document], node: Node, path: Path, error: ErrorDetails, target: Node, is_key: bool
-) -> str:
+def _sentence(model: type[Document], path: Path, error: ErrorDetails, target: Node, is_key: bool) -> str:
     kind, context = error["type"], error.get("ctx", {})
     key = str(path[-1]) if path else "this"
     if kind in ("extra_forbidden", "invalid_key"):
@@ -104,16 +113,16 @@ def _sentence(
         return f'the key "{key}" {error["msg"]}'
     name = _name_of(path)
     if kind == "config":
-        return f"{name}{_shown(target)} {error['msg']}"
+        return f"{name}{_shown(target)}{error['msg']}"
     if kind == "literal_error":
         allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         text = target.text if isinstance(target, Scalar) else ""
-        return f"{name}{_shown(target)} is not known; {did_you_mean(text, allowed, otherwise='write one of')}"
+        return f"{name}{_shown(target)}is not known; {did_you_mean(text, allowed, otherwise='write one of')}"
     if kind == "greater_than_equal":
-        return f"{name}{_shown(target)} is too small; write {context['ge']} or more"
+        return f"{name}{_shown(target)}is too small; write {context['ge']} or more"
     if kind in _EXPECTED:
         return f"{name}is {_kind(target)}; {_right(kind, target)}"
-    return f"{name}{_shown(target)}: {error['msg'].lower()}; see docs/configuration.md"
+    return f"{name}{_shown(target)}is not right: {error['msg'].lower()}; see docs/configuration.md"
 
 
 def unknown_key(document: type[Document] | None, key: str) -> str:
@@ -168,13 +177,11 @@ def _kind(node: Node) -> str:
 
 
 def _shown(node: Node) -> str:
-    if isinstance(node, Scalar):
-        return (
-            shortened(node.text)
-            if node.plain and not isinstance(node.value, str)
-            else quoted(shortened(node.text))
-        )
-    return "(a list)" if isinstance(node, List) else "(a mapping)"
+    """A single value as the user wrote it, and a space; nothing for lists and mappings."""
+    if not isinstance(node, Scalar) or not node.text:
+        return ""
+    text = shortened(node.text)
+    return f"{text if node.plain and not isinstance(node.value, str) else quoted(text)} "
 
 
 def shortened(text: str) -> str:
