@@ -128,12 +128,17 @@ def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Bind
     return tuple(bindings)
 
 
+def check_bindings(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> None:
+    """Raise BindingError unless every enabled metric fits its map."""
+    bind_all(metrics, maps)
+
+
 def bind(metric: model.Metric, map: Map) -> Binding:  # noqa: A002 (the kernel's word)
     """Bind one metric to the layout of its map. BindingError says what is wrong and what there is instead."""
     try:
         return _Binder(metric, map).bind()
     except LayoutError as mistake:
-        raise BindingError(f"metric {metric.name}: {mistake}") from None
+        raise BindingError(*(f"metric {metric.name}: {text}" for text in mistake.args)) from None
 
 
 class _Binder:
@@ -294,8 +299,9 @@ class _Binder:
 
     def bounds(self, given: model.Buckets, low: int, high: int) -> tuple[float, ...]:
         """The upper bounds of slots `low` to `high`, scaled."""
-        if given.type in ("exp2", "exp2zero") and high > 64:
-            raise LayoutError(f"buckets: max {high}: a 64-bit value has no slot above 64")
+        most = {"exp2": 63, "exp2zero": 64}.get(given.type, high)
+        if high > most:
+            raise LayoutError(f"buckets: max {high}: the bound of slot {most} is 2^63, the last one below 64 bits")
         if given.type == "linear" and (given.width is None or given.width <= 0):
             raise LayoutError("buckets: type linear needs a width above 0")
         slots = range(low, high + 1)
@@ -317,7 +323,16 @@ class _Binder:
 
     def labels(self, slot_path: str | None) -> list[LabelField]:
         if self.metric.labels is not None:
-            return [self.label(label) for label in self.metric.labels]
+            labels: list[LabelField] = []
+            mistakes: list[str] = []
+            for label in self.metric.labels:
+                try:
+                    labels.append(self.label(label))
+                except LayoutError as mistake:
+                    mistakes.extend(mistake.args)
+            if mistakes:
+                raise LayoutError(*mistakes)
+            return labels
         if self.array and self.map.max_entries == 1:
             return []
         key = self.key_type()

@@ -21,7 +21,7 @@ _ORDERS: dict[str, Order] = {
 
 
 class LayoutError(Exception):
-    """A path or type that does not fit; the text says what there is instead."""
+    """Paths or types that do not fit; each argument is a text that says what is wrong and what there is instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,188 @@
+"""States and reports -> families that say how the exporter itself is doing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import ProcessCollector
+from prometheus_client.metrics_core import Metric
+
+from exporter import __version__
+from exporter.collecting.collector import Report
+from exporter.collecting.exposition import Family, family
+from exporter.program import LOST_UPDATES, Program, State
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def families(
+    programs: Sequence[Program],
+    reports: Mapping[str, Report],
+    decoder_errors: Mapping[str, Mapping[str, int]],
+    *,
+    unprivileged: bool,
+    restarts: int,
+) -> list[Family]:
+    """Everything but the metrics of the programs. `reports` and `decoder_errors` (by decoder) are by program name; a
+    program that is not running has none. Families without a sample are left out."""
+    everything = [
+        *_server(unprivileged, restarts),
+        *_loading(programs),
+        *_maps(programs, reports),
+        *_collections(reports, decoder_errors),
+        *process(_PROCESS.collect()),
+    ]
+    return [f for f in everything if f.series.sets]
+
+
+def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
+    yield family(
+        "bpf_exporter_build_info",
+        "gauge",
+        "The exporter's version, always 1.",
+        ("version", "python_version"),
+        [((__version__, platform.python_version()), 1)],
+    )
+    yield family(
+        "bpf_exporter_server_unprivileged",
+        "gauge",
+        "1 if the process that answers scrapes has no capability at all.",
+        (),
+        [((), int(unprivileged))],
+    )
+    yield family(
+        "bpf_exporter_server_restarts_total",
+        "counter",
+        "How often the process that answers scrapes died and was started again.",
+        (),
+        [((), restarts)],
+    )
+
+
+def _loading(programs: Sequence[Program]) -> Iterator[Family]:
+    yield family(
+        "bpf_exporter_program_state",
+        "gauge",
+        "1 for the state that the program is in, 0 for the others.",
+        ("program", "state"),
+        [((p.name, state.value), int(p.state is state)) for p in programs for state in State],
+    )
+    yield family(
+        "bpf_exporter_program_info",
+        "gauge",
+        "The variant in use and the SHA-256 of the program's C text, always 1.",
+        ("program", "variant", "source_sha256"),
+        [((p.name, p.variant, p.source_sha256), 1) for p in programs],
+    )
+    yield family(
+        "bpf_exporter_program_variant_info",
+        "gauge",
+        "Variants that were tried and not used, with the reason, always 1.",
+        ("program", "variant", "reason"),
+        {(p.name, a.variant, a.reason.value): 1 for p in programs for a in p.attempts}.items(),
+    )
+    yield family(
+        "bpf_exporter_program_attached",
+        "gauge",
+        "1 if the attach point is attached, 0 if it is optional and could not be.",
+        ("program", "kind", "target", "function", "reason"),
+        {
+            (p.name, a.kind, a.target, a.function, a.reason.value): int(a.attached)
+            for p in programs
+            for a in p.attachments
+        }.items(),
+    )
+    yield family(
+        "bpf_exporter_program_compile_seconds",
+        "gauge",
+        "Time that compiling the program took, 0 if it came from the cache.",
+        ("program",),
+        [((p.name,), float(p.compile_seconds)) for p in programs if p.state is State.RUNNING],
+    )
+
+
+def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
+    labels = ("program", "map")
+    yield family(
+        "bpf_exporter_map_entries",
+        "gauge",
+        "Entries in the map when it was last read; maps without a metric are read every 30 seconds.",
+        labels,
+        [((name, map_), n) for name, report in reports.items() for map_, n in report.entries.items()],
+    )
+    yield family(
+        "bpf_exporter_map_max_entries",
+        "gauge",
+        "Entries that the map has room for.",
+        labels,
+        [((p.name, m.name), m.max_entries) for p in programs for m in p.maps if m.name != LOST_UPDATES],
+    )
+    yield family(
+        "bpf_exporter_map_insert_failures_total",
+        "counter",
+        "Events that were not counted because their entry could not be inserted, mostly because the map was full.",
+        labels,
+        [((name, map_), n) for name, report in reports.items() for map_, n in report.insert_failures.items()],
+    )
+
+
+def _collections(reports: Mapping[str, Report], decoder_errors: Mapping[str, Mapping[str, int]]) -> Iterator[Family]:
+    yield family(
+        "bpf_exporter_program_collect_duration_seconds",
+        "gauge",
+        "Time that reading the program's maps and making its metrics took.",
+        ("program",),
+        [((name,), float(report.seconds)) for name, report in reports.items()],
+    )
+    yield family(
+        "bpf_exporter_program_collect_success",
+        "gauge",
+        "1 if all of the program's metrics could be collected.",
+        ("program",),
+        [((name,), int(report.success)) for name, report in reports.items()],
+    )
+    yield family(
+        "bpf_exporter_decoder_errors_total",
+        "counter",
+        "Values for which a decoder had no answer.",
+        ("program", "decoder"),
+        [((name, decoder), n) for name, errors in decoder_errors.items() for decoder, n in errors.items()],
+    )
+    labels = ("program", "metric")
+    metrics = [((name, metric), m) for name, report in reports.items() for metric, m in report.metrics.items()]
+    yield family(
+        "bpf_exporter_metric_series",
+        "gauge",
+        "Label sets that the metric shows.",
+        labels,
+        [(which, m.series) for which, m in metrics],
+    )
+    yield family(
+        "bpf_exporter_metric_folded_series",
+        "gauge",
+        'Label sets beyond max_series, which the metric shows as "other".',
+        labels,
+        [(which, m.folded) for which, m in metrics],
+    )
+    yield family(
+        "bpf_exporter_metric_dropped_series",
+        "gauge",
+        "Map entries that the metric leaves out because a decoder has no answer and says drop.",
+        labels,
+        [(which, m.dropped) for which, m in metrics],
+    )
+
+
+def process(metrics: Iterable[Metric]) -> Iterator[Family]:
+    """Counters and gauges as prometheus_client collects them -> families."""
+    for metric in metrics:
+        counter = metric.type == "counter"
+        labels = tuple(metric.samples[0].labels) if metric.samples else ()
+        yield family(
+            f"{metric.name}_total" if counter else metric.name,
+            "counter" if counter else "gauge",
+            metric.documentation,
+            labels,
+            [(tuple(sample.labels[label] for label in labels), sample.value) for sample in metric.samples],
+        )

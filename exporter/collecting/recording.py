@@ -1,0 +1,103 @@
+"""A program's document and the raw bytes of its maps -> JSON, and back to a collector that needs no kernel.
+
+What a recording holds is all that lies before collecting, so everything behind it can be run again anywhere:
+tests/golden does, and `run --record DIR` makes one of a live host.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.collecting.collector import ProgramCollector
+from exporter.collecting.labels import DEFAULT_LENGTH
+from exporter.collecting.table import Entries, Readable, open_tables
+from exporter.config import model
+from exporter.decoders import Names
+from exporter.kernel import cpus
+from exporter.program import Map, Program, from_json, to_json
+
+FORMAT = 1
+
+
+def record(
+    program: Program,
+    spec: model.Program,
+    tables: Mapping[str, Readable],
+    *,
+    possible: Sequence[int],
+    online: Sequence[int],
+) -> dict[str, Any]:
+    """The recording as JSON values. Each map is a list of entries sorted by key: [key, value of each CPU], in hex."""
+    maps = {}
+    for name, table in tables.items():
+        entries = table.read()
+        maps[name] = sorted(
+            [key.tobytes().hex(), *(value.tobytes().hex() for value in values)]
+            for key, values in zip(entries.keys, entries.values, strict=True)
+        )
+    return {
+        "format": FORMAT,
+        "possible_cpus": list(possible),
+        "online_cpus": list(online),
+        "document": to_json(program),
+        "spec": spec.model_dump(mode="json"),
+        "maps": maps,
+    }
+
+
+def write(path: Path, program: Program, spec: model.Program, fds: Mapping[str, int]) -> None:
+    """Record a live program to a file. OSError from the file or the maps, ReadError from a map without an end."""
+    possible = cpus.possible_numbers()
+    tables = open_tables(program, fds, len(possible))
+    document = record(program, spec, tables, possible=possible, online=cpus.online())
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+class Recorded:
+    """A map out of a recording, read like an open one."""
+
+    def __init__(self, map: Map, rows: Sequence[Sequence[str]], possible_cpus: int) -> None:  # noqa: A002
+        """ValueError if an entry has not the map's sizes."""
+        keys = b"".join(bytes.fromhex(row[0]) for row in rows)
+        values = b"".join(bytes.fromhex("".join(row[1:])) for row in rows)
+        each = len(rows[0]) - 1 if rows else possible_cpus
+        self._entries = Entries(
+            np.frombuffer(keys, np.uint8).reshape(len(rows), map.key_size),
+            np.frombuffer(values, np.uint8).reshape(len(rows), each, -1 if rows else map.value_size),
+        )
+
+    def read(self) -> Entries:
+        return self._entries
+
+
+def replay(
+    document: Mapping[str, Any],
+    names: Names,
+    *,
+    label_length: int = DEFAULT_LENGTH,
+    clock: Callable[[], float] = time.monotonic,
+) -> ProgramCollector:
+    """A collector on the recorded bytes. ValueError for a recording of another format, BindingError as usual."""
+    if document.get("format") != FORMAT:
+        raise ValueError(f"recording of format {document.get('format')!r}, expected {FORMAT}")
+    program = from_json(document["document"])
+    possible = document["possible_cpus"]
+    tables = {
+        m.name: Recorded(m, document["maps"][m.name], len(possible)) for m in program.maps if m.name in document["maps"]
+    }
+    return ProgramCollector(
+        program,
+        model.Program.model_validate(document["spec"]),
+        tables,
+        names,
+        possible=possible,
+        online=lambda: document["online_cpus"],
+        label_length=label_length,
+        clock=clock,
+    )
