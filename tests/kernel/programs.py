@@ -1,0 +1,109 @@
+"""Small real programs for tests: compiled by bcc in a child of their own, loaded by the test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from exporter.config import model
+from exporter.kernel.features import Kernel
+from exporter.loading import artifact, compiler
+from exporter.loading.child import Host
+from exporter.loading.target import this_host
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = (ROOT / "programs/include/exporter.h").read_text()
+NR_GETPPID = {"x86_64": 110, "aarch64": 173}[os.uname().machine]
+
+# Counts getppid(2) by process, at each kind of attach point that every supported kernel has. One call of os.getppid()
+# is one such call, and tests look at their own process only: others may use the machine meanwhile.
+COUNT_GETPPID = """
+BPF_HASH(calls, u32, u64, 10240);
+
+static inline int count(long nr)
+{
+	u32 process = bpf_get_current_pid_tgid() >> 32;
+	u64 zero = 0;
+
+	if (nr == NR_GETPPID)
+		add(calls.lookup_or_try_init(&process, &zero), 1, LOST(calls));
+	return 0;
+}
+
+int on_raw(struct bpf_raw_tracepoint_args *ctx)
+{
+	return count(ctx->args[1]);
+}
+
+int on_tracepoint(struct trace_event_raw_sys_enter *ctx)
+{
+	return count(ctx->id);
+}
+
+BPF_PROG(on_btf, struct pt_regs *regs, long nr)
+{
+	return count(nr);
+}
+
+int on_function(struct pt_regs *ctx)
+{
+	return count(NR_GETPPID);
+}
+
+BPF_PROG(on_return, struct pt_regs *regs)
+{
+	return count(NR_GETPPID);
+}
+"""
+
+
+def point(kind: str, target: str, function: str, optional: bool = False) -> model.AttachPoint:
+    return model.AttachPoint(kind=kind, targets=[target], function=function, optional=optional)
+
+
+def spec(
+    text: str,
+    *variants: model.Variant | list[model.AttachPoint],
+    name: str = "test",
+    requires: model.Requires | None = None,
+    optional: bool = False,
+    maps: dict[str, model.MapOptions] | None = None,
+) -> model.Program:
+    """A program without metrics; a bare list of points is a program's `attach:`."""
+    return model.Program(
+        name=name,
+        optional=optional,
+        defines={"NR_GETPPID": NR_GETPPID},
+        requires=requires or model.Requires(),
+        variants=[v if isinstance(v, model.Variant) else model.Variant(attach=v) for v in variants],
+        maps=maps or {},
+        metrics=[],
+        source=Path("test.c"),
+        text=text,
+    )
+
+
+def host(directory: Path) -> Host:
+    return Host(this_host(), artifact.Cache(directory), HEADER, Kernel())
+
+
+def compile_all(program: model.Program, host: Host) -> None:
+    """Put the artifacts of all variants into the host's cache. bcc runs in a child: its maps and memory go with it."""
+    process = os.fork()
+    if not process:
+        try:
+            os.nice(10)
+            for variant in program.variants:
+                if not host.cache.get(artifact.key(program, variant, host.target, host.header)):
+                    host.cache.put(
+                        compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
+                    )
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the child must not become a second pytest
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    assert status == 0, "compiling failed, see the captured output"

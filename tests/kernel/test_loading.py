@@ -1,0 +1,402 @@
+"""Artifacts loaded into this kernel and attached, and what is left when they are closed: nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.binding import BindingError
+from exporter.config import model
+from exporter.kernel import bpf, credentials, perf_event
+from exporter.kernel.features import Kernel
+from exporter.loading import artifact, child
+from exporter.loading.child import Host, load_program
+from exporter.program import Descriptors, Map, Program, Reason, State
+from tests.kernel.programs import COUNT_GETPPID, compile_all, host, point, spec
+
+RAW = point("raw_tracepoint", "sys_enter", "on_raw")
+TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
+TP_BTF = point("tp_btf", "sys_enter", "on_btf")
+
+Load = Callable[[model.Program], tuple[Program, Descriptors]]
+
+
+@pytest.fixture(scope="session")
+def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return host(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def load(shared_host: Host) -> Iterator[Load]:
+    """Compile and load a program; what it opened is closed after the test."""
+    opened: list[Descriptors] = []
+
+    def compile_and_load(program: model.Program) -> tuple[Program, Descriptors]:
+        compile_all(program, shared_host)
+        outcome, descriptors = load_program(program, shared_host, accept)
+        opened.append(descriptors)
+        return outcome, descriptors
+
+    yield compile_and_load
+    for descriptors in opened:
+        child.close(descriptors)
+
+
+def accept(maps: Sequence[Map]) -> None:
+    """A check of metrics that a program without metrics passes."""
+
+
+def calls(descriptors: Descriptors) -> int:
+    """getppid(2) calls of this process so far."""
+    value = bpf.map_lookup(descriptors.readonly["calls"], struct.pack("=I", os.getpid()), 8)
+    return struct.unpack("=Q", value)[0] if value else 0
+
+
+def bpftool(*arguments: str) -> list[dict[str, object]]:
+    done = subprocess.run(["bpftool", "-j", *arguments], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return found if isinstance(found, list) else [found]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """The kernel frees a detached program and its maps some RCU grace periods after the last fd."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end, "still there after 10 s"
+        time.sleep(0.02)
+
+
+def own_descriptors() -> list[str]:
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _open(fd))
+
+
+def _open(fd: str) -> bool:
+    try:
+        return "bpf" in os.readlink(f"/proc/self/fd/{fd}") or "perf" in os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:  # the directory that was listed
+        return False
+
+
+@pytest.mark.parametrize("at", [RAW, TRACEPOINT, TP_BTF], ids=lambda at: at.kind)
+def test_each_kind_counts_every_event(load: Load, at: model.AttachPoint) -> None:
+    outcome, descriptors = load(spec(COUNT_GETPPID, [at]))
+    assert outcome.state is State.RUNNING, outcome.text
+    assert [a.attached for a in outcome.attachments] == [True]
+    before = calls(descriptors)
+    for _ in range(23):
+        os.getppid()
+    assert calls(descriptors) - before == 23
+
+
+def test_three_points_of_one_program_count_side_by_side(load: Load) -> None:
+    _, descriptors = load(spec(COUNT_GETPPID, [RAW, TRACEPOINT, TP_BTF]))
+    assert sorted(descriptors.programs) == ["on_btf", "on_raw", "on_tracepoint"]
+    before = calls(descriptors)
+    for _ in range(23):
+        os.getppid()
+    assert calls(descriptors) - before == 69
+
+
+def test_one_function_at_two_events_is_loaded_once(load: Load) -> None:
+    both = model.AttachPoint(kind="raw_tracepoint", targets=["sys_enter", "sys_exit"], function="on_raw")
+    outcome, descriptors = load(spec(COUNT_GETPPID, [both]))
+    assert [a.target for a in outcome.attachments] == ["sys_enter", "sys_exit"]
+    assert list(descriptors.programs) == ["on_raw"]
+    assert len(descriptors.links) == 2
+
+
+def test_one_function_at_two_typed_events_is_loaded_for_each(load: Load) -> None:
+    both = model.AttachPoint(kind="tp_btf", targets=["sys_enter", "sys_exit"], function="on_btf")
+    _, descriptors = load(spec(COUNT_GETPPID, [both]))
+    assert sorted(descriptors.programs) == ["on_btf", "on_btf#2"]
+
+
+def test_maps_are_what_the_c_text_declares(load: Load) -> None:
+    text = """
+    struct place { u32 cpu; u32 kind; };
+    BPF_HASH(plain, struct place, u64, 64);
+    BPF_PERCPU_HASH(by_cpu, struct place, u64, 65);
+    BPF_ARRAY(slots, u64, 66);
+    BPF_PERCPU_ARRAY(cpu_slots, u64, 67);
+    BPF_TABLE("lru_hash", struct place, u64, recent, 68);
+    BPF_TABLE("lru_percpu_hash", struct place, u64, cpu_recent, 69);
+    BPF_STACK_TRACE(stacks, 128);
+    int on_raw(struct bpf_raw_tracepoint_args *ctx) { return 0; }
+    """
+    outcome, descriptors = load(spec(text, [RAW]))
+    assert outcome.state is State.RUNNING, outcome.text
+    found = {name: bpf.map_info(fd) for name, fd in descriptors.maps.items()}
+    assert {name: (i.type, i.key_size, i.value_size, i.max_entries) for name, i in found.items()} == {
+        "plain": (bpf.BPF_MAP_TYPE_HASH, 8, 8, 64),
+        "by_cpu": (bpf.BPF_MAP_TYPE_PERCPU_HASH, 8, 8, 65),
+        "slots": (bpf.BPF_MAP_TYPE_ARRAY, 4, 8, 66),
+        "cpu_slots": (bpf.BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 67),
+        "recent": (bpf.BPF_MAP_TYPE_LRU_HASH, 8, 8, 68),
+        "cpu_recent": (bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH, 8, 8, 69),
+        "stacks": (bpf.BPF_MAP_TYPE_STACK_TRACE, 4, 127 * 8, 128),
+    }
+    assert all(info.btf_id for name, info in found.items() if name != "stacks"), "bpftool would show bytes, no fields"
+    assert {info.name for info in found.values()} == set(found)
+
+
+def test_maps_do_without_btf_that_the_kernel_refuses(shared_host: Host) -> None:
+    program = spec(COUNT_GETPPID, [RAW], name="without_btf")
+    compile_all(program, shared_host)
+    compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
+    assert compiled
+    shared_host.cache.put(replace(compiled, btf=b"\x9f\xeb and no BTF"))
+    outcome, descriptors = load_program(program, shared_host, accept)
+    try:
+        assert outcome.state is State.RUNNING, outcome.text
+        assert bpf.map_info(descriptors.maps["calls"]).btf_id == 0
+        os.getppid()
+        assert calls(descriptors) == 1
+    finally:
+        child.close(descriptors)
+
+
+def test_server_gets_maps_that_it_cannot_write(load: Load) -> None:
+    _, descriptors = load(spec(COUNT_GETPPID, [RAW]))
+    assert set(descriptors.readonly) == set(descriptors.maps) == {"calls", "lost_updates"}
+    with pytest.raises(PermissionError):
+        bpf.map_update(descriptors.readonly["calls"], bytes(4), bytes(8))
+    bpf.map_update(descriptors.maps["calls"], bytes(4), bytes(8))
+
+
+def test_verifier_refusal_names_the_function_and_quotes_the_end_of_the_log(load: Load) -> None:
+    text = "int on_raw(struct bpf_raw_tracepoint_args *ctx) { int *p = 0; return *(volatile int *)p; }"
+    outcome, descriptors = load(spec(text, [RAW], name="wild"))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.VERIFIER)
+    first, *log = outcome.text.splitlines()
+    assert first.startswith("wild: load on_raw for raw_tracepoint/sys_enter: the verifier refused it")
+    assert 2 <= len(log) <= 15
+    assert any("invalid mem access" in line for line in log)
+    assert descriptors == Descriptors()
+
+
+def test_verifier_refusal_leaves_nothing_open(load: Load) -> None:
+    before = own_descriptors()
+    load(spec("int on_raw(void *ctx) { int *p = 0; return *(volatile int *)p; }", [RAW]))
+    assert own_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("at", "hint"),
+    [
+        (point("tracepoint", "raw_syscalls:sys_entre", "on_tracepoint"), "near: raw_syscalls:sys_enter"),
+        (point("raw_tracepoint", "sched_swich", "on_raw"), "near: sched_switch"),
+        (point("tp_btf", "sched_swich", "on_btf"), "near: sched_switch"),
+        (point("tracepoint", "qqqqqqqq:zzzzzzzz", "on_tracepoint"), "its module may not be loaded"),
+    ],
+    ids=lambda value: value.kind if isinstance(value, model.AttachPoint) else "",
+)
+def test_missing_tracepoint_names_near_ones(load: Load, at: model.AttachPoint, hint: str) -> None:
+    outcome, _ = load(spec(COUNT_GETPPID, [at]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.MISSING)
+    assert outcome.text.startswith(f"test: attach {at.kind}/{at.targets[0]}: no such tracepoint (")
+    assert hint in outcome.text
+
+
+def test_missing_function_names_near_ones_for_fentry(load: Load) -> None:
+    outcome, _ = load(spec(COUNT_GETPPID, [point("fentry", "tcp_sendmesg", "on_return")]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.MISSING)
+    assert outcome.text.startswith("test: attach fentry/tcp_sendmesg: no such function (near: tcp_sendmsg")
+
+
+def test_function_that_the_c_text_lacks_is_named_with_those_it_has(load: Load) -> None:
+    outcome, _ = load(spec(COUNT_GETPPID, [point("raw_tracepoint", "sys_enter", "on_rwa")]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
+    assert "no function on_rwa in the C text (there are: " in outcome.text
+    assert "on_raw" in outcome.text
+
+
+def test_optional_point_that_is_absent_is_shown_and_the_variant_stands(load: Load) -> None:
+    absent = point("raw_tracepoint", "no_such_event", "on_raw", optional=True)
+    outcome, descriptors = load(spec(COUNT_GETPPID, [absent, TP_BTF]))
+    assert outcome.state is State.RUNNING
+    shown = [(a.target, a.attached, a.reason) for a in outcome.attachments]
+    assert shown == [("no_such_event", False, Reason.MISSING), ("sys_enter", True, Reason.NONE)]
+    assert "no such tracepoint" in outcome.attachments[0].text
+    assert list(descriptors.programs) == ["on_btf"], "a program without an attachment must not stay loaded"
+
+
+def test_variant_of_nothing_but_absent_optional_points_is_not_used(load: Load) -> None:
+    absent = point("raw_tracepoint", "no_such_event", "on_raw", optional=True)
+    outcome, _ = load(spec(COUNT_GETPPID, [absent]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.MISSING)
+
+
+def test_next_variant_is_used_and_the_failed_one_is_kept_with_its_reason(load: Load) -> None:
+    before = own_descriptors()
+    outcome, descriptors = load(
+        spec(
+            COUNT_GETPPID,
+            model.Variant(name="future", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
+            model.Variant(name="half", attach=[RAW, point("raw_tracepoint", "no_such_event", "on_raw")]),
+            model.Variant(name="typed", attach=[TP_BTF]),
+            model.Variant(name="never_tried", attach=[TRACEPOINT]),
+        )
+    )
+    assert (outcome.state, outcome.variant) == (State.RUNNING, "typed")
+    assert [(a.variant, a.reason) for a in outcome.attempts] == [
+        ("future", Reason.REQUIRES),
+        ("half", Reason.MISSING),
+    ]
+    child.close(descriptors)
+    assert own_descriptors() == before, "a variant that failed half way left something open"
+
+
+def test_program_whose_variants_all_lack_a_requirement_is_skipped(load: Load) -> None:
+    outcome, _ = load(
+        spec(
+            COUNT_GETPPID,
+            model.Variant(name="new", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
+            model.Variant(name="other", requires=model.Requires(member=["sock.no_such_member"]), attach=[RAW]),
+        )
+    )
+    assert (outcome.state, outcome.reason) == (State.SKIPPED, Reason.REQUIRES)
+    assert "new: requires kernel >=99.0 (this one is " in outcome.text
+    assert "other: requires member sock.no_such_member (not in this kernel's BTF)" in outcome.text
+
+
+def test_program_with_an_unmet_requirement_is_skipped_before_any_variant(load: Load) -> None:
+    outcome, _ = load(spec(COUNT_GETPPID, [RAW], requires=model.Requires(kernel="<3.0")))
+    assert (outcome.state, outcome.reason, outcome.attempts) == (State.SKIPPED, Reason.REQUIRES, ())
+
+
+@pytest.mark.parametrize(("optional", "state"), [(False, State.FAILED), (True, State.SKIPPED)])
+def test_nothing_to_attach_to_is_a_failure_unless_the_program_is_optional(
+    load: Load, optional: bool, state: State
+) -> None:
+    absent = point("raw_tracepoint", "no_such_event", "on_raw")
+    outcome, _ = load(spec(COUNT_GETPPID, [absent], optional=optional))
+    assert (outcome.state, outcome.reason) == (state, Reason.MISSING)
+
+
+def test_metric_that_does_not_fit_its_map_is_found_before_anything_is_created(shared_host: Host) -> None:
+    program = spec(COUNT_GETPPID, [RAW])
+    compile_all(program, shared_host)
+    seen: list[str] = []
+
+    def refuse(maps: Sequence[Map]) -> None:
+        seen.extend(m.name for m in maps)
+        raise BindingError("metric a: no map b", "metric c: no field d")
+
+    before = own_descriptors()
+    outcome, _ = load_program(program, shared_host, refuse)
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
+    assert outcome.text == "test: metric a: no map b; metric c: no field d"
+    assert "calls" in seen
+    assert own_descriptors() == before
+
+
+def test_artifact_of_another_architecture_is_refused(shared_host: Host) -> None:
+    program = spec(COUNT_GETPPID, [RAW], name="foreign")
+    compile_all(program, shared_host)
+    compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
+    assert compiled
+    shared_host.cache.put(replace(compiled, arch="riscv64"))
+    outcome, _ = load_program(program, shared_host, accept)
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)
+    assert "compiled for riscv64" in outcome.text
+
+
+def test_closing_leaves_no_program_map_or_link_behind(load: Load) -> None:
+    _, descriptors = load(spec(COUNT_GETPPID, [RAW, TRACEPOINT, TP_BTF]))
+    programs = {bpf.prog_info(fd).id for fd in descriptors.programs.values()}
+    maps = {bpf.map_info(fd).id for fd in descriptors.maps.values()}
+    assert programs <= {entry["id"] for entry in bpftool("prog", "show")}
+    assert maps <= {entry["id"] for entry in bpftool("map", "show")}
+    linked = [entry for entry in bpftool("link", "show") if entry["prog_id"] in programs]
+    assert len(linked) == 2  # the tracepoint is a perf event without a link
+    events = [
+        entry for entry in bpftool("perf", "show") if entry["prog_id"] in programs and entry["pid"] == os.getpid()
+    ]
+    assert any(entry["fd_type"] == "tracepoint" for entry in events)
+
+    child.close(descriptors)
+
+    assert own_descriptors() == []
+    eventually(lambda: not programs & {entry["id"] for entry in bpftool("prog", "show")})
+    eventually(lambda: not maps & {entry["id"] for entry in bpftool("map", "show")})
+    assert not [entry for entry in bpftool("link", "show") if entry["prog_id"] in programs]
+
+
+def test_kprobe_never_writes_kprobe_events(load: Load) -> None:
+    events = Path("/sys/kernel/tracing/kprobe_events")
+    before = events.read_text() if events.exists() else ""
+    outcome, descriptors = load(spec(COUNT_GETPPID, [point("kprobe", "sys_getppid", "on_function")]))
+    if perf_event.kprobe_type() is None:
+        assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)
+        assert "no kprobe PMU (CONFIG_KPROBE_EVENTS)" in outcome.text
+    else:
+        previous = calls(descriptors)
+        for _ in range(23):
+            os.getppid()
+        assert calls(descriptors) - previous == 23
+    assert (events.read_text() if events.exists() else "") == before
+
+
+def test_fentry_counts_or_says_that_the_kernel_refuses_it(load: Load) -> None:
+    outcome, descriptors = load(spec(COUNT_GETPPID, [point("fexit", "vfs_statfs", "on_return")]))
+    if outcome.state is State.RUNNING:
+        before = calls(descriptors)
+        for _ in range(23):
+            os.statvfs("/")
+        assert calls(descriptors) - before == 23
+    else:
+        assert outcome.reason is Reason.UNSUPPORTED, outcome.text
+        assert "this kernel refuses it even with CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN" in outcome.text
+
+
+def test_missing_capability_is_named_and_never_skipped(shared_host: Host) -> None:
+    program = spec(COUNT_GETPPID, [RAW], optional=True)
+    compile_all(program, shared_host)
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            credentials.set_capabilities(set())
+            outcome, _ = load_program(program, shared_host, accept)
+            os.write(writing, json.dumps([outcome.state, outcome.reason, outcome.text]).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        state, reason, text = json.loads(answer.read())
+    os.waitpid(process, 0)
+    assert (state, reason) == ("failed", "permission")
+    assert "(run as root, or give CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)" in text
+
+
+def test_disabled_program_is_not_touched(shared_host: Host) -> None:
+    program = spec("this is no C", [RAW]).model_copy(update={"enabled": False})
+    outcome, descriptors = load_program(program, shared_host, accept)
+    assert outcome.state is State.DISABLED
+    assert descriptors == Descriptors()
+
+
+def test_kernel_answers_about_itself() -> None:
+    kernel = Kernel()
+    assert kernel.release == os.uname().release
+    assert kernel.has_function("tcp_sendmsg")
+    assert not kernel.has_function("tcp_sendmsg", module="no_such_module")
+    fields = kernel.tracepoint_fields("raw_syscalls", "sys_enter")
+    assert fields
+    assert fields["id"] == (8, 8)
+    assert kernel.tracepoint_id("raw_syscalls", "no_such") is None
+
+
+def test_btf_refusal_says_what_the_kernel_says() -> None:
+    with pytest.raises(OSError, match="BPF_BTF_LOAD Invalid magic") as refusal:
+        bpf.btf_load(bytes(64))
+    assert refusal.value.errno == errno.EINVAL
