@@ -42,7 +42,7 @@ class _Data(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What /proc/PID/status says. uids and gids: real, effective, saved, file system. Capabilities are numbers."""
+    """What /proc/PID/status says. uids, gids: real, effective, saved, file system."""
 
     uids: tuple[int, ...]
     gids: tuple[int, ...]
@@ -57,7 +57,7 @@ class Credentials:
 
 
 def read(proc: Path = Path("/proc"), pid: int | str = "self") -> Credentials:
-    """Credentials of a process. FileNotFoundError if there is none; ValueError if its status has not the known lines."""
+    """Credentials of a process. FileNotFoundError if there is none, ValueError if its status lacks a line."""
     found: dict[str, str] = {}
     for line in (proc / str(pid) / "status").read_text("utf-8", "replace").splitlines():
         key, _, value = line.partition(":")
@@ -89,11 +89,11 @@ def _bits(mask: str) -> frozenset[int]:
 
 
 def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Path = Path("/proc")) -> None:
-    """Becomes this user and group with exactly these capabilities, for good; verified by what /proc says afterwards.
+    """Becomes this user and group with exactly these capabilities, for good; verified in /proc afterwards.
 
-    Supplementary groups go, no_new_privs is set, and the process is no longer dumpable, so that others of the same user
-    cannot take its descriptors. Works too where a service manager has done part of it. setuid(2) clears the parent-death
-    signal: call `die_with_parent` afterwards. Capabilities belong to threads: call this before a second one starts.
+    Supplementary groups go, no_new_privs is set, and the process is no longer dumpable, so that others of this user
+    cannot take its descriptors. Works too where a service manager has done part of it. Capabilities belong to threads:
+    call this before a second one starts. setuid(2) clears the parent-death signal: call `die_with_parent` afterwards.
     Raises OSError naming the step that the kernel refused, or what is not as asked.
     """
     keep = frozenset(keep_caps)

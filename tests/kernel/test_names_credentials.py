@@ -1,0 +1,228 @@
+"""Rights given up: what the kernel says of the process afterwards, and what such a process can still name."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from exporter.decoders import Names
+from exporter.kernel import bpf, cgroups, credentials
+from exporter.kernel.credentials import CAP_BPF, Credentials
+
+NOBODY = 65534
+LRU_HASH = 9  # BPF_MAP_TYPE_LRU_HASH: needs CAP_BPF whatever kernel.unprivileged_bpf_disabled says
+
+T = TypeVar("T")
+
+
+def in_child(work: Callable[[], T]) -> T:
+    """What `work` returns, or the exception it raises, in a forked child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer: Any
+        try:
+            answer = work()
+        except BaseException as error:  # noqa: BLE001 - carried to the test
+            answer = error
+        os.write(writing, pickle.dumps(answer))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        raw = pipe.read()
+    os.waitpid(child, 0)
+    result = pickle.loads(raw)
+    if isinstance(result, BaseException):
+        raise result
+    answer_of_child: T = result
+    return answer_of_child
+
+
+def dropped(*keep: int) -> Credentials:
+    """What the parent reads in /proc/PID/status of a child that gave up all but `keep`."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            credentials.drop_to(NOBODY, NOBODY, keep)
+            os.write(writing, b"dropped")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb") as pipe:
+            assert pipe.read(7) == b"dropped"
+        return credentials.read(pid=child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("keep", [(), (CAP_BPF,)])
+def test_process_keeps_exactly_what_it_asked_for(keep: tuple[int, ...]) -> None:
+    now = dropped(*keep)
+    assert now.uids == now.gids == (NOBODY,) * 4
+    assert now.groups == ()
+    assert now.permitted == now.effective == now.bounding == frozenset(keep)
+    assert now.inheritable == now.ambient == frozenset()
+    assert now.no_new_privs
+
+
+def test_root_does_not_come_back() -> None:
+    def work() -> str:
+        credentials.drop_to(NOBODY, NOBODY, {CAP_BPF})
+        os.setuid(0)
+        return "root again"
+
+    with pytest.raises(PermissionError):
+        in_child(work)
+
+
+def test_program_started_afterwards_has_no_capability() -> None:
+    def work() -> str:
+        credentials.drop_to(NOBODY, NOBODY, {CAP_BPF})
+        return subprocess.run(["grep", "Cap", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+
+    lines = dict(line.split(":\t") for line in in_child(work).splitlines())
+    assert {lines[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+
+
+def test_cap_bpf_is_enough_to_make_a_map_and_nothing_is_not() -> None:
+    def with_it() -> int:
+        credentials.drop_to(NOBODY, NOBODY, {CAP_BPF})
+        return bpf.map_create(LRU_HASH, 4, 4, 1, name="kept")
+
+    def without() -> int:
+        credentials.drop_to(NOBODY, NOBODY)
+        return bpf.map_create(LRU_HASH, 4, 4, 1, name="dropped")
+
+    assert in_child(with_it) > 0
+    with pytest.raises(PermissionError):
+        in_child(without)
+
+
+def test_dropping_twice_is_no_error() -> None:
+    def work() -> Credentials:
+        credentials.drop_to(NOBODY, NOBODY, {CAP_BPF})
+        credentials.drop_to(NOBODY, NOBODY)
+        return credentials.read()
+
+    assert in_child(work).permitted == frozenset()
+
+
+def test_capability_that_is_not_held_cannot_be_kept() -> None:
+    def work() -> None:
+        credentials.drop_to(NOBODY, NOBODY)
+        credentials.drop_to(NOBODY, NOBODY, {CAP_BPF})
+
+    with pytest.raises(PermissionError, match=r"drop to uid 65534: capabilities to keep are not held: \[39\]"):
+        in_child(work)
+
+
+def test_another_thread_would_keep_its_rights_so_dropping_is_refused() -> None:
+    def work() -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait)
+        thread.start()
+        try:
+            credentials.drop_to(NOBODY, NOBODY)
+        finally:
+            stop.set()
+            thread.join()
+
+    with pytest.raises(OSError, match="drop to uid 65534: 2 threads run already"):
+        in_child(work)
+
+
+def test_step_that_the_kernel_refuses_is_named() -> None:
+    def work() -> None:
+        credentials.drop_to(NOBODY, NOBODY)
+        credentials.drop_to(0, 0)
+
+    with pytest.raises(PermissionError, match="drop to uid 0 gid 0: "):
+        in_child(work)
+
+
+def test_others_of_the_same_user_cannot_take_its_descriptors() -> None:
+    def work() -> bool:
+        credentials.drop_to(NOBODY, NOBODY)
+        me = os.getpid()
+        look = os.fork()
+        if look == 0:
+            try:
+                os.listdir(f"/proc/{me}/fd")
+            except PermissionError:
+                os._exit(0)
+            os._exit(1)
+        return os.waitpid(look, 0)[1] == 0
+
+    assert in_child(work)
+
+
+def test_child_dies_with_its_parent_also_after_the_drop() -> None:
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        parent = os.getpid()
+        if os.fork() == 0:
+            credentials.drop_to(NOBODY, NOBODY)
+            credentials.die_with_parent(signal.SIGKILL, parent)
+            os.write(writing, b"ready")
+            signal.pause()
+        signal.pause()
+    os.close(writing)
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        assert pipe.read(5) == b"ready"
+        os.kill(middle, signal.SIGKILL)
+        os.waitpid(middle, 0)
+        assert pipe.read() == b""  # the end of the last holder of the writing end
+
+
+def test_parent_that_is_already_gone_is_noticed() -> None:
+    with pytest.raises(ProcessLookupError, match="parent process 1 has ended"):
+        in_child(lambda: credentials.die_with_parent(signal.SIGKILL, 1))
+
+
+def test_names_opened_by_root_serve_a_process_without_rights() -> None:
+    mount = cgroups.find_mount(Path("/proc"))
+    assert mount is not None
+    made = mount / f"bpf-exporter-test-unprivileged-{os.getpid()}.scope"
+    address = next(
+        int(line.split()[0], 16) for line in Path("/proc/kallsyms").read_text().splitlines() if " tcp_sendmsg" in line
+    )
+    names = Names.open(enums=["skb_drop_reason"])
+
+    def work() -> tuple[str | None, str | None, str | None, str | None, dict[int, str] | None]:
+        credentials.drop_to(NOBODY, NOBODY)
+        late = Names.open(enums=["skb_drop_reason"])
+        return (
+            names.symbol(address),
+            names.cgroup_path(number),
+            late.symbol(address),
+            late.cgroup_path(number),
+            names.kernel_enum("skb_drop_reason"),
+        )
+
+    made.mkdir()
+    try:
+        number = made.stat().st_ino
+        symbol, path, late_symbol, late_path, reasons = in_child(work)
+    finally:
+        made.rmdir()
+        names.close()
+    assert symbol is not None
+    assert symbol.startswith("tcp_sendmsg")
+    assert path == f"/{made.name}"
+    assert late_symbol is None  # kallsyms shows zeros to who opens it without rights
+    assert late_path == f"/{made.name}"  # cgroup directories are open to all
+    assert reasons is not None
+    assert "SKB_DROP_REASON_NO_SOCKET" in reasons.values()

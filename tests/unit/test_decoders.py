@@ -1,0 +1,309 @@
+"""Each decoder on the bytes of a field: ordinary values, edges, and data that nobody expected."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.config.model import Decode
+from exporter.decoders import Names, chain, types
+from exporter.decoders.cgroups import container, unit
+from exporter.kernel.cgroups import Cgroups
+from exporter.kernel.enums import KernelEnums
+from exporter.kernel.symbols import Symbols
+from exporter.program import Type
+
+U8, U16, U32, U64 = (Type("int", f"u{8 * size}", size) for size in (1, 2, 4, 8))
+S8, S16, S32, S64 = (Type("int", f"s{8 * size}", size, signed=True) for size in (1, 2, 4, 8))
+BE16, BE32, BE64 = (Type("int", f"__be{8 * size}", size) for size in (2, 4, 8))
+LE16 = Type("int", "__le16", 2)
+BOOL = Type("int", "bool", 1, encoding="bool")
+CHAR = Type("int", "char", 1, signed=True)
+POINTER = Type("pointer", "", 8)
+STATE = Type("enum", "state", 4, values=(("IDLE", 0), ("BUSY", 1), ("ALSO_BUSY", 1), ("BAD", 0xFFFFFFFF)))
+SIGNED_STATE = Type("enum", "state", 4, signed=True, values=(("BAD", -1), ("IDLE", 0)))
+IN6 = Type("struct", "in6_addr", 16)
+
+
+def array(element: Type, count: int) -> Type:
+    return Type("array", "", element.size * count, element=element, count=count)
+
+
+def host(number: int, size: int) -> bytes:
+    return number.to_bytes(size, sys.byteorder, signed=number < 0)
+
+
+def nameless() -> Names:
+    """Names of a host that has none."""
+    return Names(Cgroups(None), Symbols(None), KernelEnums(Path("/nonexistent")))
+
+
+def decoded(field: Type, raw: bytes, *steps: Decode, names: Names | None = None) -> str | None:
+    return chain(field, list(steps) or None).bind(names or nameless())(raw)
+
+
+def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> Decode:
+    return Decode(name=name, argument=argument, unknown=unknown, options=options)
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "text"),
+    [
+        (U8, b"\xff", "255"),
+        (U16, host(443, 2), "443"),
+        (U32, host(0xFFFFFFFF, 4), "4294967295"),
+        (U64, host((1 << 64) - 1, 8), "18446744073709551615"),
+        (S8, b"\xff", "-1"),
+        (S16, host(-32768, 2), "-32768"),
+        (S32, host(-1, 4), "-1"),
+        (S64, host(-(1 << 63), 8), "-9223372036854775808"),
+        (BE16, b"\x01\xbb", "443"),
+        (BE32, b"\x00\x00\x00\x01", "1"),
+        (BE64, b"\x00" * 7 + b"\x02", "2"),
+        (LE16, b"\xbb\x01", "443"),
+        (BOOL, b"\x00", "false"),
+        (BOOL, b"\x01", "true"),
+        (BOOL, b"\x07", "true"),
+        (POINTER, host(0xFFFFFFFF81000000, 8), "0xffffffff81000000"),
+        (STATE, host(0, 4), "IDLE"),
+        (STATE, host(1, 4), "BUSY"),
+        (STATE, host(0xFFFFFFFF, 4), "BAD"),
+        (STATE, host(7, 4), "unknown"),
+        (SIGNED_STATE, host(-1, 4), "BAD"),
+        (array(CHAR, 8), b"cron\0\0\0\0", "cron"),
+        (array(CHAR, 8), b"cron\0old", "cron"),
+        (array(CHAR, 4), b"full", "full"),
+        (array(CHAR, 4), b"\0\0\0\0", ""),
+        (array(CHAR, 4), b"a\xffb\0", "a\N{REPLACEMENT CHARACTER}b"),
+        (array(CHAR, 4), b"a\xc3\0\0", "a\N{REPLACEMENT CHARACTER}"),
+        (array(Type("int", "signed char", 1, signed=True), 4), b"ab\0\0", "ab"),
+        (array(Type("int", "unsigned char", 1, encoding="char"), 4), b"ab\0\0", "ab"),
+    ],
+)
+def test_without_decode_the_type_decides(field: Type, raw: bytes, text: str) -> None:
+    assert decoded(field, raw) == text
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "decode", "text"),
+    [
+        (S32, host(-1, 4), step("uint"), "4294967295"),
+        (S8, b"\x80", step("uint"), "128"),
+        (U32, host(0xFFFFFFFF, 4), step("int"), "-1"),
+        (U64, host(1 << 63, 8), step("int"), "-9223372036854775808"),
+        (U16, host(0x7FFF, 2), step("int"), "32767"),
+        (BE16, b"\x01\xbb", step("uint"), "443"),
+        (STATE, host(1, 4), step("uint"), "1"),
+        (BOOL, b"\x01", step("uint"), "1"),
+        (U32, host(31, 4), step("hex"), "0x1f"),
+        (S16, host(-1, 2), step("hex"), "0xffff"),
+        (array(U8, 6), bytes([2, 0, 0, 0xAB, 0, 1]), step("hex"), "020000ab0001"),
+        (array(CHAR, 2), b"a\0", step("hex"), "6100"),
+        (IN6, bytes(16), step("hex"), "0" * 32),
+        (U32, host(2, 4), step("bool"), "true"),
+        (array(U8, 4), b"ab\0c", step("string"), "ab"),
+        (U8, b"\x01", step("map", {0: "read", 1: "write"}), "write"),
+        (U8, b"\x02", step("map", {0: "read", 1: "write"}), "unknown"),
+        (U8, b"\x02", step("map", {0: "read"}, unknown="other"), "other"),
+        (U8, b"\x02", step("map", {0: "read"}, unknown="keep"), "2"),
+        (U8, b"\x02", step("map", {0: "read"}, unknown="drop"), None),
+        (S32, host(-1, 4), step("map", {-1: "none"}), "none"),
+        (U8, b"\x01", step("map", {1: 100}), "100"),
+        (array(CHAR, 4), b"sshd", step("map", {"sshd": "ssh"}), "ssh"),
+        (array(CHAR, 4), b"cron", step("map", {"sshd": "ssh"}, unknown="keep"), "cron"),
+        (STATE, host(1, 4), step("map", {1: "working"}), "working"),
+        (STATE, host(0, 4), step("enum", strip="ID"), "LE"),
+        (S32, host(0, 4), step("errno"), "none"),
+        (S32, host(-2, 4), step("errno"), "ENOENT"),
+        (S32, host(2, 4), step("errno"), "ENOENT"),
+        (S64, host(-110, 8), step("errno"), "ETIMEDOUT"),
+        (U32, host(0xFFFFFFFE, 4), step("errno"), "ENOENT"),
+        (U64, host((1 << 64) - 11, 8), step("errno"), "EAGAIN"),
+        (S32, host(-35, 4), step("errno"), "EDEADLK"),
+        (S32, host(-95, 4), step("errno"), "EOPNOTSUPP"),
+        (S32, host(-512, 4), step("errno"), "ERESTARTSYS"),
+        (S32, host(-4095, 4), step("errno"), "unknown"),
+        (S32, host(-(1 << 31), 4), step("errno"), "unknown"),
+        (BE32, bytes([192, 0, 2, 1]), step("inet"), "192.0.2.1"),
+        (U32, bytes([192, 0, 2, 1]), step("inet"), "192.0.2.1"),
+        (array(U8, 4), bytes([255, 255, 255, 255]), step("inet"), "255.255.255.255"),
+        (IN6, bytes(16), step("inet"), "::"),
+        (IN6, bytes(15) + b"\x01", step("inet"), "::1"),
+        (IN6, bytes.fromhex("20010db8000000000000000000000001"), step("inet"), "2001:db8::1"),
+        (IN6, bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1]), step("inet"), "10.0.0.1"),
+        (array(BE32, 4), bytes.fromhex("fe80" + "00" * 13 + "05"), step("inet"), "fe80::5"),
+        (U8, b"\x06", step("proto"), "tcp"),
+        (U8, b"\x11", step("proto"), "udp"),
+        (U8, b"\x3a", step("proto"), "icmpv6"),
+        (U16, host(262, 2), step("proto"), "mptcp"),
+        (U8, b"\xc8", step("proto"), "unknown"),
+        (U8, b"\xc8", step("proto", unknown="keep"), "200"),
+        (U8, b"\x00", step("tcp_state"), "none"),
+        (U8, b"\x01", step("tcp_state"), "established"),
+        (S32, host(2, 4), step("tcp_state"), "syn_sent"),
+        (U8, b"\x06", step("tcp_state"), "time_wait"),
+        (U8, b"\x0a", step("tcp_state"), "listen"),
+        (U8, b"\x0b", step("tcp_state"), "closing"),
+        (U8, b"\x0c", step("tcp_state"), "new_syn_recv"),
+        (U8, b"\x0d", step("tcp_state"), "bound_inactive"),
+        (U8, b"\x0e", step("tcp_state"), "unknown"),
+        (U16, host(0, 2), step("port_class"), "ephemeral"),
+        (U16, host(22, 2), step("port_class"), "22"),
+        (BE16, b"\x00\x16", step("port_class"), "22"),
+        (U32, host(0, 4), step("ifname"), "none"),
+        (U32, host(1, 4), step("ifname"), "lo"),
+        (U32, host(0xFFFFFFFF, 4), step("ifname"), "unknown"),
+        (S32, host(-1, 4), step("ifname"), "unknown"),
+        (U64, host(0, 8), step("ksym"), "none"),
+        (U64, host(1 << 63, 8), step("ksym"), "unknown"),
+        (U64, host(12, 8), step("cgroup"), "unknown"),
+        (U64, host(12, 8), step("cgroup", unknown="keep"), "12"),
+        (U64, host(12, 8), step("cgroup", unknown="gone"), "gone"),
+        (array(CHAR, 32), b"/system.slice/cron.service".ljust(32, b"\0"), step("systemd_unit"), "cron.service"),
+    ],
+)
+def test_decoder(field: Type, raw: bytes, decode: Decode, text: str | None) -> None:
+    assert decoded(field, raw, decode) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/", "none"),
+        ("", "none"),
+        ("/init.scope", "init.scope"),
+        ("/system.slice", "none"),
+        ("/system.slice/cron.service", "cron.service"),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
+        ("/system.slice/cron.service/inner", "cron.service"),
+        ("/system.slice/dbus.socket", "dbus.socket"),
+        ("/system.slice/run-user-1000.mount", "run-user-1000.mount"),
+        ("/system.slice/_cgroup.service", "cgroup.service"),
+        ("/system.slice/systemd-cryptsetup@dev\\x2dsda.service", "systemd-cryptsetup@dev\\x2dsda.service"),
+        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/vim.service", "user@1000.service"),
+        ("/machine.slice/systemd-nspawn@web.service/payload/system.slice/nginx.service", "systemd-nspawn@web.service"),
+        (f"/system.slice/docker-{'a' * 64}.scope", f"docker-{'a' * 64}.scope"),
+        (f"/docker/{'a' * 64}", "none"),
+        ("/docker/x/system.slice/cron.service", "none"),
+        ("/.service", "none"),
+        ("/weird name.service", "none"),
+    ],
+)
+def test_unit_of_a_cgroup_path(path: str, name: str) -> None:
+    assert unit(path) == name
+
+
+ID = "0123456789abcdef" * 4
+OUTER = "fedcba9876543210" * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("/", "none"),
+        ("/system.slice/docker.service", "none"),
+        (f"/docker/{ID}", ID[:12]),
+        (f"/system.slice/docker-{ID}.scope", ID[:12]),
+        (f"/system.slice/docker-{ID}.scope/init", ID[:12]),
+        (f"/system.slice/containerd.service/kubepods-besteffort-pod1.slice:cri-containerd:{ID}", ID[:12]),
+        (f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-{ID}.scope", ID[:12]),
+        (f"/kubepods/burstable/pod8f1c5d3e-7b1e-4f7e-9a55-9d9a1b2c3d4e/{ID}", ID[:12]),
+        (f"/kubepods.slice/kubepods-pod1.slice/crio-{ID}.scope", ID[:12]),
+        (f"/kubepods/besteffort/pod1/crio-{ID}", ID[:12]),
+        (f"/kubepods.slice/kubepods-pod1.slice/crio-conmon-{ID}.scope", "none"),
+        (f"/machine.slice/libpod-{ID}.scope", ID[:12]),
+        (f"/machine.slice/libpod-{ID}.scope/container", ID[:12]),
+        (f"/machine.slice/libpod-payload-{ID}", ID[:12]),
+        (f"/machine.slice/libpod-conmon-{ID}.scope", "none"),
+        (f"/libpod_parent/libpod-{ID}", ID[:12]),
+        (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope", ID[:12]),
+        (f"/default/{ID}", ID[:12]),
+        (f"/system.slice/nerdctl-{ID}.scope", ID[:12]),
+        (f"/docker/{OUTER}/docker/{ID}", ID[:12]),
+        (f"/docker/{ID[:63]}", "none"),
+        (f"/docker/{ID}0", "none"),
+        (f"/docker/{ID.upper()}", "none"),
+    ],
+)
+def test_container_of_a_cgroup_path(path: str, short: str) -> None:
+    assert container(path) == short
+
+
+def test_no_answer_ends_the_chain() -> None:
+    """The unit of an unknown cgroup is unknown, not "none"."""
+    steps = step("cgroup"), step("systemd_unit")
+    assert decoded(U64, host(12, 8), *steps) == "unknown"
+
+
+def test_later_steps_read_what_earlier_ones_give() -> None:
+    steps = step("uint"), step("map", {1: "SIGHUP"}), step("map", {"SIGHUP": "hangup"})
+    assert decoded(S32, host(1, 4), *steps) == "hangup"
+
+
+def test_missing_and_dropped_answers_are_counted_by_decoder() -> None:
+    names = nameless()
+    decoded(U64, host(12, 8), step("cgroup"), names=names)
+    decoded(U64, host(12, 8), step("cgroup"), step("container"), names=names)
+    decoded(U8, b"\x09", step("map", {0: "read"}, unknown="drop"), names=names)
+    assert names.errors == {"cgroup": 2, "map": 1}
+
+
+def test_answers_that_the_author_foresaw_are_no_errors() -> None:
+    names = nameless()
+    decoded(U8, b"\x09", step("map", {0: "read"}, unknown="other"), names=names)
+    decoded(U8, b"\x09", step("map", {0: "read"}, unknown="keep"), names=names)
+    assert not names.errors
+
+
+def test_each_program_counts_its_own_errors() -> None:
+    names = nameless()
+    one, other = names.counting_apart(), names.counting_apart()
+    decoded(U64, host(12, 8), step("cgroup"), names=one)
+    assert (one.errors, other.errors, names.errors) == ({"cgroup": 1}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "length", "text"),
+    [
+        (b"abcdef", 6, "abcdef"),
+        (b"abcdef", 5, "abcde"),
+        ("aßc".encode(), 3, "aß"),
+        ("aßc".encode(), 2, "a"),
+        ("ab€".encode(), 4, "ab"),
+    ],
+)
+def test_long_text_is_cut_at_a_character(raw: bytes, length: int, text: str) -> None:
+    field = array(CHAR, len(raw))
+    assert chain(field, None).bind(nameless(), length)(raw) == text
+
+
+def test_only_names_that_can_change_are_volatile() -> None:
+    assert {name for name, decoder in types().items() if decoder.volatile} == {"cgroup", "ifname"}
+    assert chain(U64, [step("cgroup"), step("container")]).volatile
+    assert not chain(U64, [step("uint")]).volatile
+
+
+_ARGUMENTS: dict[str, Any] = {"map": {1: "one"}, "enum": "skb_drop_reason"}
+_FIELDS = [U8, S8, U16, BE16, S32, U32, BE32, U64, S64, BOOL, POINTER, STATE, array(CHAR, 5), array(U8, 16), IN6]
+
+
+@given(st.sampled_from(_FIELDS), st.sampled_from(sorted(types())), st.binary(max_size=24))
+def test_no_bytes_make_a_decoder_raise(field: Type, name: str, raw: bytes) -> None:
+    """Also not bytes of another length than the type's: every answer is text that UTF-8 can hold."""
+    try:
+        made = chain(field, [step(name, _ARGUMENTS.get(name))])
+    except ValueError:
+        return  # the type does not fit, which the configuration is told
+    text = made.bind(nameless(), 10)(raw)
+    assert text is not None
+    assert len(text.encode()) <= 10
+
+
+def test_wide_enum_values_beyond_the_names_are_unknown() -> None:
+    assert decoded(S32, host(5, 4), step("enum", "skb_drop_reason")) == "unknown"  # no BTF at all
