@@ -1,0 +1,48 @@
+"""All checks on the kernel that runs, results to WORK/results.jsonl: python -m tests.matrix.guest WORK"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from exporter.config import model
+from exporter.kernel import credentials
+from tests.matrix.guest import attaching, maps, product, rights
+from tests.matrix.guest.steps import Steps
+
+KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
+
+
+def main(work: Path) -> int:
+    # Whatever asks for bcc fails: what is loaded here was compiled elsewhere.
+    sys.modules["bcc"] = None  # type: ignore[assignment]
+    specs = {s["name"]: model.Program.model_validate(s) for s in json.loads((work / "specs.json").read_text())}
+    on = product.host(work / "artifacts", (work / "exporter.h").read_text())
+    steps = Steps(work / "results.jsonl")
+    call = functools.partial
+    steps.run("facts", facts)
+    for kind in KINDS:
+        steps.run(f"kind/{kind}", call(attaching.counts, specs["attach_kinds"], kind, on))
+    steps.run("left_after_kill", call(attaching.left_after_kill, specs["attach_kinds"], on))
+    steps.run("map_kinds", call(maps.read_back, specs["map_kinds"], on))
+    for name, keep in (("none", frozenset[int]()), ("cap_bpf", frozenset({credentials.CAP_BPF}))):
+        steps.run(f"rights/{name}", call(rights.read_as_nobody, specs["attach_kinds"], on, keep))
+    return 0
+
+
+def facts() -> dict[str, Any]:
+    """What the tests want to know of the kernel."""
+    return {
+        "release": os.uname().release,
+        "bcc": sys.modules.get("bcc") is not None,
+        "cpus": os.cpu_count(),
+        "uptime": float(Path("/proc/uptime").read_text().split()[0]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,67 @@
+"""Every kind of attach point by itself: how many events it counts of how many there were, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from exporter.config import model
+from exporter.loading import child
+from tests.matrix.guest import product
+
+EVENTS = 23
+BYTES = 7  # in each send
+TRACEFS = Path("/sys/kernel/tracing")
+KPROBES = Path("/sys/kernel/debug/kprobes/list")
+
+
+def counts(spec: model.Program, kind: str, on: child.Host) -> dict[str, float]:
+    """{"calls", "amount"} that one kind counted of EVENTS sends of BYTES bytes and EVENTS calls of getppid(2)."""
+    with product.loaded(spec, kind, on) as (program, fds):
+        reader = product.collector(program, spec, fds)
+        _make_events()
+        lines = product.collect(reader)
+    tgid = f'{{tgid="{os.getpid()}"}}'
+    return {"calls": lines.get(f"events_total{tgid}", 0), "amount": lines.get(f"amount_total{tgid}", 0)}
+
+
+def left_after_kill(spec: model.Program, on: child.Host) -> dict[str, Any]:
+    """What tracefs and the kernel's list of kprobes have while a process holds a kprobe, and after its SIGKILL."""
+    before = _probes()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with product.loaded(spec, "kprobe", on):
+            os.write(write, b"!")
+            signal.pause()
+    os.close(write)
+    held = os.read(read, 1) == b"!"
+    during = _probes()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    deadline = time.monotonic() + 20  # the last reference goes with a deferred free of the perf event
+    while _probes() != before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return {"held": held, "before": before, "during": during, "after": _probes()}
+
+
+def _probes() -> dict[str, list[str]]:
+    # Addresses change from boot to boot, and the list may be empty or lack the file on a kernel without optimization.
+    listed = [line.split(maxsplit=2)[-1] for line in KPROBES.read_text().splitlines()]
+    return {"kprobe_events": (TRACEFS / "kprobe_events").read_text().splitlines(), "kprobes": listed}
+
+
+def _make_events() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as server:
+            for _ in range(EVENTS):
+                client.send(b"x" * BYTES)
+            received = 0
+            while received < EVENTS * BYTES:
+                received += len(server.recv(4096))
+    for _ in range(EVENTS):
+        os.getppid()

@@ -1,0 +1,70 @@
+"""Every kind of map: filled from user space and from a program, read back by the exporter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Any
+
+import numpy as np
+
+from exporter.config import model
+from exporter.kernel import bpf, cpus
+from exporter.loading import child
+from exporter.program import Descriptors, Map
+from tests.matrix.guest import product
+
+KEYS = 700
+CALLS = 1009  # calls of getppid(2), counted in every map under the key CALLS_KEY
+CALLS_KEY = 800
+
+
+def values(key: int, cpus_possible: int) -> list[int]:
+    """What the test puts in for a key, one number for each CPU; beyond 32 bits so that a cut one shows."""
+    return [(key << 33) + cpu + 1 for cpu in range(cpus_possible)]
+
+
+def read_back(spec: model.Program, on: child.Host) -> dict[str, Any]:
+    """By map: {"series", "wrong": the first few series that differ, "calls", "batch": errno name or "" if it has batch}."""
+    possible = cpus.possible()
+    found: dict[str, Any] = {}
+    with product.loaded(spec, spec.variants[0].name, on) as (program, fds):
+        reader = product.collector(program, spec, fds)
+        for map_ in program.maps:
+            if map_.name.startswith("of_"):
+                _fill(map_, fds, possible)
+        for _ in range(CALLS):
+            os.getppid()
+        lines = product.collect(reader)
+        for metric in spec.metrics:
+            map_ = next(m for m in program.maps if m.name == metric.map)
+            percpu = map_.type in bpf.PERCPU_MAPS
+            prefix = f'{metric.name}{{key="'
+            shown = {int(s[len(prefix) : -2]): v for s, v in lines.items() if s.startswith(prefix) and "other" not in s}
+            calls = shown.pop(CALLS_KEY, lines.get(f'{metric.name}{{key="{CALLS_KEY}"}}', 0))
+            expected = {k: float(sum(values(k, possible)) if percpu else values(k, 1)[0]) for k in range(KEYS)}
+            wrong = [f"{k}: {shown.get(k)} not {v}" for k, v in expected.items() if shown.get(k) != v]
+            found[map_.name] = {"wrong": wrong[:5], "calls": calls, "batch": _batch(map_, fds, possible)}
+    return found
+
+
+def _fill(map_: Map, fds: Descriptors, possible: int) -> None:
+    percpu = map_.type in bpf.PERCPU_MAPS
+    for key in range(KEYS):
+        numbers = values(key, possible if percpu else 1)
+        pair = map_.value_size == 16  # struct pair: a tag, padding, the count
+        value = struct.pack("=IxxxxQ", 1, numbers[0]) if pair else struct.pack(f"={len(numbers)}Q", *numbers)
+        bpf.map_update(fds.maps[map_.name], struct.pack("=I", key), value)
+
+
+def _batch(map_: Map, fds: Descriptors, possible: int) -> str:
+    """The errno with which this kernel refuses to read this kind of map in batches, "" if it does not."""
+    size = map_.value_size if map_.type not in bpf.PERCPU_MAPS else (map_.value_size + 7) // 8 * 8 * possible
+    count = map_.max_entries
+    keys, room, cursor = np.zeros(count * 4, np.uint8), np.zeros(count * size, np.uint8), np.zeros(16, np.uint8)
+    try:
+        bpf.map_lookup_batch(fds.maps[map_.name], 0, cursor.ctypes.data, keys.ctypes.data, room.ctypes.data, count)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
+    return ""

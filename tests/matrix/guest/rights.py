@@ -1,0 +1,51 @@
+"""A scrape by a process that has given up its rights, as the server is one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from exporter.config import model
+from exporter.kernel import bpf, credentials
+from exporter.loading import child
+from tests.matrix.guest import product
+
+NOBODY = 65534
+
+
+def read_as_nobody(spec: model.Program, on: child.Host, keep: frozenset[int]) -> dict[str, Any]:
+    """Counts before and after the drop to uid 65534 with the capabilities `keep`: the read works and goes on counting,
+    writing through the read-only descriptor does not."""
+    with product.loaded(spec, "raw_tracepoint", on) as (program, fds):
+        reader = product.collector(program, spec, fds)
+        series = f'events_total{{tgid="{os.getpid()}"}}'
+        for _ in range(23):
+            os.getppid()
+        as_root = product.collect(reader)[series]
+        bpf.map_update(fds.maps["events"], bytes(4), bytes(16))  # root's own descriptor may write
+        sysctl = Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip()
+        credentials.drop_to(NOBODY, NOBODY, keep)
+        for _ in range(23):
+            os.getppid()
+        try:
+            dropped = product.collect(reader)[series]
+            error = ""
+        except AssertionError as refused:
+            dropped, error = 0.0, str(refused)
+        try:
+            bpf.map_update(fds.readonly["events"], bytes(4), bytes(16))
+            written = True
+        except PermissionError:
+            written = False
+        now = asdict(credentials.read())
+        return {
+            "as_root": as_root,
+            "dropped": dropped,
+            "error": error,
+            "written": written,
+            "unprivileged_bpf_disabled": sysctl,
+            "effective": sorted(now["effective"]),
+            "uids": now["uids"],
+        }
