@@ -8,7 +8,8 @@ from exporter.loading import guard
 from exporter.program import Reason
 
 _ERROR = re.compile(r"^(?P<where>[^\n]+?:\d+:\d+): (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
-_LAYOUT = re.compile(rf'"{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\w+)"')
+# The message in quotes until clang 15, after a colon from 16 on.
+_LAYOUT = re.compile(rf"[\": ]{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\w+)\"?$")
 _SHOWN = 3
 
 # clang's words, and what they mean here. {1} is the first group.

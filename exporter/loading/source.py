@@ -61,8 +61,8 @@ def variant_macro(name: str) -> str:
 
 
 def lost_maps(program: model.Program) -> tuple[str, ...]:
-    """Names in LOST(name), sorted, of every variant. SourceError, with the line, for one that stands nowhere else in the
-    text and so can be no map; the macro lets clang find the rest, which may depend on #ifdef VARIANT_X."""
+    """Names in LOST(name), sorted, of every variant. SourceError, with the line, for one that stands nowhere else in
+    the text and so can be no map; the macro lets clang find the rest, which may depend on #ifdef VARIANT_X."""
     code = without_comments(program.text)
     names = tuple(sorted(set(_LOST.findall(code))))
     elsewhere = set(re.findall(r"\w+", _LOST.sub("", code)))
