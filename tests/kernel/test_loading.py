@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,15 @@ def bpftool(*arguments: str) -> list[dict[str, object]]:
     done = subprocess.run(["bpftool", "-j", *arguments], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     return found if isinstance(found, list) else [found]
+
+
+@contextmanager
+def connection() -> Iterator[socket.socket]:
+    """A TCP connection over the loopback whose other end takes what is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            yield client
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -282,6 +293,28 @@ def test_nothing_to_attach_to_is_a_failure_unless_the_program_is_optional(
     assert (outcome.state, outcome.reason) == (state, Reason.MISSING)
 
 
+LISTENING = """
+BPF_HASH(listening, u16, u32, 65536);
+int on_raw(struct bpf_raw_tracepoint_args *ctx) { u16 port = 0; return listening.lookup(&port) != 0; }
+"""
+
+
+def test_map_is_seeded_before_the_program_is_handed_over(load: Load) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = struct.pack("=H", server.getsockname()[1])
+        outcome, descriptors = load(
+            spec(LISTENING, [RAW], maps={"listening": model.MapOptions(seed="listening_ports")})
+        )
+        assert outcome.state is State.RUNNING, outcome.text
+        assert bpf.map_lookup(descriptors.readonly["listening"], port, 4) == struct.pack("=I", 1)
+
+
+def test_seed_for_a_map_that_the_c_text_lacks_is_refused(load: Load) -> None:
+    outcome, _ = load(spec(LISTENING, [RAW], maps={"listeners": model.MapOptions(seed="listening_ports")}))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
+    assert outcome.text == "test: seed listeners: no such map in the C text (there are: listening)"
+
+
 def test_metric_that_does_not_fit_its_map_is_found_before_anything_is_created(shared_host: Host) -> None:
     program = spec(COUNT_GETPPID, [RAW])
     compile_all(program, shared_host)
@@ -346,12 +379,14 @@ def test_kprobe_never_writes_kprobe_events(load: Load) -> None:
     assert (events.read_text() if events.exists() else "") == before
 
 
-def test_fentry_counts_or_says_that_the_kernel_refuses_it(load: Load) -> None:
-    outcome, descriptors = load(spec(COUNT_GETPPID, [point("fexit", "vfs_statfs", "on_return")]))
+@pytest.mark.parametrize("kind", ["fentry", "fexit"])
+def test_trampoline_counts_or_says_that_the_kernel_refuses_it(load: Load, kind: str) -> None:
+    outcome, descriptors = load(spec(COUNT_GETPPID, [point(kind, "tcp_sendmsg", "on_return")]))
     if outcome.state is State.RUNNING:
         before = calls(descriptors)
-        for _ in range(23):
-            os.statvfs("/")
+        with connection() as sock:
+            for _ in range(23):
+                sock.send(b"x")
         assert calls(descriptors) - before == 23
     else:
         assert outcome.reason is Reason.UNSUPPORTED, outcome.text
