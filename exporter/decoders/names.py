@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.kernel import interfaces
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.enums import KernelEnums
+from exporter.kernel.interfaces import Interfaces
 from exporter.kernel.symbols import Symbols
 
 
@@ -24,6 +24,7 @@ class Names:
     cgroups: Cgroups
     symbols: Symbols
     enums: KernelEnums
+    interfaces: Interfaces = field(default_factory=Interfaces)
     errors: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -48,6 +49,11 @@ class Names:
             opened.enums.values(name)
         return opened
 
+    @classmethod
+    def empty(cls) -> Names:
+        """Names of a host without cgroups, symbols and BTF: nothing is opened. For `check` and recorded maps."""
+        return cls(Cgroups(None), Symbols(None), KernelEnums(None))
+
     def counting_apart(self) -> Names:
         """The same lookups with an `errors` of its own: one for each program."""
         return replace(self, errors=Counter())
@@ -66,7 +72,7 @@ class Names:
 
     def interface(self, index: int) -> str | None:
         """Name of an interface of this process's network namespace."""
-        return interfaces.name(index)
+        return self.interfaces.name(index)
 
     def kernel_enum(self, name: str) -> dict[int, str] | None:
         """Values of `enum name`; {} if this kernel has no such enum, None if its types cannot be read."""

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-WALK_INTERVAL = 1.0  # seconds between two walks, however many ids miss
+WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids miss,
+WALK_SHARE = 0.05  # or as many as take this share of the time: a small tree is looked at again at once
 KEPT = 16384  # names kept, of living and of dead cgroups; the longest unused go first (about 3 MB when full)
 
 
@@ -52,7 +53,7 @@ class Cgroups:
         self._root = root
         self._kept = kept
         self._clock = clock
-        self._walked: float | None = None
+        self._next_walk = -float("inf")
         self._paths: OrderedDict[int, str] = OrderedDict()
 
     @classmethod
@@ -76,11 +77,12 @@ class Cgroups:
         if known is not None:
             self._paths.move_to_end(id)
             return known
-        now = self._clock()
-        if self._root is None or (self._walked is not None and now - self._walked < WALK_INTERVAL):
+        start = self._clock()
+        if self._root is None or start < self._next_walk:
             return None
-        self._walked = now
-        return self._walk(self._root, id)
+        found = self._walk(self._root, id)
+        self._next_walk = start + min(WALK_INTERVAL, (self._clock() - start) / WALK_SHARE)
+        return found
 
     def _walk(self, root: int, wanted: int) -> str | None:
         """Learns every living cgroup. What was asked for is found even if the tree is larger than what is kept."""

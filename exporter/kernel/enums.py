@@ -10,7 +10,8 @@ from exporter.kernel.btf import KernelBtf
 class KernelEnums:
     """Reads the kernel's types once for each enum asked for and keeps only the enum: a whole BTF is megabytes."""
 
-    def __init__(self, btf: Path) -> None:
+    def __init__(self, btf: Path | None) -> None:
+        """`btf` is a file of raw BTF; None = nothing is known."""
         self._btf = btf
         self._known: dict[str, dict[int, str]] = {}
 
@@ -24,6 +25,8 @@ class KernelEnums:
         return known
 
     def _read(self, name: str) -> dict[int, str] | None:
+        if self._btf is None:
+            return None
         try:
             with KernelBtf(self._btf) as btf:
                 return btf.enum_values(name)

@@ -25,6 +25,8 @@ def listening_ports(proc: Path = Path("/proc")) -> dict[int, int]:
             if namespace in seen:
                 continue
             found = _listening(process / "net/tcp") + _listening(process / "net/tcp6")
+            if (process / "ns/net").stat().st_ino != namespace:  # gone raises here; its tables were empty, perhaps
+                continue
         except OSError:
             continue
         seen.add(namespace)

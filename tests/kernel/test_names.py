@@ -21,6 +21,7 @@ from exporter.program import Type
 
 U64 = Type("int", "u64", 8)
 U32 = Type("int", "u32", 4)
+ROOT = Path(__file__).parents[2]
 CODE = frozenset("tTwW")
 
 
@@ -151,6 +152,32 @@ def test_interface_is_named_by_its_index(names: Names) -> None:
     for index, name in socket.if_nameindex():
         assert names.interface(index) == name
     assert names.interface(1 << 20) is None
+
+
+INTERFACES = """
+import socket, subprocess
+from exporter.kernel.interfaces import Interfaces
+def ip(*words):
+    subprocess.run(["ip", "link", *words], check=True)
+names = Interfaces(kept=2)
+ip("add", "first", "type", "bridge")
+index = socket.if_nametoindex("first")
+print(names.name(index))
+ip("set", "first", "name", "renamed")
+print(names.name(index))
+ip("delete", "renamed")
+print(names.name(index))
+for bridge in ("second", "third"):
+    ip("add", bridge, "type", "bridge")
+    print(names.name(socket.if_nametoindex(bridge)))
+print(names.name(index))
+"""
+
+
+def test_interface_keeps_its_last_name_until_others_need_the_place() -> None:
+    command = ["unshare", "--net", sys.executable, "-c", INTERFACES]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert shown == ["first", "renamed", "renamed", "second", "third", "None"]
 
 
 def test_enum_of_the_kernel_gives_its_names(names: Names) -> None:

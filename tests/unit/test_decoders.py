@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from hypothesis import strategies as st
 from exporter.config.model import Decode
 from exporter.decoders import Names, chain, types
 from exporter.decoders.cgroups import container, unit
-from exporter.kernel.cgroups import Cgroups
-from exporter.kernel.enums import KernelEnums
-from exporter.kernel.symbols import Symbols
 from exporter.program import Type
 
 U8, U16, U32, U64 = (Type("int", f"u{8 * size}", size) for size in (1, 2, 4, 8))
@@ -38,13 +34,8 @@ def host(number: int, size: int) -> bytes:
     return number.to_bytes(size, sys.byteorder, signed=number < 0)
 
 
-def nameless() -> Names:
-    """Names of a host that has none."""
-    return Names(Cgroups(None), Symbols(None), KernelEnums(Path("/nonexistent")))
-
-
 def decoded(field: Type, raw: bytes, *steps: Decode, names: Names | None = None) -> str | None:
-    return chain(field, list(steps) or None).bind(names or nameless())(raw)
+    return chain(field, list(steps) or None).bind(names or Names.empty())(raw)
 
 
 def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> Decode:
@@ -247,7 +238,7 @@ def test_later_steps_read_what_earlier_ones_give() -> None:
 
 
 def test_missing_and_dropped_answers_are_counted_by_decoder() -> None:
-    names = nameless()
+    names = Names.empty()
     decoded(U64, host(12, 8), step("cgroup"), names=names)
     decoded(U64, host(12, 8), step("cgroup"), step("container"), names=names)
     decoded(U8, b"\x09", step("map", {0: "read"}, unknown="drop"), names=names)
@@ -255,14 +246,14 @@ def test_missing_and_dropped_answers_are_counted_by_decoder() -> None:
 
 
 def test_answers_that_the_author_foresaw_are_no_errors() -> None:
-    names = nameless()
+    names = Names.empty()
     decoded(U8, b"\x09", step("map", {0: "read"}, unknown="other"), names=names)
     decoded(U8, b"\x09", step("map", {0: "read"}, unknown="keep"), names=names)
     assert not names.errors
 
 
 def test_each_program_counts_its_own_errors() -> None:
-    names = nameless()
+    names = Names.empty()
     one, other = names.counting_apart(), names.counting_apart()
     decoded(U64, host(12, 8), step("cgroup"), names=one)
     assert (one.errors, other.errors, names.errors) == ({"cgroup": 1}, {}, {})
@@ -280,7 +271,7 @@ def test_each_program_counts_its_own_errors() -> None:
 )
 def test_long_text_is_cut_at_a_character(raw: bytes, length: int, text: str) -> None:
     field = array(CHAR, len(raw))
-    assert chain(field, None).bind(nameless(), length)(raw) == text
+    assert chain(field, None).bind(Names.empty(), length)(raw) == text
 
 
 def test_only_names_that_can_change_are_volatile() -> None:
@@ -300,7 +291,7 @@ def test_no_bytes_make_a_decoder_raise(field: Type, name: str, raw: bytes) -> No
         made = chain(field, [step(name, _ARGUMENTS.get(name))])
     except ValueError:
         return  # the type does not fit, which the configuration is told
-    text = made.bind(nameless(), 10)(raw)
+    text = made.bind(Names.empty(), 10)(raw)
     assert text is not None
     assert len(text.encode()) <= 10
 

@@ -15,10 +15,14 @@ from exporter.kernel.symbols import Symbols
 
 
 class Clock:
+    """Shows `now`; each look at it takes `look` seconds, so what is measured with it takes that long."""
+
     def __init__(self) -> None:
         self.now = 1000.0
+        self.look = 0.0
 
     def __call__(self) -> float:
+        self.now += self.look
         return self.now
 
 
@@ -118,14 +122,20 @@ def test_cgroup_paths_start_at_the_mount(tree: Path, clock: Clock) -> None:
     groups.close()
 
 
-def test_cgroup_tree_is_walked_at_most_once_a_second(tree: Path, clock: Clock) -> None:
+@pytest.mark.parametrize(("walk", "pause"), [(0.001, 0.02), (0.01, 0.2), (0.5, 1.0)])
+def test_walks_take_a_twentieth_of_the_time_or_one_a_second(
+    tree: Path, clock: Clock, walk: float, pause: float
+) -> None:
     groups = opened(tree, clock)
+    clock.look = walk
     assert groups.path(1) is None
+    walked = clock.now - walk  # when it began
+    clock.look = 0.0
     (tree / "new.scope").mkdir()
     new = (tree / "new.scope").stat().st_ino
-    clock.now += 0.9
+    clock.now = walked + pause * 0.99
     assert groups.path(new) is None
-    clock.now += 0.1
+    clock.now = walked + pause * 1.01
     assert groups.path(new) == "/new.scope"
 
 
