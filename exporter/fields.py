@@ -44,7 +44,10 @@ def resolve(root: Type, path: str, root_name: str) -> tuple[Type, int]:
         rest = path[len(root_name) :].removeprefix(".")
     found, bits = root, 0
     for step in rest.replace("[", ".[").lstrip(".").split("."):
-        found, bits = _index(found, bits, step) if step.startswith("[") else _member(found, bits, step, root_name)
+        if step.startswith("["):
+            found, bits = _index(found, bits, step)
+        else:
+            found, bits = _member(found, bits, step, root_name, found is root)
     return found, bits // 8
 
 
@@ -59,9 +62,10 @@ def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
     return array.element, bits + int(text) * array.element.size * 8
 
 
-def _member(owner: Type, bits: int, name: str, root_name: str) -> tuple[Type, int]:
+def _member(owner: Type, bits: int, name: str, root_name: str, at_root: bool) -> tuple[Type, int]:
     if owner.kind not in ("struct", "union"):
-        raise LayoutError(f'no field "{name}" in {describe(owner)} (the {root_name} itself is "field: {root_name}")')
+        hint = f'the {root_name} is no struct: write "{root_name}"' if at_root else "it is no struct"
+        raise LayoutError(f'no field "{name}" in {describe(owner)} ({hint})')
     for member in visible(owner):
         if member.name == name:
             if member.bits:
