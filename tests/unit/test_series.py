@@ -1,0 +1,83 @@
+"""Label sets to series: equal ones made one, later ones folded."""
+
+from __future__ import annotations
+
+from exporter.collecting.labels import LabelSet, Rows
+from exporter.collecting.series import Arrangement, Limit, arrange
+
+
+def rows(*sets: LabelSet | None) -> Rows:
+    return Rows(list(sets), sets.count(None))
+
+
+def arranged(limit: Limit, *sets: LabelSet | None, stays: tuple[bool, ...] = (False,)) -> Arrangement:
+    return arrange([rows(*sets)], [stays], limit)
+
+
+def test_series_are_sorted_by_their_label_values() -> None:
+    how = arranged(Limit(10), ("b",), ("a",), ("c",))
+    assert how.sets == [("a",), ("b",), ("c",)]
+    assert how.order.tolist() == [1, 0, 2]
+    assert how.starts is None
+
+
+def test_equal_label_sets_are_one_series() -> None:
+    how = arranged(Limit(10), ("b",), ("a",), ("b",), ("c",))
+    assert how.sets == [("a",), ("b",), ("c",)]
+    assert how.order.tolist() == [1, 0, 2, 3]
+    assert how.starts is not None
+    assert how.starts.tolist() == [0, 1, 3]
+    assert how.group.tolist() == [1, 0, 1, 2]
+
+
+def test_dropped_rows_are_in_no_series_and_counted() -> None:
+    how = arranged(Limit(10), ("b",), None, ("a",), None)
+    assert how.sets == [("a",), ("b",)]
+    assert how.order.tolist() == [2, 0]
+    assert how.group.tolist() == [1, -1, 0, -1]
+    assert how.dropped == 2
+
+
+def test_exactly_max_series_are_shown() -> None:
+    assert arranged(Limit(3), ("a",), ("b",), ("c",)).folded == 0
+
+
+def test_later_label_sets_fold_into_other_and_the_first_seen_stay() -> None:
+    limit = Limit(2)
+    arranged(limit, ("m",), ("n",))
+    how = arranged(limit, ("a",), ("m",), ("n",), ("z",))
+    assert how.sets == [("m",), ("n",), ("other",)]
+    assert how.folded == 2
+    assert how.group.tolist() == [2, 0, 1, 2]
+
+
+def test_const_and_cpu_labels_keep_their_value_when_folded() -> None:
+    how = arranged(Limit(1), ("0", "sent", "a"), ("0", "sent", "b"), ("1", "sent", "c"), stays=(True, True, False))
+    assert how.sets == [("0", "sent", "a"), ("0", "sent", "other"), ("1", "sent", "other")]
+
+
+def test_a_folded_set_stays_folded_while_it_lives() -> None:
+    limit = Limit(1)
+    arranged(limit, ("a",), ("b",))
+    how = arranged(limit, ("b",), ("c",))  # a is gone, its place goes to the newcomer: "other" must not shrink
+    assert how.sets == [("c",), ("other",)]
+    assert how.group.tolist() == [1, 0]
+    how = arranged(limit, ("c",))
+    how = arranged(limit, ("b",), ("c",))  # b had ended: it is new now, and late
+    assert how.sets == [("c",), ("other",)]
+
+
+def test_entries_of_one_family_share_its_limit() -> None:
+    how = arrange([rows(("4", "a"), ("4", "b")), rows(("6", "c"))], [(True, False), (True, False)], Limit(1))
+    assert how.sets == [("4", "a"), ("4", "other"), ("6", "other")]
+
+
+def test_a_real_series_called_other_takes_the_folded_ones_in() -> None:
+    how = arranged(Limit(2), ("a",), ("other",), ("x",))
+    assert how.sets == [("a",), ("other",)]
+    assert how.group.tolist() == [0, 1, 1]
+
+
+def test_no_rows_no_series() -> None:
+    how = arrange([rows()], [()], Limit(1))
+    assert (how.sets, how.order.tolist(), how.folded) == ([], [], 0)
