@@ -168,12 +168,15 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
     for server in servers:
         server.prepare()
         threading.Thread(target=server.serve, name="http", daemon=True).start()
-    supervisor.send(b"ready")
+    told = False
     while True:
         message = messages.receive(supervisor)
         if message is None:
             os._exit(0)  # without a supervisor nothing is attached any more
         programs.take(*message)
+        if programs.ready() and not told:
+            supervisor.send(b"ready")  # not before: what comes after `systemctl start` may scrape at once
+            told = True
 
 
 def _rehearse(application: Application, metrics_path: str) -> None:
