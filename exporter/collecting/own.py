@@ -11,8 +11,18 @@ from prometheus_client.metrics_core import Metric
 from exporter import __version__
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import Family, family
+from exporter.kernel import bpf
 from exporter.program import LOST_UPDATES, Program, State
 
+# As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
+_MAP_TYPES = {
+    bpf.BPF_MAP_TYPE_HASH: "hash",
+    bpf.BPF_MAP_TYPE_ARRAY: "array",
+    bpf.BPF_MAP_TYPE_PERCPU_HASH: "percpu_hash",
+    bpf.BPF_MAP_TYPE_PERCPU_ARRAY: "percpu_array",
+    bpf.BPF_MAP_TYPE_LRU_HASH: "lru_hash",
+    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH: "lru_percpu_hash",
+}
 _PROCESS = ProcessCollector(registry=None)
 
 
@@ -104,6 +114,14 @@ def _loading(programs: Sequence[Program]) -> Iterator[Family]:
 
 def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
     labels = ("program", "map")
+    maps = [(p.name, m) for p in programs for m in p.maps if m.name != LOST_UPDATES]
+    yield family(
+        "bpf_exporter_map_info",
+        "gauge",
+        "The type of the map, always 1.",
+        ("program", "map", "type"),
+        [((name, m.name, _MAP_TYPES.get(m.type, str(m.type))), 1) for name, m in maps],
+    )
     yield family(
         "bpf_exporter_map_entries",
         "gauge",
@@ -116,7 +134,7 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
         "gauge",
         "Entries that the map has room for.",
         labels,
-        [((p.name, m.name), m.max_entries) for p in programs for m in p.maps if m.name != LOST_UPDATES],
+        [((name, m.name), m.max_entries) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_insert_failures_total",
