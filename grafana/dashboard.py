@@ -19,6 +19,7 @@ from grafana.panels import (
     Query,
     falling_short,
     gauge,
+    gauge_matching,
     graph,
     heat,
     number,
@@ -208,7 +209,7 @@ def latency() -> list[Panel]:
     shown += [
         graph(
             "Response p90 by role and port, the ten highest",
-            "role client with the remote side's port class, or the listening port of this host.",
+            "client: this host opened the connection, and its port is ephemeral; server: the port that it listens on.",
             [
                 Query(
                     f"topk(10, {quantile(0.9, 'ebpf_tcp_response_seconds', by='role, port')})",
@@ -220,7 +221,7 @@ def latency() -> list[Panel]:
         ),
         graph(
             "Responses by role and port, the ten highest",
-            "How many response times were measured per second: what the quantiles beside stand on.",
+            "How many response times were measured per second: what the quantiles beside it stand on.",
             [
                 Query(
                     f"topk(10, sum by (role, port) ({rate('ebpf_tcp_response_seconds_count')}))",
@@ -236,7 +237,11 @@ def latency() -> list[Panel]:
 def health() -> list[Panel]:
     state = "bpf_exporter_program_state"
     numbered = " or ".join(f"{gauge(state, state=name)} * {i}" for i, (name, _) in enumerate(STATES, 1))
-    fill = f"{gauge('bpf_exporter_map_entries')} / {gauge('bpf_exporter_map_max_entries')}"
+    fill = (
+        f"{gauge('bpf_exporter_map_entries')} / {gauge('bpf_exporter_map_max_entries')}"
+        " * on (job, instance, program, map) group_left (type) "
+        + gauge_matching("bpf_exporter_map_info", type=".*hash")
+    )
     return [
         states(
             "Program states",
@@ -258,8 +263,8 @@ def health() -> list[Panel]:
         ),
         graph(
             "Map fill ratio",
-            "Entries of each map over its capacity. A full hash map drops new keys; an LRU map evicts old ones.",
-            [Query(f"topk(10, {fill})", "{{instance}} {{program}} {{map}}")],
+            "Entries over capacity of the hash maps. A full hash drops new keys; an LRU map evicts old ones.",
+            [Query(f"topk(10, {fill})", "{{instance}} {{program}} {{map}} ({{type}})")],
             "percentunit",
             top=1,
             steps=((None, "green"), (0.9, "red")),

@@ -48,6 +48,12 @@ def gauge(metric: str, **labels: str) -> str:
     return f"{metric}{{{_selector(labels)}}}"
 
 
+def gauge_matching(metric: str, **labels: str) -> str:
+    """As `gauge`, but the labels are regular expressions."""
+    patterns = ", ".join(f'{name}=~"{pattern}"' for name, pattern in labels.items())
+    return f"{metric}{{{SELECTOR}, {patterns}}}"
+
+
 def quantile(q: float, histogram: str, by: str = "", **labels: str) -> str:
     """A quantile of a classic histogram, by the labels of `by` ("role, port") or over all of it."""
     kept = f"le, {by}" if by else "le"
