@@ -1,0 +1,148 @@
+"""A Debian 12 machine with real systemd: debootstrap's root, kept in the cache, booted by systemd-nspawn on an overlay.
+
+What a test writes goes to the overlay and away with it; the cached root stays as debootstrap left it. The machine has
+its own process, mount and network namespaces (loopback only) and the host's kernel, BPF and tracefs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.matrix import apt
+
+SUITE = "bookworm"
+# systemd-sysv: /sbin/init; python3-bpfcc: the compiler; the others are what an administrator has at hand.
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "python3-bpfcc", "procps", "curl")
+BOOT_SECONDS = 90.0
+# What the exporter needs of the host: the kernel's types, tracepoints' formats, and a BPF file system.
+BINDS = ("/sys/kernel/btf", "/sys/kernel/tracing", "/sys/fs/bpf")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A booted machine. `root` is its file system as the host sees it, `init` its systemd's process id on the host."""
+
+    root: Path
+    init: int
+
+    def run(self, *command: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command inside; CalledProcessError with its output if it fails."""
+        inside = ["nsenter", "-t", str(self.init), "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command]
+        done = subprocess.run(inside, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def property(self, unit: str, name: str) -> str:
+        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+    def host_pid(self, pid: int) -> int:
+        """The host's number of a process that the machine knows as `pid`. LookupError if there is none."""
+        namespace = os.readlink(f"/proc/{self.init}/ns/pid")
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, StopIteration):
+                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == namespace:
+                    line = next(x for x in (entry / "status").read_text().splitlines() if x.startswith("NSpid:"))
+                    if int(line.split()[-1]) == pid:
+                        return int(entry.name)
+        raise LookupError(f"no process {pid} in the machine")
+
+
+def root(cache: Path) -> Path:
+    """The root file system in `cache`, made by debootstrap from the machine's own mirror if it is not there."""
+    mark = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
+    directory = cache / f"debian-{SUITE}-{mark}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "debian.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            _debootstrap(directory)
+    return directory
+
+
+@contextlib.contextmanager
+def overlay(lower: Path) -> Iterator[Path]:
+    """A writable view of `lower`; what is written goes away at the end."""
+    with tempfile.TemporaryDirectory(prefix="bpf-exporter-debian-") as name:
+        upper, work, merged = (Path(name) / part for part in ("upper", "work", "merged"))
+        for directory in (upper, work, merged):
+            directory.mkdir()
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
+        try:
+            yield merged
+        finally:
+            subprocess.run(["umount", merged], check=True)
+
+
+@contextlib.contextmanager
+def booted(merged: Path) -> Iterator[Machine]:
+    """The machine on that root, started to the end of its boot; killed afterwards."""
+    log = merged.parent / "console.log"
+    command = [
+        *("systemd-nspawn", "--quiet", "-D", str(merged), "--boot", "--private-network", "--private-users=no"),
+        *("--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"),
+        *("--capability=all", "--system-call-filter=bpf perf_event_open"),
+        *(f"--bind={path}" for path in BINDS),
+    ]
+    with log.open("wb") as console:
+        nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+    try:
+        machine = Machine(merged, _init_of(nspawn, log))
+        _wait_for_boot(machine, log)
+        yield machine
+    finally:
+        nspawn.send_signal(signal.SIGTERM)  # nspawn passes it on as SIGRTMIN+3: halt
+        try:
+            nspawn.wait(30)
+        except subprocess.TimeoutExpired:
+            nspawn.kill()
+            nspawn.wait()
+
+
+def _debootstrap(directory: Path) -> None:
+    partial = directory.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    mirror = apt.mirrors()["Debian"]
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(partial), mirror]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(f"debootstrap {SUITE}: {' | '.join(done.stdout.splitlines()[-5:])} {done.stderr}")
+    shutil.rmtree(partial / "var/cache/apt/archives", ignore_errors=True)
+    partial.rename(directory)
+
+
+def _init_of(nspawn: subprocess.Popen[bytes], log: Path) -> int:
+    """The process id of the machine's systemd: nspawn's child that is process 1 of another namespace."""
+    ours = os.readlink("/proc/self/ns/pid")
+    end = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < end and nspawn.poll() is None:
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split():
+                if os.readlink(f"/proc/{child}/ns/pid") != ours:
+                    return int(child)
+        time.sleep(0.05)
+    raise AssertionError(f"systemd-nspawn did not start a machine:\n{log.read_text(errors='replace')}")
+
+
+def _wait_for_boot(machine: Machine, log: Path) -> None:
+    end = time.monotonic() + BOOT_SECONDS
+    state = ""
+    while time.monotonic() < end:
+        done = machine.run("systemctl", "is-system-running", check=False)
+        state = done.stdout.strip() or done.stderr.strip()
+        if state in ("running", "degraded"):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"the machine is {state!r} after {BOOT_SECONDS:.0f} s:\n{log.read_text(errors='replace')}")
