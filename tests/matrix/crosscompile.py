@@ -2,8 +2,8 @@
 
     python -m tests.matrix.crosscompile BTF RELEASE WORK
 
-fills WORK/artifacts (a cache as the exporter's own), WORK/specs.json (the programs as the guest loads them) and
-WORK/compiled.json ("program/variant" -> what the compiler said, "" if all went well).
+fills WORK/artifacts (a cache as the exporter's own), WORK/specs.json and WORK/exporter.h (the programs as
+the guest loads them) and WORK/compiled.json ("program/variant" -> what the compiler said, "" if all went well).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main(btf: Path, release: str, work: Path) -> int:
         for spec in specs
         for variant in spec.variants
     }
+    (work / "exporter.h").write_text(header())
     (work / "specs.json").write_text(json.dumps([spec.model_dump(mode="json") for spec in specs]))
     (work / "compiled.json").write_text(json.dumps(said))
     return 0

@@ -26,7 +26,7 @@ def values(key: int, cpus_possible: int) -> list[int]:
 
 
 def read_back(spec: model.Program, on: child.Host) -> dict[str, Any]:
-    """By map: {"series", "wrong": the first few series that differ, "calls", "batch": errno name or "" if it has batch}."""
+    """By map: {"wrong": the first series that differ, "calls", "batch": the errno that refuses batches, "" if none}."""
     possible = cpus.possible()
     found: dict[str, Any] = {}
     with product.loaded(spec, spec.variants[0].name, on) as (program, fds):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from exporter.decoders.names import Names
 from exporter.kernel import cpus
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, child, target
-from exporter.program import Descriptors, Program, State
+from exporter.program import Descriptors, Map, Program, State
 from exporter.supervisor import close
 
 Lines = dict[str, float]  # 'name{label="text"}' -> value
@@ -33,13 +34,17 @@ def host(cache: Path, header: str) -> child.Host:
 @contextmanager
 def loaded(spec: model.Program, variant: str, on: child.Host) -> Iterator[tuple[Program, Descriptors]]:
     """The variant running, detached at the end. AssertionError with the loader's own words if it does not run."""
-    program, fds = child.load_program(only(spec, variant), on, lambda maps: bind_all(spec.metrics, maps) and None)
+    program, fds = child.load_program(only(spec, variant), on, functools.partial(_check, spec))
     attempts = "; ".join(f"{a.reason}: {a.text}" for a in program.attempts)
     assert program.state is State.RUNNING, f"{spec.name} {variant}: {program.state}: {program.text} ({attempts})"
     try:
         yield program, fds
     finally:
         close(fds)
+
+
+def _check(spec: model.Program, maps: Sequence[Map]) -> None:
+    bind_all(spec.metrics, maps)
 
 
 def collector(program: Program, spec: model.Program, fds: Descriptors) -> ProgramCollector:

@@ -1,0 +1,98 @@
+"""A series -> everything that is checked on its kernel: fetched, cross-compiled for, booted once, results read back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.matrix import kernels, machine
+from tests.matrix.initramfs import WORK
+
+AT_ONCE = 2  # kernels; each keeps some one and a half CPUs and 1 GB busy
+DEADLINE = 420.0  # seconds for all checks on one kernel; some 60 are usual
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one check in the guest found (guest/steps.py)."""
+
+    value: Any
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One kernel. `failure` is "" if its machine ran to the end; `steps` has every check then, else those before."""
+
+    series: str
+    kernel: kernels.Kernel | None = None
+    failure: str = ""
+    compiled: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # fetch, compile, boot, run
+
+    def value(self, step: str) -> Any:
+        """The result of a check; AssertionError naming the kernel where there is none."""
+        found = self.steps.get(step)
+        name = self.kernel.release if self.kernel else self.series
+        assert found is not None, f"linux {name}: {step} did not run: {self.failure or 'no such check'}"
+        assert not found.error, f"linux {name}: {step}:\n{found.error}"
+        return found.value
+
+
+def start(series: Iterable[str], work: Path) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
+    """Begin with all of `series`, AT_ONCE of them at a time. Shut the pool down with cancel_futures when done."""
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="matrix")
+    return pool, {one: pool.submit(examine, one, work / one) for one in series}
+
+
+def examine(series: str, work: Path) -> Examined:
+    """Never raises for what a kernel does or lacks: that is its `failure`."""
+    seconds: dict[str, float] = {}
+    kernel: kernels.Kernel | None = None
+    compiled: dict[str, str] = {}
+    failure = ""
+    work.mkdir(parents=True)
+    try:
+        began = time.monotonic()
+        kernel = kernels.get(series, kernels.cache_directory())
+        seconds["fetch"] = time.monotonic() - began
+        began = time.monotonic()
+        compiled = _compile(kernel, work)
+        seconds["compile"] = time.monotonic() - began
+        outcome = machine.run(kernel, _job(), work, DEADLINE)
+        seconds["boot"], seconds["run"] = outcome.boot_seconds, outcome.seconds
+        if outcome.exit_code:
+            failure = f"the checks ended with exit code {outcome.exit_code}:\n{outcome.log[-3000:]}"
+    except (kernels.KernelError, machine.MachineError, OSError, subprocess.SubprocessError) as error:
+        failure = f"{error}\n{getattr(error, 'stderr', None) or ''}".strip()
+    return Examined(series, kernel, failure, compiled, _steps(work / "results.jsonl"), seconds)
+
+
+def _compile(kernel: kernels.Kernel, work: Path) -> dict[str, str]:
+    # A process of its own: the compiler forks, and this one has threads.
+    command = [sys.executable, "-m", "tests.matrix.crosscompile", str(kernel.btf), kernel.release, str(work)]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=300)
+    said: dict[str, str] = json.loads((work / "compiled.json").read_text())
+    return said
+
+
+def _job() -> str:
+    """The guest sees this machine's files where they are here, and so the same Python and the same checkout."""
+    return f"cd {CHECKOUT} && PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} -m tests.matrix.guest {WORK}\n"
+
+
+def _steps(results: Path) -> dict[str, Step]:
+    if not results.exists():
+        return {}
+    lines = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
+    return {line["name"]: Step(line["value"], line["error"], line["seconds"]) for line in lines}

@@ -1,0 +1,76 @@
+"""What each kernel of the matrix does for the exporter, whatever the program: attach kinds, map kinds, rights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.matrix.examine import Examined
+from tests.matrix.guest import attaching, maps
+from tests.matrix.guest.__main__ import KINDS
+from tests.matrix.kernels import SERIES
+
+Matrix = Callable[[str], Examined]
+MAPS = ("of_array", "of_percpu_array", "of_hash", "of_percpu_hash", "of_lru_hash", "of_lru_percpu_hash")
+
+pytestmark = pytest.mark.parametrize("series", SERIES)
+
+
+def test_kernel_boots_and_every_check_runs(on: Matrix, series: str) -> None:
+    examined = on(series)
+    assert not examined.failure, f"linux {series}: {examined.failure}"
+    assert examined.value("facts")["release"].startswith(f"{series}.")
+
+
+def test_nothing_on_that_kernel_imports_bcc(on: Matrix, series: str) -> None:
+    assert on(series).value("facts")["bcc"] is False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_of_attach_point_counts_each_event_once(on: Matrix, series: str, kind: str) -> None:
+    sends = kind in ("kprobe", "kretprobe", "fentry", "fexit")
+    amount = attaching.EVENTS * (attaching.BYTES if sends else attaching.NR_GETPPID)
+    assert on(series).value(f"kind/{kind}") == {"calls": attaching.EVENTS, "amount": amount}
+
+
+def test_killed_holder_leaves_no_kprobe_and_never_wrote_kprobe_events(on: Matrix, series: str) -> None:
+    seen = on(series).value("left_after_kill")
+    assert seen["held"]
+    assert any("tcp_sendmsg" in line for line in seen["during"]["kprobes"])
+    assert not seen["during"]["kprobe_events"]
+    assert seen["after"] == seen["before"] == {"kprobe_events": [], "kprobes": []}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_kind_of_map_is_read_back_to_the_unit(on: Matrix, series: str, name: str) -> None:
+    read = on(series).value("map_kinds")[name]
+    assert not read["wrong"]
+    assert read["calls"] == maps.CALLS
+
+
+def test_only_per_cpu_arrays_of_old_kernels_lack_batch_reads(on: Matrix, series: str) -> None:
+    refused = {name: errno for name, read in on(series).value("map_kinds").items() if (errno := read["batch"])}
+    # Per-CPU arrays got it in 5.13 (f008d732ab18); without it the exporter looks up index after index.
+    assert refused == ({"of_percpu_array": "524"} if series == "5.10" else {})
+
+
+def test_nobody_reads_maps_with_no_capability_from_5_19_on(on: Matrix, series: str) -> None:
+    read = on(series).value("rights/none")
+    assert read["effective"] == []
+    assert set(read["uids"]) == {65534}
+    assert read["unprivileged_bpf_disabled"] == "2"
+    assert read["as_root"] == attaching.EVENTS
+    if series == "5.10":
+        assert "Operation not permitted" in read["error"]
+    else:
+        assert read["dropped"] == 2 * attaching.EVENTS
+        assert not read["written"]
+
+
+def test_nobody_with_cap_bpf_alone_reads_maps_everywhere_and_writes_none(on: Matrix, series: str) -> None:
+    read = on(series).value("rights/cap_bpf")
+    assert read["effective"] == [39]
+    assert read["dropped"] == 2 * attaching.EVENTS
+    assert not read["error"]
+    assert not read["written"]
