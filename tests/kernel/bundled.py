@@ -1,0 +1,108 @@
+"""The programs that come with the exporter, running on this kernel, and their samples as a scrape shows them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter import config
+from exporter.binding import bind_all
+from exporter.collecting import exposition
+from exporter.collecting.collector import ProgramCollector
+from exporter.collecting.table import open_tables
+from exporter.config import model
+from exporter.decoders.names import Names
+from exporter.kernel import cpus
+from exporter.loading.child import Host, close, load_program
+from exporter.program import Program, State
+from tests.kernel.programs import compile_all
+
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One scrape: sample name and labels -> value."""
+
+    values: Mapping[tuple[str, Labels], float]
+
+    def since(self, before: Samples) -> Samples:
+        """What rose between two scrapes, and by how much."""
+        rises = {key: value - before.values.get(key, 0) for key, value in self.values.items()}
+        return Samples({key: rise for key, rise in rises.items() if rise})
+
+    def of(self, name: str, **labels: str) -> dict[Labels, float]:
+        """Samples of this name that have these labels."""
+        wanted = frozenset(labels.items())
+        return {has: value for (sample, has), value in self.values.items() if sample == name and wanted <= has}
+
+    def sum(self, name: str, **labels: str) -> float:
+        return sum(self.of(name, **labels).values())
+
+    def buckets(self, name: str, **labels: str) -> dict[float, float]:
+        """How many observations each bucket holds by itself, by upper bound; empty ones left out."""
+        cumulative: dict[float, float] = {}
+        for has, value in self.of(f"{name}_bucket", **labels).items():
+            bound = float(dict(has)["le"])
+            cumulative[bound] = cumulative.get(bound, 0) + value
+        alone, below = {}, 0.0
+        for bound in sorted(cumulative):
+            if cumulative[bound] != below:
+                alone[bound] = cumulative[bound] - below
+            below = cumulative[bound]
+        return alone
+
+
+class Running:
+    """A program that counts."""
+
+    def __init__(self, program: Program, collector: ProgramCollector) -> None:
+        self.program = program
+        self._collector = collector
+
+    def scrape(self) -> Samples:
+        """AssertionError if a map could not be read or an update was lost."""
+        text = exposition.render(self._collector.collect(), openmetrics=False).decode()
+        report = self._collector.report
+        assert report.success, report.error
+        assert not any(report.insert_failures.values()), report.insert_failures
+        return Samples(
+            {
+                (sample.name, frozenset(sample.labels.items())): sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+            }
+        )
+
+    def settled(self, name: str, expected: float, since: Samples, **labels: str) -> Samples:
+        """What rose since, as soon as `name` rose by what is expected, or after a second whatever it is by then."""
+        until = time.monotonic() + 1
+        while True:
+            rise = self.scrape().since(since)
+            if rise.sum(name, **labels) >= expected or time.monotonic() > until:
+                return rise
+            time.sleep(0.01)
+
+
+def spec(name: str) -> model.Program:
+    return config.load_bundled(name, strict=True).config.programs[0]
+
+
+@contextmanager
+def running(program: model.Program, host: Host) -> Iterator[Running]:
+    """The first variant that this kernel takes, detached at the end."""
+    compile_all(program, host)
+    outcome, descriptors = load_program(program, host, lambda maps: bind_all(program.metrics, maps) and None)
+    assert outcome.state is State.RUNNING, outcome.text
+    names = Names.open()
+    try:
+        possible = cpus.possible_numbers()
+        tables = open_tables(outcome, descriptors.readonly, len(possible))
+        yield Running(outcome, ProgramCollector(outcome, program, tables, names, possible=possible, online=cpus.online))
+    finally:
+        names.close()
+        close(descriptors)

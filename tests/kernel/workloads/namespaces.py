@@ -1,0 +1,109 @@
+"""Network namespaces: made by name, entered by a child process that runs one function and hands back its result."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+# Outside the default 32768-60999: no port that a client gets here is one that a listener got in another namespace.
+CLIENT_PORTS = "61000 64999"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[str]:
+    """A fresh network namespace with its loopback up, gone at the end."""
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        call(name, _prepare)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def _prepare() -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    # sysctl files of the network belong to the namespace of whoever opens them.
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(CLIENT_PORTS)
+
+
+def enter(name: str) -> None:
+    """Move this process into the namespace. Mounts stay, so tracefs does too (`ip netns exec` hides it)."""
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(descriptor, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {name}: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(descriptor)
+
+
+def call(name: str, function: Callable[..., Any], *arguments: Any, join: Path | None = None) -> Any:
+    """`function(*arguments)` in a child process inside the namespace; its result, which has to be JSON.
+
+    join  a cgroup directory that the child moves itself to first
+
+    RuntimeError if the child ends without a result; its traceback is on stderr.
+    """
+    result = start(name, function, *arguments, join=join)
+    return result()
+
+
+def start(name: str, function: Callable[..., Any], *arguments: Any, join: Path | None = None) -> Callable[[], Any]:
+    """As `call`, but returns at once; calling what it returns waits for the result."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _child(reading, writing, name, function, arguments, join)
+    os.close(writing)
+
+    def wait() -> Any:
+        with os.fdopen(reading) as pipe:
+            text = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise RuntimeError(f"{function.__module__}.{function.__name__} in namespace {name}: wait status {status}")
+        return json.loads(text)
+
+    return wait
+
+
+def wait_for_listener(port: int) -> None:
+    """Until somebody in this namespace listens on the port."""
+    wanted = f":{port:04X}"
+    for _ in range(1000):
+        for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+            with open(table) as lines:
+                if any(f[1].endswith(wanted) and f[3] == "0A" for line in lines if len(f := line.split()) > 3):
+                    return
+        time.sleep(0.01)
+    raise TimeoutError(f"nobody listens on port {port}")
+
+
+def _child(
+    reading: int, writing: int, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], join: Path | None
+) -> None:
+    """Never returns: whatever happens, nothing of the parent's may run a second time."""
+    status = 1
+    try:
+        os.close(reading)
+        if join:
+            (join / "cgroup.procs").write_text(str(os.getpid()))
+        enter(name)
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(function(*arguments), pipe)
+        status = 0
+    except BaseException:  # noqa: BLE001 (reported, and the process ends)
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
