@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 ATTACH_KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
 
@@ -44,6 +44,20 @@ class Decode(Model):
     argument: Any = None
     options: dict[str, Any] = {}
     unknown: str | None = None  # keep | drop | TEXT; None = the decoder's own default
+
+    # JSON has text keys only, and {map: {0: read}} must come back with the number 0.
+    @field_serializer("argument", when_used="json")
+    def _argument_to_json(self, argument: Any) -> Any:
+        return (
+            {"pairs": [list(pair) for pair in argument.items()]} if isinstance(argument, dict) else argument
+        )
+
+    @field_validator("argument", mode="before")
+    @classmethod
+    def _argument_from_json(cls, argument: Any) -> Any:
+        if isinstance(argument, dict) and list(argument) == ["pairs"] and isinstance(argument["pairs"], list):
+            return dict(argument["pairs"])
+        return argument
 
 
 class Label(Model):

@@ -1,0 +1,114 @@
+"""A real exporter for tests: `bpf-exporter run` as a process of its own, with a port, a cache and a log."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+CACHE = Path(os.environ.get("BPF_EXPORTER_TEST_CACHE", Path.home() / ".cache/bpf-exporter-tests"))
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Daemon:
+    """A running `bpf-exporter run`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, path: str = "/metrics", timeout: float = 30, **headers: str) -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            body: bytes = answer.read()
+        return body.decode()
+
+    def samples(self, path: str = "/metrics") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every sample by name and label set."""
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.get(path))
+            for sample in family.samples
+        }
+
+    def value(self, name: str, path: str = "/metrics", **labels: str) -> float:
+        """Sum of the samples of this name that have these labels; 0 if there is none."""
+        wanted = set(labels.items())
+        return sum(v for (n, have), v in self.samples(path).items() if n == name and wanted <= have)
+
+    def wait_ready(self, timeout: float = 120) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"exporter ended with {self.process.returncode}:\n{self.log}")
+            try:
+                self.get("/-/ready", timeout=5)
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.05)
+        raise AssertionError(f"exporter not ready after {timeout} s:\n{self.log}")
+
+    def server_pid(self) -> int:
+        """The process that serves now: the last one that said so."""
+        pids = re.findall(r"server runs.*?pid=(\d+)", self.log)
+        return int(pids[-1])
+
+    def stop(self, timeout: float = 10) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    config: Path,
+    directory: Path,
+    *arguments: str,
+    cache: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Daemon]:
+    """Start an exporter on loopback; whatever happens it is gone afterwards. `directory` takes its log."""
+    port = free_port()
+    log_path = directory / "exporter.log"
+    command = [
+        *(sys.executable, "-m", "exporter", "run"),
+        *("--config.file", str(config), "--config.trust-owner", str(ROOT.stat().st_uid)),
+        *("--web.listen-address", f"127.0.0.1:{port}"),
+        *("--cache.dir", str(cache or CACHE / "artifacts")),
+        *arguments,
+    ]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
+    daemon = Daemon(process, port, log_path)
+    try:
+        yield daemon
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,228 @@
+"""The roles of a real exporter: who may do what, and what is left when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.collecting import exposition
+from exporter.collecting.recording import replay
+from exporter.decoders import Names
+from tests.daemon import Daemon, running
+from tests.kernel.renames import rename, write_config
+
+O_ACCMODE = 3  # include/uapi/asm-generic/fcntl.h
+BACK = 1.0  # seconds within which a killed server answers again
+ME = str(os.getpid())
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with running(write_config(tmp_path), tmp_path) as started:
+        started.wait_ready()
+        yield started
+
+
+def counted(daemon: Daemon) -> float:
+    return daemon.value("ebpf_renames_total", pid=str(os.getpid()))
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Open descriptors by number: what each is."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        found[int(entry.name)] = os.readlink(entry)
+    return found
+
+
+def kernel_ids(pid: int) -> dict[str, set[int]]:
+    """Ids, as bpftool lists them, of the maps, programs and links that a process holds."""
+    ids: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
+    for number in descriptors(pid):
+        text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        for kind in ids:
+            ids[kind] |= {int(match) for match in re.findall(rf"^{kind}_id:\s*(\d+)$", text, re.MULTILINE)}
+    return ids
+
+
+def alive(ids: dict[str, set[int]]) -> dict[str, set[int]]:
+    """Those of the ids that bpftool still finds in the kernel."""
+    left = {}
+    for kind, wanted in ids.items():
+        listed = json.loads(subprocess.run(["bpftool", "-j", kind, "list"], check=True, capture_output=True).stdout)
+        left[kind] = wanted & {entry["id"] for entry in listed}
+    return left
+
+
+def wait_gone(ids: dict[str, set[int]], seconds: float = 5) -> dict[str, set[int]]:
+    """What is left of the ids; the kernel frees maps and programs after a grace period."""
+    deadline = time.monotonic() + seconds
+    while any(left := alive(ids)) and any(left.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+NOTHING: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
+
+
+def probe_events() -> str:
+    """Probes that somebody defined through tracefs: the way that leaves something behind."""
+    files = [Path("/sys/kernel/tracing") / name for name in ("kprobe_events", "uprobe_events")]
+    return "".join(path.read_text() for path in files if path.exists())
+
+
+def test_the_server_has_no_rights_and_holds_read_only_maps_only(daemon: Daemon) -> None:
+    pid = daemon.server_pid()
+    now = status(pid)
+    assert now["Uid"].split() == ["65534"] * 4
+    assert now["Gid"].split() == ["65534"] * 4
+    assert now["Groups"] == ""
+    assert {now[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert now["NoNewPrivs"] == "1"
+    held = descriptors(pid)
+    others = {what for fd, what in held.items() if fd > 2 and "bpf-map" not in what and not what.startswith("socket:")}
+    assert others <= {"anon_inode:[eventpoll]", "/proc/kallsyms", os.path.realpath("/sys/fs/cgroup/unified"),
+                      "/sys/fs/cgroup"}  # fmt: skip
+    maps = [fd for fd, what in held.items() if what == "anon_inode:bpf-map"]
+    assert maps
+    for fd in maps:
+        flags = re.search(r"^flags:\s*(\d+)$", Path(f"/proc/{pid}/fdinfo/{fd}").read_text(), re.MULTILINE)
+        assert flags is not None
+        assert int(flags[1], 8) & O_ACCMODE == os.O_RDONLY
+    assert daemon.value("bpf_exporter_server_unprivileged") == 1
+    assert 'rights="no capability"' in daemon.log
+
+
+def test_events_are_counted_to_the_number(daemon: Daemon) -> None:
+    before = counted(daemon)
+    rename(23)
+    time.sleep(0.6)  # longer than a collection is shared
+    assert counted(daemon) - before == 23
+
+
+def test_a_killed_server_is_back_within_a_second_and_no_count_is_lost(daemon: Daemon) -> None:
+    before = counted(daemon)
+    for round_ in range(1, 4):
+        rename(7)
+        killed = daemon.server_pid()
+        os.kill(killed, signal.SIGKILL)
+        began = time.monotonic()
+        rename(16)
+        page = daemon.get()  # the listening socket outlives the server: this request waits, it is not refused
+        assert time.monotonic() - began < BACK
+        assert "bpf_exporter_build_info" in page
+        daemon.wait_ready(BACK)
+        assert daemon.server_pid() != killed
+        assert counted(daemon) - before == 23 * round_
+    assert daemon.value("bpf_exporter_server_restarts_total") == 3
+    assert "server ended by signal 9" in daemon.log
+
+
+def test_after_kill_9_of_the_supervisor_nothing_is_attached(daemon: Daemon) -> None:
+    ids = kernel_ids(daemon.process.pid)
+    assert all(ids.values())
+    assert alive(ids) == ids
+    server = daemon.server_pid()
+    daemon.process.kill()
+    daemon.process.wait(5)
+    assert wait_gone(ids) == NOTHING
+    assert not Path(f"/proc/{server}").exists() or status(server)["State"].startswith("Z")
+    assert probe_events() == ""
+
+
+def test_sigterm_detaches_everything_within_a_second(daemon: Daemon) -> None:
+    ids = kernel_ids(daemon.process.pid)
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 1
+    assert wait_gone(ids) == NOTHING
+
+
+def test_sighup_is_logged_and_changes_nothing(daemon: Daemon) -> None:
+    ids = kernel_ids(daemon.process.pid)
+    daemon.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 5
+    while "SIGHUP" not in daemon.log and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "SIGHUP ignored: this version does not reload its configuration; restart it instead" in daemon.log
+    assert alive(ids) == ids
+    assert daemon.value("bpf_exporter_program_state", program="renames", state="running") == 1
+
+
+def test_a_recording_gives_the_same_metrics_without_the_kernel(tmp_path: Path) -> None:
+    directory = tmp_path / "recorded"
+    with running(write_config(tmp_path), tmp_path, "--record", str(directory)) as daemon:
+        daemon.wait_ready()
+        rename(23)
+        time.sleep(0.6)
+        live = counted(daemon)
+        daemon.stop()
+    document = json.loads((directory / "renames.json").read_text())
+    page = exposition.render(replay(document, Names.open()).collect(), openmetrics=False).decode()
+    assert f'ebpf_renames_total{{pid="{ME}"}} {live:.0f}\n' in page
+
+
+BROKEN = """\
+  - name: broken
+    code: |
+      int on_rename(struct bpf_raw_tracepoint_args *ctx) { return undeclared; }
+    attach: [{raw_tracepoint: task_rename, function: on_rename}]
+    metrics: [{name: ebpf_broken_total, type: counter, help: Never., map: none}]
+"""
+
+
+def test_one_broken_program_costs_its_own_metrics_only(tmp_path: Path) -> None:
+    with running(write_config(tmp_path, BROKEN), tmp_path) as daemon:
+        daemon.wait_ready()
+        assert daemon.value("bpf_exporter_program_state", program="broken", state="failed") == 1
+        assert daemon.value("bpf_exporter_program_state", program="renames", state="running") == 1
+        lines = (tmp_path / "config.yaml").read_text().splitlines()
+        line = next(number for number, text in enumerate(lines, 1) if "undeclared" in text)
+        assert f"config.yaml:{line}:61: use of undeclared identifier 'undeclared'" in daemon.log
+        assert f"config.yaml:{line}:61: use of undeclared identifier &#x27;undeclared&#x27;" in daemon.get("/")
+        assert "Traceback" not in daemon.log
+
+
+def test_a_loader_that_is_killed_is_a_state_of_its_program(tmp_path: Path) -> None:
+    slow = write_config(tmp_path).read_text().replace("4096);", "4097);")  # not in any cache: it is compiled
+    (tmp_path / "config.yaml").write_text(slow)
+    with running(tmp_path / "config.yaml", tmp_path, cache=tmp_path / "cache") as daemon:
+        children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children")
+        loader = None
+        while loader is None and daemon.process.poll() is None:
+            for pid in children.read_text().split():
+                if "libbcc" in Path(f"/proc/{pid}/maps").read_text():
+                    loader = int(pid)
+        assert loader is not None, daemon.log
+        os.kill(loader, signal.SIGKILL)
+        daemon.wait_ready()
+        assert daemon.value("bpf_exporter_program_state", program="renames", state="failed") == 1
+        assert "renames: load: the loader was killed by SIGKILL (out of memory? see the kernel's log)" in daemon.log
+
+
+def test_a_warm_start_needs_no_bcc(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with running(config, tmp_path) as daemon:
+        daemon.wait_ready()
+    trap = tmp_path / "trap" / "bcc"
+    trap.mkdir(parents=True)
+    (trap / "__init__.py").write_text("raise SystemError('bcc was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": str(trap.parent)}
+    with running(config, tmp_path, environment=environment) as daemon:
+        daemon.wait_ready()
+        assert re.search(r'program=renames .*how="from cache"', daemon.log)
+        rename(23)
+        assert counted(daemon) >= 23
