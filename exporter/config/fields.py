@@ -110,9 +110,8 @@ class OneOrMore:
             raise wrong(f"is an empty list; {self.right}, or leave the key out")
         for text in texts:
             if not re.fullmatch(self.pattern, text):
-                raise wrong(
-                    f"{'is not spelled right' if texts is not value else f'has {text!r}'}; {self.right}"
-                )
+                problem = "is not spelled right" if texts is not value else f'has "{text}"'
+                raise wrong(f"{problem}; {self.right}")
             if texts.count(text) > 1:
                 raise wrong(f'names "{text}" twice; name it once')
         return texts

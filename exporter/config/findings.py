@@ -63,7 +63,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "the names are") -> str:
     """The hint for an unknown word: the nearest known ones, else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.65)
     if near:
         return "did you mean " + " or ".join(quoted(name) for name in near) + "?"
     return f"{otherwise} " + ", ".join(names) if names else "there are none"

@@ -11,7 +11,7 @@ from exporter.config import attach, bundled, document, metrics, model, naming
 from exporter.config.files import FileError, Reader
 from exporter.config.findings import Mark, Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
-from exporter.config.validate import Valid, validate
+from exporter.config.validate import Valid, phrase, validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,14 @@ class Merge:
             else:
                 self.report.error(named_at, f"{say}{error}")
             return None
-        before = len(self.report.errors)
-        root = compose(text, str(path), self.report, order)
+        composed = compose(text, str(path), order)
+        root = composed.root
+        entry = (_called(root, 0),) if isinstance(root, Mapping) and root.get("name") is not None else ()
+        for surprise in composed.surprises:
+            words = phrase(root, surprise.path, entry) if root is not None else ""
+            self.report.error(surprise.mark, f"{words}{surprise.text}")
         if root is None or (isinstance(root, Scalar) and root.value is None):
-            if len(self.report.errors) == before:
+            if not composed.surprises:
                 self.report.error(
                     Mark(str(path), order=order), "the file is empty; write programs: and a list below it"
                 )
@@ -263,7 +267,7 @@ class Merge:
         """File, first line and C text of a program; None if it has none."""
         program, node = entry.document, entry.node
         if (program.source is None) == (program.code is None):
-            if program.source is None and not entry.wrote("source") and not entry.wrote("code"):
+            if program.source is None and not any(map(entry.wrote, ("source", "code", "object"))):
                 wrong = "neither source nor code; write source: FILE.c, or code: | and the C text"
                 self.report.error(node.mark, f"{program.name}: {wrong}")
             elif program.source is not None:

@@ -190,7 +190,7 @@ def _check_histogram(place: _Place) -> None:
         if metric.sum_slot is not None:
             place.error("sum_slot goes with slot; with slots name the sum by sum", "sum_slot", at_key=True)
     else:
-        for key, right in (("slots", "keep one"), ("sum", "a slot can hold the sum: sum_slot")):
+        for key, right in (("slots", "keep one"), ("sum", "name the slot that holds the sum by sum_slot")):
             if getattr(metric, key) is not None:
                 place.error(f"{key} and slot exclude each other; {right}", key, at_key=True)
         if buckets is None:
@@ -253,7 +253,9 @@ def _check_same(place: _Place, node: Node, index: int, first: document.Metric) -
     names = [_label_names(each) for each in (metric, first)]
     if None not in names and names[0] != names[1]:
         there = ", ".join(sorted(names[1] or ())) or "none"
-        place.error(f"the labels are not those of the metric of this name on line {line} ({there})", "labels")
+        place.error(
+            f"the labels are not those of the metric of this name on line {line}; write {there}", "labels"
+        )
 
 
 def _label_names(metric: document.Metric) -> frozenset[str] | None:

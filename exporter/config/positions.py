@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from exporter.config.findings import Mark, Report
+from exporter.config.findings import Mark
 
 MAX_DEPTH = 32  # a program's deepest key is 9 levels down; a file of 100,000 brackets must not end in a RecursionError
 
@@ -118,14 +118,32 @@ def without(node: Node, path: Path) -> Node:
     return node
 
 
-def compose(text: str, file: str, report: Report, order: int = 0) -> Node | None:
-    """The tree of the one document in `text`; None if it is empty or no YAML (which `report` then says)."""
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """Something that YAML allows and this project does not, or no YAML at all; `path` leads to it."""
+
+    mark: Mark
+    path: tuple[str | int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The tree of one document, None if it is empty or no YAML, and what is wrong with it as YAML."""
+
+    root: Node | None
+    surprises: list[Surprise]
+
+
+def compose(text: str, file: str, order: int = 0) -> Composed:
+    """The one document in `text`; `file` and `order` go into the marks."""
     try:
         events = list(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
-        report.error(*_syntax(error, text, file, order))
-        return None
-    return _Composer(iter(events), file, order, report).document()
+        mark, sentence = _syntax(error, text, file, order)
+        return Composed(None, [Surprise(mark, (), sentence)])
+    composer = _Composer(iter(events), file, order)
+    return Composed(composer.document(), composer.surprises)
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str, order: int) -> tuple[Mark, str]:
@@ -172,8 +190,10 @@ _SYNTAX = {
 class _Composer:
     """Builds the tree of one file; what YAML allows and this project does not is reported here."""
 
-    def __init__(self, events: Iterator[yaml.Event], file: str, order: int, report: Report) -> None:
-        self.events, self.file, self.order, self.report = events, file, order, report
+    def __init__(self, events: Iterator[yaml.Event], file: str, order: int) -> None:
+        self.events, self.file, self.order = events, file, order
+        self.path: list[str | int] = []
+        self.surprises: list[Surprise] = []
 
     def document(self) -> Node | None:
         root: Node | None = None
@@ -192,8 +212,9 @@ class _Composer:
         assert start is not None  # libyaml always sets it; the stubs do not know
         return Mark(self.file, start.line + 1, start.column + 1, self.order)
 
-    def error(self, event: yaml.Event, text: str) -> None:
-        self.report.error(self.mark(event), text)
+    def error(self, place: yaml.Event | Mark, text: str) -> None:
+        mark = place if isinstance(place, Mark) else self.mark(place)
+        self.surprises.append(Surprise(mark, tuple(self.path), text))
 
     def node(self, event: yaml.Event, depth: int) -> Node:
         mark = self.mark(event)
@@ -206,8 +227,9 @@ class _Composer:
         if event.anchor is not None:
             self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
         if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self.error(
-                event, f"{event.tag} is a YAML tag, and tags are not used here; quote a value to make it text"
+                event, f"{tag} is a YAML tag, and tags are not used here; quote a value to make it text"
             )
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event)
@@ -216,9 +238,11 @@ class _Composer:
             self.skip()
             return Scalar(mark, "", False, "", "")
         if isinstance(event, yaml.SequenceStartEvent):
-            items = []
+            items: list[Node] = []
             while not isinstance(inner := next(self.events), yaml.SequenceEndEvent):
+                self.path.append(len(items))
                 items.append(self.node(inner, depth + 1))
+                self.path.pop()
             return List(mark, tuple(items))
         return self.mapping(mark, depth)
 
@@ -234,30 +258,30 @@ class _Composer:
         seen: dict[tuple[type, object], Mark] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, depth + 1)
+            self.path.append(key.text if isinstance(key, Scalar) else "")
             value = self.node(next(self.events), depth + 1)
-            if not isinstance(key, Scalar):
-                self.report.error(key.mark, "a key cannot be a list or a mapping; write `key: value`")
-                continue
-            if key.plain and key.text == "<<":
-                self.report.error(
-                    key.mark, "<< is a YAML merge key, and those are not used here; write the keys out"
-                )
-                continue
-            if isinstance(key.value, bool | float | None):
-                self.report.error(
-                    key.mark, f"the key {key.text or 'here'} is no text in YAML; {quote_it(key)}"
-                )
-                continue
-            identity = (type(key.value), key.value)
-            if identity in seen:
-                first = seen[identity].line
-                self.report.error(
-                    key.mark, f'key "{key.text}" stands here a second time (first on line {first}); keep one'
-                )
-                continue
-            seen[identity] = key.mark
-            items.append((key, value))
+            if isinstance(key, Scalar) and self.usable(key, seen):
+                seen[type(key.value), key.value] = key.mark
+                items.append((key, value))
+            elif not isinstance(key, Scalar):
+                self.error(key.mark, "a key cannot be a list or a mapping; write `key: value`")
+            self.path.pop()
         return Mapping(mark, tuple(items))
+
+    def usable(self, key: Scalar, seen: dict[tuple[type, object], Mark]) -> bool:
+        """Whether a key can stand in a mapping that has those in `seen`; if not, why is reported."""
+        first = seen.get((type(key.value), key.value))
+        if key.plain and key.text == "<<":
+            self.error(key.mark, "<< is a YAML merge key, and those are not used here; write the keys out")
+        elif isinstance(key.value, bool | float | None):
+            self.error(key.mark, f"the key {key.text or 'here'} is no text in YAML; {quote_it(key)}")
+        elif first is not None:
+            self.error(
+                key.mark, f'key "{key.text}" stands here a second time (first on line {first.line}); keep one'
+            )
+        else:
+            return True
+        return False
 
     def scalar(self, event: yaml.ScalarEvent) -> Scalar:
         mark = self.mark(event)

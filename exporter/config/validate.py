@@ -94,7 +94,11 @@ def _report(model: type[Document], node: Node, error: ErrorDetails, report: Repo
     if kind == "extra_forbidden" or kind == "invalid_key" or is_key:
         mark = key_at(node, path)
     elif kind == "missing":
-        mark = at(node, path[:-1]).mark
+        parent = at(node, path[:-1])
+        mark = parent.mark
+        other = _OTHER_WAY.get(str(path[-1]))
+        if other is not None and isinstance(parent, Mapping) and parent.get(other) is not None:
+            return  # it is there in a way that is not built, and that is reported
     if report.has_error_at(mark):
         return  # a surprise of YAML is already explained here
     prefix = phrase(node, path, words)
@@ -134,6 +138,9 @@ def unknown_key(document: type[Document] | None, key: str) -> str:
     hint = did_you_mean(key, document.model_fields, otherwise="the keys here are")
     return f'unknown key "{key}"; {hint}'
 
+
+# Required keys, and the keys of the agreed format that stand for them.
+_OTHER_WAY = {"map": "events"}
 
 _EXPECTED = {
     "string_type": "text",
@@ -185,7 +192,9 @@ def _shown(node: Node) -> str:
 
 
 def shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Text for a message: at most 60 characters, line ends and control characters as escapes."""
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _name_of(path: Path) -> str:
@@ -218,7 +227,7 @@ _NAMED = {
     "labels": "label",
     "variants": "variant",
     "attach": "attach",
-    "programs": "program",
+    "programs": "",
 }
 
 
@@ -229,20 +238,22 @@ def phrase(node: Node, path: Path, words: Path = ()) -> str:
         if isinstance(step, int):
             container = path[length - 2] if length > 1 else ""
             if container in _NAMED:
-                parts.append(f"{_NAMED[str(container)]} {_item_name(at(node, path[:length]), step)}")
+                kind, name = _NAMED[str(container)], _item_name(at(node, path[:length]), str(container), step)
+                parts.append(f"{kind} {name}".strip())
         elif length < len(path) and not (step in _NAMED and isinstance(path[length], int)):
             parts.append(step)
     return "".join(f"{part}: " for part in parts)
 
 
-def _item_name(item: Node, index: int) -> str:
-    """How a list item is called: by its name, else by its first key and value, else by its number."""
+def _item_name(item: Node, container: str, index: int) -> str:
+    """How a list item is called: by its name, an attach point by its first kind and target, else by its number."""
     if isinstance(item, Mapping):
-        for key in ("name", "field"):
+        for key in ("name", "use", "field"):
             named = item.get(key)
             if isinstance(named, Scalar) and named.text:
                 return shortened(named.text)
-        for name, value in item.items:
-            if isinstance(value, Scalar) and value.text and name.text not in ("function", "optional"):
-                return f"{name.text} {shortened(value.text)}"
+        if container == "attach":
+            for kind, target in item.items:
+                if isinstance(target, Scalar) and target.text and kind.text not in ("function", "optional"):
+                    return f"{kind.text} {shortened(target.text)}"
     return f"number {index + 1}"

@@ -1,0 +1,1 @@
+int on_send(void *ctx) { return 0; }

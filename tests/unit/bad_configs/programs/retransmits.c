@@ -1,0 +1,1 @@
+int on_retransmit(void *ctx) { return 0; }
