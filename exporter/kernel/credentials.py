@@ -11,7 +11,6 @@ from pathlib import Path
 
 # include/uapi/linux/capability.h
 CAP_SETGID = 6
-CAP_SETUID = 7
 CAP_SETPCAP = 8
 CAP_BPF = 39  # 5.8
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -108,7 +107,7 @@ def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Pa
         if CAP_SETPCAP in had.effective:
             for capability in had.bounding - keep:
                 _prctl("PR_CAPBSET_DROP", PR_CAPBSET_DROP, capability)
-        if had.groups:
+        if CAP_SETGID in had.effective or not set(had.groups) <= {gid}:
             os.setgroups([])
         os.setresgid(gid, gid, gid)
         _prctl("PR_SET_KEEPCAPS", PR_SET_KEEPCAPS, 1)  # or the change from uid 0 empties the permitted set
@@ -130,7 +129,7 @@ def _not_as_asked(now: Credentials, uid: int, gid: int, keep: frozenset[int]) ->
     asked: tuple[tuple[str, object, object], ...] = (
         ("uids are", now.uids, (uid,) * 4),
         ("gids are", now.gids, (gid,) * 4),
-        ("groups are", now.groups, ()),
+        ("groups are", tuple(group for group in now.groups if group != gid), ()),  # systemd's User= lists its own again
         ("permitted is", now.permitted, keep),
         ("effective is", now.effective, keep),
         ("inheritable is", now.inheritable, frozenset()),

@@ -45,11 +45,11 @@ def cgroup() -> Iterator[Path]:
 
 
 def functions() -> dict[int, set[str]]:
-    """Address -> its names, read plainly."""
+    """Address -> its names, read plainly; without modules and BPF programs, which come and go."""
     found: dict[int, set[str]] = {}
     for line in Path("/proc/kallsyms").read_text().splitlines():
-        address, kind, name = line.split("\t")[0].split(" ", 2)
-        if kind in CODE:
+        address, kind, name = line.split(" ", 2)
+        if kind in CODE and "\t" not in name:
             found.setdefault(int(address, 16), set()).add(name)
     return found
 

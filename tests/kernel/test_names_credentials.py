@@ -52,6 +52,7 @@ def dropped(*keep: int) -> Credentials:
     child = os.fork()
     if child == 0:
         try:
+            os.setgroups([4, 24])
             credentials.drop_to(NOBODY, NOBODY, keep)
             os.write(writing, b"dropped")
             signal.pause()
@@ -108,6 +109,33 @@ def test_cap_bpf_is_enough_to_make_a_map_and_nothing_is_not() -> None:
     assert in_child(with_it) > 0
     with pytest.raises(PermissionError):
         in_child(without)
+
+
+def test_user_set_by_a_service_manager_is_no_error() -> None:
+    """systemd's User= leaves the user's own group as a supplementary one, and no right to take it away."""
+
+    def work() -> Credentials:
+        os.setgroups([NOBODY])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        credentials.drop_to(NOBODY, NOBODY)
+        return credentials.read()
+
+    now = in_child(work)
+    assert now.groups == (NOBODY,)
+    assert now.permitted == frozenset()
+    assert now.no_new_privs
+
+
+def test_group_of_somebody_else_that_cannot_be_left_is_refused() -> None:
+    def work() -> None:
+        os.setgroups([24])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        credentials.drop_to(NOBODY, NOBODY)
+
+    with pytest.raises(PermissionError, match="drop to uid 65534 gid 65534: "):
+        in_child(work)
 
 
 def test_dropping_twice_is_no_error() -> None:

@@ -112,6 +112,7 @@ def test_without_decode_the_type_decides(field: Type, raw: bytes, text: str) -> 
         (S32, host(0, 4), step("errno"), "none"),
         (S32, host(-2, 4), step("errno"), "ENOENT"),
         (S32, host(2, 4), step("errno"), "ENOENT"),
+        (U32, host(2, 4), step("errno"), "ENOENT"),
         (S64, host(-110, 8), step("errno"), "ETIMEDOUT"),
         (U32, host(0xFFFFFFFE, 4), step("errno"), "ENOENT"),
         (U64, host((1 << 64) - 11, 8), step("errno"), "EAGAIN"),
