@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ class Kernel:
     def tracefs(self) -> Path | None:
         """Where tracefs is mounted; None if nowhere usual, or hidden from this process."""
         for path in (self.sysfs / "kernel/tracing", self.sysfs / "kernel/debug/tracing"):
-            if (path / "events").is_dir():
+            if os.path.isdir(path / "events"):  # Path.is_dir() raises where the way there is closed
                 return path
         return None
 
@@ -73,7 +74,10 @@ class Kernel:
         """Up to three CATEGORY:EVENT that look like this one; of an EVENT alone, events."""
         if self.tracefs is None:
             return []
-        lines = (self.tracefs / "available_events").read_text(encoding="ascii", errors="replace").split()
+        try:
+            lines = (self.tracefs / "available_events").read_text(encoding="ascii", errors="replace").split()
+        except OSError:
+            return []
         return near(name, lines if ":" in name else {line.partition(":")[2] for line in lines})
 
     def _event(self, category: str, event: str) -> Path:

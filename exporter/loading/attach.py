@@ -156,6 +156,9 @@ def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> int:
     except FileNotFoundError as error:
         raise _no_event(kernel, point) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # __bpf_probe_register(): max_ctx_offset > num_args
+            text = f"{point.step}: {point.function} reads more arguments than this tracepoint has on this kernel"
+            raise RefusedError(Reason.VERIFIER, text) from error
         raise refused(point.step, error, kernel) from error
 
 
@@ -171,7 +174,14 @@ def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> int:
         opened = perf_event.open_tracepoint(identity, kernel.sysfs)
     except OSError as error:
         raise refused(point.step, error, kernel) from error
-    return _hang(kernel, point, opened, prog_fd)
+    try:
+        return _hang(kernel, point, opened, prog_fd)
+    except RefusedError as error:
+        # perf_event_set_bpf_prog() says EACCES too where a program reads beyond the event's record.
+        if error.reason is Reason.UNSUPPORTED and isinstance(error.__cause__, PermissionError):
+            text = f"{point.step}: {point.function} reads beyond this tracepoint's record (see its `format` in tracefs)"
+            raise RefusedError(Reason.VERIFIER, text) from error
+        raise
 
 
 def _no_event(kernel: Kernel, point: Point) -> RefusedError:

@@ -115,6 +115,7 @@ def _try(program: model.Program, variant: model.Variant, host: Host, check: Chec
     """Load and attach one variant, or RefusedError with nothing left behind."""
     if demands := requires.unmet(variant.requires, host.kernel):
         raise RefusedError(Reason.REQUIRES, _requires_text(demands))
+    load.raise_memlock(host.kernel)
     compiled, from_cache = _artifact(program, variant, host)
     try:
         check(compiled.maps)
@@ -152,6 +153,9 @@ def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tup
     key = artifact.key(program, variant, host.target, host.header)
     if cached := host.cache.get(key, compiler.bcc_version()):
         return cached, True
+    for point in _points(variant):
+        if not point.optional:
+            load.probe(host.kernel, point)
     try:
         compiled = compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
     except compiler.CompileError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import struct
@@ -11,18 +10,29 @@ from collections.abc import Iterable
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.loading.artifact import Artifact, Function
-from exporter.loading.attach import KINDS, Point
-from exporter.loading.refusal import RefusedError, refused
+from exporter.loading.attach import KINDS, Point, attach
+from exporter.loading.refusal import MEMCG_ACCOUNTING, RefusedError, refused
 from exporter.program import Reason
 
-_MEMCG_ACCOUNTING = (5, 11)  # maps and programs are charged to the cgroup and no more to RLIMIT_MEMLOCK (3ac1f01b43b6)
+# r0 = 0; exit (struct bpf_insn, include/uapi/linux/bpf.h)
+_RETURN_0 = struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+def raise_memlock(kernel: Kernel) -> None:
+    """Lift RLIMIT_MEMLOCK as far as this process may, on kernels that count maps and programs in it. Where that is not
+    far enough what comes next is EPERM, and says so."""
+    if kernel.version >= MEMCG_ACCOUNTING:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):  # no CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
     """Map name -> fd of a new, empty map, for every map of the artifact. RefusedError, and then none is left open."""
     _check_arch(artifact, kernel)
-    if kernel.version < _MEMCG_ACCOUNTING:
-        _raise_memlock()
     btf_fd = _load_btf(artifact)
     fds: dict[str, int] = {}
     try:
@@ -66,18 +76,8 @@ class Programs:
         target = kind.btf_id(self._kernel, point) if kind.btf_id else 0
         key = (function.name, kind.program_type, kind.expected_attach_type, target)
         if key not in self._fds:
-            try:
-                self._fds[key] = bpf.prog_load(
-                    kind.program_type,
-                    patched(function, self._maps),
-                    self._artifact.license,
-                    function.name,
-                    kind.expected_attach_type,
-                    target,
-                )
-            except OSError as error:
-                step = f"load {point.function} for {point.kind}/{point.target}"
-                raise refused(step, error, self._kernel, Reason.UNSUPPORTED) from error
+            code = patched(function, self._maps)
+            self._fds[key] = _load(self._kernel, point, code, self._artifact.license, target)
         return self._fds[key]
 
     def release(self, used: Iterable[int]) -> dict[str, int]:
@@ -96,6 +96,27 @@ class Programs:
     def close(self) -> None:
         close(self._fds.values())
         self._fds = {}
+
+
+def probe(kernel: Kernel, point: Point) -> None:
+    """Attach a program that does nothing, and detach it: RefusedError where this kernel has no such place, or does not
+    let us there. Takes milliseconds, a compiler run seconds."""
+    kind = KINDS[point.kind]
+    target = kind.btf_id(kernel, point) if kind.btf_id else 0
+    program = _load(kernel, point, _RETURN_0, "GPL", target)
+    try:
+        os.close(attach(kernel, point, program))
+    finally:
+        os.close(program)
+
+
+def _load(kernel: Kernel, point: Point, code: bytes, terms: str, target: int) -> int:
+    kind = KINDS[point.kind]
+    try:
+        return bpf.prog_load(kind.program_type, code, terms, point.function, kind.expected_attach_type, target)
+    except OSError as error:
+        step = f"load {point.function} for {point.kind}/{point.target}"
+        raise refused(step, error, kernel, Reason.UNSUPPORTED) from error
 
 
 def patched(function: Function, maps: dict[str, int]) -> bytes:
@@ -137,12 +158,3 @@ def _load_btf(artifact: Artifact) -> int:
         return bpf.btf_load(artifact.btf)
     except OSError:
         return 0
-
-
-def _raise_memlock() -> None:
-    """Lift the limit as far as this process may. Where that is not far enough the next map is EPERM, and says so."""
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    for limit in (resource.RLIM_INFINITY, hard):
-        with contextlib.suppress(ValueError, OSError):  # no CAP_SYS_RESOURCE
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
-            return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import resource
 
 from exporter.kernel import bpf, rights
 from exporter.kernel.features import Kernel
 from exporter.program import Reason
 
+# Since then maps and programs are charged to the memory cgroup and not to RLIMIT_MEMLOCK (3ac1f01b43b6).
+MEMCG_ACCOUNTING = (5, 11)
 LOG_LINES = 15  # of a verifier log: its end names the instruction and the registers
 
 
@@ -57,6 +60,9 @@ def _by_rights(step: str, cause: str, kernel: Kernel) -> RefusedError:
         return RefusedError(
             Reason.PERMISSION, f"{step}: {cause} (the kernel is locked down: {mode}, see kernel_lockdown(7))"
         )
+    if kernel.version < MEMCG_ACCOUNTING and (limit := resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]) >= 0:
+        hint = f"RLIMIT_MEMLOCK is {limit} bytes: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"
+        return RefusedError(Reason.PERMISSION, f"{step}: {cause} ({hint})")
     # The process holds every capability the kernel asks for, so no setting of ours would help.
     return RefusedError(
         Reason.UNSUPPORTED, f"{step}: {cause} (this kernel refuses it even with {', '.join(rights.TO_LOAD)})"
