@@ -126,6 +126,9 @@ def _run(options: argparse.Namespace) -> int:
     from exporter import start  # imports what only a daemon needs
 
     log.configure(options.log_level, options.log_format)
+    if refusal := start.missing_rights():
+        log.get().error(refusal)
+        return EXIT_RIGHTS
     loaded = _load(options, options.config_file, enforce_owner=True)
     if loaded is None:
         return EXIT_CONFIG

@@ -17,7 +17,7 @@ from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.kernel import credentials, features, rights
 from exporter.loading import artifact, child, compiler, target
-from exporter.program import Descriptors, Program
+from exporter.program import Descriptors, Map, Program
 from exporter.supervisor import Entry, LoadFunction, RecordFunction, ServeFunction, Supervisor
 from exporter.web import listening
 
@@ -39,21 +39,25 @@ class Options:
 def run(config: model.Config, options: Options) -> int:
     """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
     logger = log.get()
-    refusal = _missing_rights() or _missing_bcc(config, options.cache_dir)
-    if refusal:
-        logger.error(refusal)
-        return EXIT_RIGHTS
     try:
+        cache = artifact.Cache(options.cache_dir)
+        if refusal := _missing_bcc(config, cache):
+            logger.error(refusal)
+            return EXIT_RIGHTS
         listeners = [listening.listen(address) for address in options.listen]
     except listening.AddressError as error:
         logger.error(str(error))
+        return EXIT_RUNTIME
+    except OSError as error:
+        cause = error.strerror or str(error)
+        logger.error(f"cache {options.cache_dir}: {cause} (--cache.dir: a directory that only this user can write to)")
         return EXIT_RUNTIME
     logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
     for sock in listeners:
         logger.info("listening", url=listening.url(sock) + options.metrics_path)
     supervisor = Supervisor(
         config.programs,
-        load=_loader(options.cache_dir),
+        load=_loader(cache),
         serve=_server(listeners, config, options),
         keep=[sock.fileno() for sock in listeners],
         record=_recorder(options.record) if options.record else None,
@@ -63,38 +67,43 @@ def run(config: model.Config, options: Options) -> int:
     return supervisor.run()
 
 
-def _missing_rights() -> str:
+def missing_rights() -> str:
+    """The sentence to refuse with where this process may not load programs; "" if it may."""
     missing = rights.missing_to_load()
     if not missing:
         return ""
     return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
 
 
-def _missing_bcc(config: model.Config, cache_dir: Path) -> str:
+def _missing_bcc(config: model.Config, cache: artifact.Cache) -> str:
     """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
     if compiler.bcc_version() is not None:
         return ""
     host = target.this_host()
-    cache, header = artifact.Cache(cache_dir), _header()
+    header = _header()
     for program in config.programs:
         if program.enabled and not any(cache.get(artifact.key(program, v, host, header)) for v in program.variants):
             python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
             return (
-                f"{program.name}: compile: bcc is not installed and no variant of it is in {cache_dir}"
+                f"{program.name}: compile: bcc is not installed and no variant of it is in {cache.directory}"
                 f" (apt-get install python3-bpfcc{python}; the PyPI package of that name is another project)"
             )
     return ""
 
 
-def _loader(cache_dir: Path) -> LoadFunction:
+def _loader(cache: artifact.Cache) -> LoadFunction:
     """What a loader child runs. The kernel's types are hashed once, here, and not by every loader."""
-    host = child.Host(target.this_host(), artifact.Cache(cache_dir), _header(), features.Kernel())
+    host = child.Host(target.this_host(), cache, _header(), features.Kernel())
     parent = os.getpid()
 
     def load(program: model.Program) -> tuple[Program, Descriptors]:
         credentials.die_with_parent(signal.SIGKILL, parent)
         os.nice(LOADER_NICE)
-        return child.load_program(program, host, lambda maps: bind_all(program.metrics, maps))
+
+        def check(maps: Sequence[Map]) -> None:
+            bind_all(program.metrics, maps)
+
+        return child.load_program(program, host, check)
 
     return load
 
@@ -104,8 +113,8 @@ def _header() -> str:
 
 
 def _server(listeners: Sequence[socket.socket], config: model.Config, options: Options) -> ServeFunction:
-    """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and what
-    the two roles have in memory they share (measured: the same total as with the import in the child)."""
+    """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
+    what the two roles have in memory they share (measured: the same total as with the import in the child)."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this one drops
     from exporter import server
 

@@ -1,0 +1,144 @@
+"""The command as a person or a service manager sees it: exit codes, and one clear message each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.web.listening import listen
+from tests.daemon import ROOT
+from tests.kernel.renames import write_config
+
+NO_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--"]
+
+
+def command(
+    *arguments: str, prefix: list[str] | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    line = [*(prefix or []), sys.executable, "-m", "exporter", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def run(config: Path, tmp_path: Path, *arguments: str, prefix: list[str] | None = None,
+        environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    rest = ["--config.file", str(config), "--cache.dir", str(tmp_path / "cache"), *arguments]
+    return command("run", "--log.format", "logfmt", *rest, prefix=prefix, environment=environment)
+
+
+def test_without_rights_run_ends_with_4_before_anything_else(tmp_path: Path) -> None:
+    done = run(tmp_path / "none.yaml", tmp_path, prefix=NO_RIGHTS)
+    assert done.returncode == 4
+    assert "loading BPF programs needs CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN: run as root" in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_without_bcc_and_with_an_empty_cache_run_ends_with_4(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(bare)], check=True)
+    packages = [path for path in sys.path if path.startswith(sys.prefix) and path.endswith("site-packages")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *packages])}
+    done = subprocess.run(
+        [str(bare / "bin/python3"), "-m", "exporter", "run", "--config.file", str(write_config(tmp_path)),
+         "--cache.dir", str(tmp_path / "cache"), "--web.listen-address", "127.0.0.1:0"],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "renames: compile: bcc is not installed" in done.stderr
+    assert "apt-get install python3-bpfcc" in done.stderr
+
+
+def test_a_port_in_use_ends_with_1_and_names_it(tmp_path: Path) -> None:
+    with listen("127.0.0.1:0") as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run(write_config(tmp_path), tmp_path, "--web.listen-address", address)
+    assert done.returncode == 1
+    assert f'listen address \\"{address}\\": Address already in use' in done.stderr
+
+
+def test_a_cache_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    done = run(write_config(tmp_path), tmp_path, "--web.listen-address", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert "others may write to it" in done.stderr
+
+
+def test_a_wrong_configuration_ends_with_3_and_every_position(tmp_path: Path) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text("programs:\n  - use: tcp_rts\n    enabeld: true\n")
+    done = run(config, tmp_path)
+    assert done.returncode == 3
+    assert f"{config}:2:10: " in done.stderr
+    assert f"{config}:3:5: " in done.stderr
+
+
+def test_a_configuration_of_another_user_is_refused_as_kernel_code(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    os.chown(config, 12345, 0)
+    done = run(config, tmp_path)
+    assert done.returncode == 3
+    assert "12345" in done.stderr
+    assert "chown" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["run", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["run", "--web.telemetry-path", "metrics"], "'metrics' must be a path of its own, such as /metrics"),
+        (["run", "--user", "no-such-user"], "no user 'no-such-user' here: name one, or give a number"),
+        (["programs", "tcp_rts"], "no bundled program 'tcp_rts'; did you mean tcp_rst?"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], text: str) -> None:
+    done = command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr
+
+
+def test_check_needs_no_root_and_says_what_it_saw(tmp_path: Path) -> None:
+    done = command("check", "config.example.yaml", prefix=NO_RIGHTS)
+    assert done.returncode == 0, done.stderr
+    assert "no mistakes found" in done.stdout
+
+
+def test_strict_check_makes_warnings_errors(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("ebpf_renames_total", "ebpf_renames"))
+    relaxed, strict = command("check", str(config)), command("check", "--strict", str(config))
+    assert relaxed.returncode == 0
+    assert "warning: " in relaxed.stderr
+    assert strict.returncode == 3
+    assert "_total" in strict.stderr
+
+
+def test_programs_lists_all_and_explains_one() -> None:
+    listed = command("programs")
+    assert listed.returncode == 0
+    for name in ("tcp_rst", "tcp_sendmsg", "tcp_latency"):
+        assert f"\n{name} " in listed.stdout
+        explained = command("programs", name)
+        assert explained.returncode == 0
+        assert "Variants" in explained.stdout
+    assert "before 6.7" in command("programs", "tcp_rst").stdout  # what kprobes may miss
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    shell = f"{sys.executable} -m exporter schema | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_installed_command_is_there() -> None:
+    found = shutil.which("bpf-exporter", path=str(Path(sys.executable).parent))
+    assert found is not None
+    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("bpf-exporter ")
