@@ -10,8 +10,8 @@ https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -27,25 +27,29 @@ CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset
 _HISTOGRAM_LABEL = "le"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """The label sets of a family, sorted and all different, and the templates made of them.
+    """The label sets of a family, sorted and all different, with their text and the templates made of it.
 
-    Whoever builds families keeps this object while the sets stay the same: then the templates are used again.
+    Whoever builds families keeps this object while the sets stay the same: then the templates are used again. When they
+    change a little, `before` hands over the text of those that stay.
     """
 
-    names: tuple[str, ...]  # sorted
-    sets: Sequence[LabelSet]
-    _templates: dict[tuple[object, ...], bytes] = field(default_factory=dict)
+    def __init__(self, names: tuple[str, ...], sets: Sequence[LabelSet], before: Series | None = None) -> None:
+        """`names` are sorted, the values in `sets` in their order."""
+        self.names = names
+        self.sets = sets
+        self._before = {} if before is None else before._texts
+        self._texts: dict[LabelSet, bytes] = {}
+        self._templates: dict[tuple[object, ...], bytes] = {}
 
     def lines(self, name: str, conversion: bytes) -> bytes:
         """The template of a counter or gauge: a line for each set, `conversion` (%d, %a or %b) for its value."""
         key = (name, conversion)
         if key not in self._templates:
             start, end = name.encode(), b" " + conversion + b"\n"
-            self._templates[key] = b"".join(
-                [start + (b"{" + labels + b"}" if labels else b"") + end for labels in self._label_texts()]
-            )
+            if self.names:
+                start, end = start + b"{", b"}" + end
+            self._templates[key] = start + (end + start).join(self._label_texts()) + end
         return self._templates[key]
 
     def histogram_lines(self, name: str, bounds: tuple[float, ...], counts: bool, sum_conversion: bytes) -> bytes:
@@ -57,20 +61,25 @@ class Series:
 
     def _histograms(
         self, name: bytes, bounds: tuple[float, ...], counts: bool, sum_conversion: bytes
-    ) -> Iterable[bytes]:
+    ) -> Iterator[bytes]:
         before = sum(label < _HISTOGRAM_LABEL for label in self.names)
         les = [b'le="' + _spelled(bound) + b'"' for bound in (*bounds, math.inf)]
         for texts in self.sets:
-            pairs = _pairs(self.names, texts)
-            left = name + b"_bucket{" + b"".join(pair + b"," for pair in pairs[:before])
-            right = b"".join(b"," + pair for pair in pairs[before:]) + b"} %d\n"
-            yield from [left + le + right for le in les]
+            left, right = _pairs(self.names[:before], texts[:before]), _pairs(self.names[before:], texts[before:])
+            start = name + b"_bucket{" + (left + b"," if left else b"")
+            end = (b"," + right if right else b"") + b"} %d\n"
+            yield start + (end + start).join(les) + end
             if counts:
-                labels = b"{" + b",".join(pairs) + b"}" if pairs else b""
-                yield (name + b"_count" + labels + b" %d\n" + name + b"_sum" + labels + b" " + sum_conversion + b"\n")
+                labels = b",".join(part for part in (left, right) if part)
+                labels = b"{" + labels + b"}" if labels else b""
+                yield name + b"_count" + labels + b" %d\n" + name + b"_sum" + labels + b" " + sum_conversion + b"\n"
 
-    def _label_texts(self) -> list[bytes]:
-        return [b",".join(_pairs(self.names, texts)) for texts in self.sets]
+    def _label_texts(self) -> Iterable[bytes]:
+        if not self._texts:
+            known, names = self._before, self.names
+            self._texts = {texts: known[texts] if texts in known else _pairs(names, texts) for texts in self.sets}
+            self._before = {}
+        return self._texts.values()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,15 +180,15 @@ def _convertible(column: Column) -> tuple[bytes, list[Any]]:
     return b"%b", [_spelled(value) for value in values]
 
 
-def _pairs(names: tuple[str, ...], texts: LabelSet) -> list[bytes]:
-    """name="value" of each label, escaped, with % doubled for the template."""
-    return [
-        f'{name}="{_escaped(text)}"'.encode("utf-8", "replace").replace(b"%", b"%%")
-        for name, text in zip(names, texts, strict=True)
-    ]
+def _pairs(names: tuple[str, ...], texts: LabelSet) -> bytes:
+    """name="value",... escaped, with % doubled for the template."""
+    pairs = ",".join([f'{name}="{_escaped(text)}"' for name, text in zip(names, texts, strict=True)])
+    return pairs.encode("utf-8", "replace").replace(b"%", b"%%")
 
 
 def _escaped(text: str) -> str:
+    if text.isalnum():
+        return text
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 

@@ -55,15 +55,23 @@ class Field:
         keys = entries.keys[:, label.offset : end]
         return keys if rows is None else keys[rows]
 
-    def texts(self, raw: Bytes, look_again: bool) -> list[str | None]:
-        """The text of each row; fields not seen before are decoded, and all of them if `look_again` and volatile."""
+    def texts(self, raw: Bytes) -> list[str | None]:
+        """The text of each row. What was not seen since `forget` is decoded."""
+        known = self._texts
         fields = as_bytes(raw)
-        known = {} if look_again and self.volatile else self._texts
-        alive = dict.fromkeys(fields)
-        for field in alive:
-            alive[field] = known[field] if field in known else self._decode(field)
-        self._texts = alive
-        return list(map(alive.__getitem__, fields))
+        for field in dict.fromkeys(fields):
+            if field not in known:
+                known[field] = self._decode(field)
+        return list(map(known.__getitem__, fields))
+
+    def keep(self, raw: Bytes) -> None:
+        """Forget what is not among the fields that are alive, once that is the greater part."""
+        if len(self._texts) > 2 * len(raw):
+            alive = set(as_bytes(raw))
+            self._texts = {field: text for field, text in self._texts.items() if field in alive}
+
+    def forget(self) -> None:
+        self._texts = {}
 
 
 class LabelTexts:
@@ -89,6 +97,7 @@ class LabelTexts:
         self._volatile = any(isinstance(field, Field) and field.volatile for field in self._fields)
         self._looked = -float("inf")
         self._seen: Bytes | None = None
+        self._known: dict[bytes, LabelSet | None] = {}  # by the bytes that the labels use
         self._rows = Rows([], 0)
 
     def resolve(
@@ -100,25 +109,53 @@ class LabelTexts:
     ) -> Rows:
         """Label sets of the entries at the time `now` (seconds of a monotonic clock); where a label splits by CPU, of
         the given `rows` and `cpus` (indices)."""
-        fields = [field for field in self._fields if isinstance(field, Field)]
+        fields = self._decoded()
+        if not fields:
+            return self._constant(len(entries))
         columns = [field.raw(entries, rows, cpus) for field in fields]
-        count = len(entries) if rows is None else len(rows)
-        seen = np.concatenate(columns, axis=1) if columns else np.empty((count, 0), np.uint8)
+        seen = np.concatenate(columns, axis=1)
         look_again = self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
         if self._seen is not None and not look_again and np.array_equal(seen, self._seen):
             return self._rows
         self._seen = seen
         if look_again:
             self._looked = now
-        texts = iter([field.texts(column, look_again) for field, column in zip(fields, columns, strict=True)])
-        per_label = [[field] * count if isinstance(field, str) else next(texts) for field in self._fields]
-        sets: list[LabelSet | None] = list(zip(*per_label, strict=True)) if per_label else [()] * count
-        dropped = 0
-        if any(None in column for column in per_label):
-            sets = [None if labels is not None and None in labels else labels for labels in sets]
-            dropped = sets.count(None)
+            self._known = {}
+            for field in fields:
+                if field.volatile:
+                    field.forget()
+        records = as_bytes(seen)
+        self._learn(records, columns)
+        sets = list(map(self._known.__getitem__, records))
+        if len(self._known) > len(records):
+            self._bound(records, sets, columns)
         if sets != self._rows.sets:
-            self._rows = Rows(sets, dropped)
+            self._rows = Rows(sets, sets.count(None))
+        return self._rows
+
+    def _learn(self, records: list[bytes], columns: list[Bytes]) -> None:
+        """Decode the records that are new."""
+        fresh = [row for row, record in enumerate(records) if record not in self._known]
+        if not fresh:
+            return
+        places = np.array(fresh)
+        texts = iter([field.texts(column[places]) for field, column in zip(self._decoded(), columns, strict=True)])
+        per_label = [[field] * len(fresh) if isinstance(field, str) else next(texts) for field in self._fields]
+        for row, labels in zip(fresh, zip(*per_label, strict=True), strict=True):
+            self._known[records[row]] = None if None in labels else labels
+
+    def _bound(self, records: list[bytes], sets: list[LabelSet | None], columns: list[Bytes]) -> None:
+        """Forget what is not alive."""
+        self._known = dict(zip(records, sets, strict=True))
+        for field, column in zip(self._decoded(), columns, strict=True):
+            field.keep(column)
+
+    def _decoded(self) -> list[Field]:
+        return [field for field in self._fields if isinstance(field, Field)]
+
+    def _constant(self, count: int) -> Rows:
+        if len(self._rows.sets) != count:
+            self._rows = Rows([tuple(str(field) for field in self._fields)] * count, 0)
         return self._rows
 
 

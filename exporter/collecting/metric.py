@@ -122,7 +122,7 @@ class FamilyOf:
             self._rows = rows
             self.arrangement = arrange(rows, self._stays, self._limit)
             if self.arrangement.sets != self._series.sets:
-                self._series = Series(self.binding.label_names, self.arrangement.sets)
+                self._series = Series(self.binding.label_names, self.arrangement.sets, self._series)
         return self.arrangement
 
     def _histogram(self, measured: list[Measured], how: Arrangement) -> tuple[Column, Column | None]:

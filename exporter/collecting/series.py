@@ -6,7 +6,7 @@ What expiry (ttl) and totals of keys that are gone will need belongs here too: a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,22 +46,20 @@ class Limit:
 
     def __init__(self, max_series: int) -> None:
         self._most = max_series
-        self._shown: set[LabelSet] = set()
+        self._shown: list[LabelSet] = []  # sorted
         self._folded: set[LabelSet] = set()
 
-    def admit(self, alive: set[LabelSet]) -> set[LabelSet]:
-        """The sets of `alive` that have to be folded."""
-        self._shown &= alive
-        self._folded &= alive
-        room = self._most - len(self._shown)
-        fresh = alive - self._shown - self._folded
-        if len(fresh) <= room:
-            self._shown |= fresh
-        else:
-            ordered = sorted(fresh)
-            self._shown.update(ordered[:room])
-            self._folded.update(ordered[room:])
-        return self._folded
+    def admit(self, alive: Mapping[LabelSet, object]) -> tuple[list[LabelSet], set[LabelSet]]:
+        """The sets of `alive` that are shown, sorted, and those that have to be folded."""
+        shown = [labels for labels in self._shown if labels in alive]
+        self._folded &= alive.keys()
+        if len(shown) + len(self._folded) < len(alive):
+            fresh = sorted(alive.keys() - shown - self._folded)
+            room = max(0, self._most - len(shown))
+            self._folded.update(fresh[room:])
+            shown = sorted(shown + fresh[:room])  # two sorted runs: merged, not sorted anew
+        self._shown = shown
+        return shown, self._folded
 
 
 def arrange(entries: Sequence[Rows], stays: Sequence[tuple[bool, ...]], limit: Limit) -> Arrangement:
@@ -70,15 +68,15 @@ def arrange(entries: Sequence[Rows], stays: Sequence[tuple[bool, ...]], limit: L
     `stays`: for each entry, which labels keep their value in the folded set (const ones and cpu).
     """
     everything = [labels for rows in entries for labels in rows.sets]
-    folded = limit.admit({labels for labels in everything if labels is not None})
+    alive = dict.fromkeys(everything)
+    alive.pop(None, None)
+    sets, folded = limit.admit(alive)  # type: ignore[arg-type]  # None is gone
     if folded:
         everything = []
         for rows, stay in zip(entries, stays, strict=True):
-            everything += [
-                _other(labels, stay) if labels is not None and labels in folded else labels for labels in rows.sets
-            ]
-    sets: list[LabelSet] = sorted({labels for labels in everything if labels is not None})
-    places: dict[LabelSet | None, int] = {labels: place for place, labels in enumerate(sets)}
+            everything += [_other(labels, stay) if labels in folded else labels for labels in rows.sets]
+        sets = sorted({labels for labels in everything if labels is not None})
+    places: dict[LabelSet | None, int] = dict(zip(sets, range(len(sets)), strict=True))
     places[None] = -1
     group = np.fromiter(map(places.__getitem__, everything), np.intp, len(everything))
     order = np.argsort(group, kind="stable")
