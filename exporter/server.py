@@ -99,12 +99,14 @@ class Programs:
         held = _Held(program, fds=fds)
         if program.state is not State.RUNNING:
             return held
+        names = self._names.counting_apart()
+        names.errors.update(_decoders_that_count(spec))
         try:
             held.collector = ProgramCollector(
                 program,
                 spec,
                 open_tables(program, dict(zip(maps, fds, strict=True)), cpus.possible()),
-                self._names.counting_apart(),
+                names,
                 possible=cpus.possible_numbers(),
                 online=cpus.online,
                 label_length=self._label_length,
@@ -150,6 +152,12 @@ class Programs:
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
         return [held[name] for name in self._expected or [] if name in held]
+
+
+def _decoders_that_count(spec: model.Program) -> dict[str, int]:
+    """Decoders of the program whose errors are counted, at 0: rate() does not see a counter that begins at 1."""
+    labels = [label for metric in spec.metrics for label in metric.labels or ()]
+    return {step.name: 0 for label in labels for step in label.decode or () if step.unknown in (None, "drop")}
 
 
 def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
