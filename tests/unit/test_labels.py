@@ -1,0 +1,151 @@
+"""Label text of raw keys: decoded once, kept while alive, looked up again where it can change."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from exporter.binding import LabelField
+from exporter.collecting.labels import LabelTexts
+from exporter.collecting.table import Entries
+from exporter.config.model import Decode
+from exporter.decoders import Chain, Names, chain
+from exporter.program import Type
+
+U32 = Type("int", "u32", 4)
+COMM = Type("array", "", 8, element=Type("int", "char", 1, signed=True), count=8)
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Names:
+    """A host without names."""
+    return Names.open(proc=tmp_path, sys=tmp_path)
+
+
+def entries(*keys: bytes, values: np.ndarray[Any, Any] | None = None) -> Entries:
+    raw = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1 if keys else 4)
+    return Entries(raw, np.zeros((len(keys), 1, 8), np.uint8) if values is None else values)
+
+
+def label(name: str, type: Type, offset: int = 0, *decode: Decode, source: Any = "key") -> LabelField:  # noqa: A002
+    return LabelField(name, source, offset, type.size, chain(type, list(decode) or None))
+
+
+class Changing:
+    """A chain whose answers the test changes under the key, and that counts how often it is asked."""
+
+    volatile = True
+
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.asked: Counter[int] = Counter()
+
+    def bind(self, names: Names, length: int) -> Callable[[bytes], str | None]:  # noqa: ARG002
+        def decode(raw: bytes) -> str | None:
+            number = struct.unpack("I", raw)[0]
+            self.asked[number] += 1
+            return self.texts.get(number, f"#{number}")
+
+        return decode
+
+
+def test_each_row_has_its_texts_in_the_order_of_the_labels(names: Names) -> None:
+    texts = LabelTexts([label("comm", COMM, 4), LabelField("dir", "const", const="in"), label("pid", U32)], names, [0])
+    rows = texts.resolve(entries(struct.pack("I8s", 7, b"sshd"), struct.pack("I8s", 9, b"cron\0xx")), 0.0)
+    assert rows.sets == [("sshd", "in", "7"), ("cron", "in", "9")]
+    assert rows.dropped == 0
+
+
+def test_the_same_keys_give_the_same_object(names: Names) -> None:
+    texts = LabelTexts([label("pid", U32)], names, [0])
+    first = texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0"), 0.0)
+    assert texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0"), 1000.0) is first
+    assert texts.resolve(entries(b"\2\0\0\0", b"\1\0\0\0"), 1000.0) is not first
+
+
+def test_bytes_that_no_label_uses_change_nothing(names: Names) -> None:
+    texts = LabelTexts([label("pid", U32)], names, [0])
+    first = texts.resolve(entries(b"\1\0\0\0garbage1"), 0.0)
+    assert texts.resolve(entries(b"\1\0\0\0garbage2"), 1.0) is first
+
+
+def test_only_new_keys_are_decoded(names: Names) -> None:
+    changing = Changing()
+    field = LabelField("x", "key", 0, 4, cast(Chain, changing))
+    texts = LabelTexts([field], names, [0])
+    for now, keys in enumerate([(1, 2), (1, 2), (1, 2, 3), (3, 2, 1), (3,), (3, 1)]):
+        texts.resolve(entries(*(struct.pack("I", key) for key in keys)), float(now))
+    assert changing.asked[2] == 1
+    assert changing.asked[3] == 1
+
+
+def test_what_is_gone_is_forgotten(names: Names) -> None:
+    changing = Changing()
+    texts = LabelTexts([LabelField("x", "key", 0, 4, cast(Chain, changing))], names, [0])
+    texts.resolve(entries(*(struct.pack("I", key) for key in range(100))), 0.0)
+    for key in range(100, 2000):
+        texts.resolve(entries(struct.pack("I", key)), 0.0)
+    assert len(texts._known) == 1
+    assert len(cast(Any, texts._fields[0])._texts) <= 2
+
+
+def test_names_that_can_change_are_looked_up_again_after_a_minute(names: Names) -> None:
+    changing = Changing()
+    changing.texts[1] = "eth0"
+    texts = LabelTexts([LabelField("if", "key", 0, 4, cast(Chain, changing)), label("n", U32)], names, [0])
+    key = entries(struct.pack("I", 1))
+    first = texts.resolve(key, 100.0)
+    changing.texts[1] = "wan"
+    assert texts.resolve(key, 159.9) is first
+    assert texts.resolve(key, 160.0).sets == [("wan", "1")]
+    assert texts.resolve(key, 219.9).sets == [("wan", "1")]
+    assert changing.asked[1] == 2
+    again = texts.resolve(key, 220.0)
+    assert again is texts.resolve(key, 221.0)  # nothing changed: the templates stay
+    assert changing.asked[1] == 3
+
+
+def test_a_chain_without_answer_drops_the_row(names: Names) -> None:
+    step = Decode(name="map", argument={1: "one"}, unknown="drop")
+    texts = LabelTexts([label("x", U32, 0, step)], names, [0])
+    rows = texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0", b"\2\0\0\0"), 0.0)
+    assert rows.sets == [("one",), None, None]
+    assert rows.dropped == 2
+    assert names.errors["map"] == 1  # lookups, not rows
+
+
+def test_labels_are_cut_at_a_character_and_bad_utf8_is_replaced(names: Names) -> None:
+    texts = LabelTexts([label("comm", COMM)], names, [0], label_length=5)
+    rows = texts.resolve(entries("ééé".encode() + b"\0\0", b"\xffab\0\0\0\0\0"), 0.0)
+    assert rows.sets == [("éé",), ("\ufffdab",)]
+
+
+def test_a_row_is_split_by_cpu_and_slots_have_the_numbers_of_possible_cpus(names: Names) -> None:
+    texts = LabelTexts([LabelField("cpu", "cpu"), label("pid", U32)], names, possible=[0, 1, 4])
+    keys = entries(b"\7\0\0\0", b"\x08\0\0\0")
+    rows = texts.resolve(keys, 0.0, np.array([0, 0, 1]), np.array([0, 2, 1]))
+    assert rows.sets == [("0", "7"), ("4", "7"), ("1", "8")]
+
+
+def test_labels_out_of_the_value(names: Names) -> None:
+    values = np.array([[[5, 0, 0, 0]], [[6, 0, 0, 0]]], np.uint8)
+    texts = LabelTexts([label("x", U32, 0, source="value")], names, [0])
+    assert texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0", values=values), 0.0).sets == [("5",), ("6",)]
+    values = np.array([[[5, 0, 0, 0]], [[7, 0, 0, 0]]], np.uint8)
+    assert texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0", values=values), 0.0).sets == [("5",), ("7",)]
+
+
+def test_no_labels_and_const_ones_alone(names: Names) -> None:
+    assert LabelTexts([], names, [0]).resolve(entries(b"\0\0\0\0"), 0.0).sets == [()]
+    const = LabelTexts([LabelField("a", "const", const="x")], names, [0])
+    assert const.resolve(entries(b"\0\0\0\0", b"\1\0\0\0"), 0.0).sets == [("x",), ("x",)]
+
+
+def test_an_empty_map_has_no_rows(names: Names) -> None:
+    assert LabelTexts([label("pid", U32)], names, [0]).resolve(entries(), 0.0).sets == []
