@@ -8,59 +8,21 @@ import os
 import socket
 import struct
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from exporter.binding import BindingError
 from exporter.config import model
-from exporter.kernel import bpf, credentials, perf_event
+from exporter.kernel import bpf, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, child
 from exporter.loading.child import Host, load_program
-from exporter.program import Descriptors, Map, Program, Reason, State
-from tests.kernel.programs import COUNT_GETPPID, compile_all, host, point, spec
-
-RAW = point("raw_tracepoint", "sys_enter", "on_raw")
-TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
-TP_BTF = point("tp_btf", "sys_enter", "on_btf")
-
-Load = Callable[[model.Program], tuple[Program, Descriptors]]
-
-
-@pytest.fixture(scope="session")
-def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return host(tmp_path_factory.mktemp("artifacts"))
-
-
-@pytest.fixture
-def load(shared_host: Host) -> Iterator[Load]:
-    """Compile and load a program; what it opened is closed after the test."""
-    opened: list[Descriptors] = []
-
-    def compile_and_load(program: model.Program) -> tuple[Program, Descriptors]:
-        compile_all(program, shared_host)
-        outcome, descriptors = load_program(program, shared_host, accept)
-        opened.append(descriptors)
-        return outcome, descriptors
-
-    yield compile_and_load
-    for descriptors in opened:
-        child.close(descriptors)
-
-
-def accept(maps: Sequence[Map]) -> None:
-    """A check of metrics that a program without metrics passes."""
-
-
-def calls(descriptors: Descriptors) -> int:
-    """getppid(2) calls of this process so far."""
-    value = bpf.map_lookup(descriptors.readonly["calls"], struct.pack("=I", os.getpid()), 8)
-    return struct.unpack("=Q", value)[0] if value else 0
+from exporter.program import Descriptors, Reason, State
+from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, calls, eventually, own_descriptors
+from tests.kernel.programs import COUNT_GETPPID, compile_all, point, spec
 
 
 def bpftool(*arguments: str) -> list[dict[str, object]]:
@@ -76,25 +38,6 @@ def connection() -> Iterator[socket.socket]:
         accepted, _ = server.accept()
         with accepted:
             yield client
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """The kernel frees a detached program and its maps some RCU grace periods after the last fd."""
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end, "still there after 10 s"
-        time.sleep(0.02)
-
-
-def own_descriptors() -> list[str]:
-    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _open(fd))
-
-
-def _open(fd: str) -> bool:
-    try:
-        return "bpf" in os.readlink(f"/proc/self/fd/{fd}") or "perf" in os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:  # the directory that was listed
-        return False
 
 
 @pytest.mark.parametrize("at", [RAW, TRACEPOINT, TP_BTF], ids=lambda at: at.kind)
@@ -200,6 +143,20 @@ def test_verifier_refusal_leaves_nothing_open(load: Load) -> None:
     assert own_descriptors() == before
 
 
+def test_raw_tracepoint_program_that_reads_too_many_arguments_is_told_so(load: Load) -> None:
+    text = "int on_raw(struct bpf_raw_tracepoint_args *ctx) { return ctx->args[8] == 1; }"
+    outcome, _ = load(spec(text, [RAW]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.VERIFIER)
+    assert "on_raw reads more arguments than this tracepoint has" in outcome.text
+
+
+def test_tracepoint_program_that_reads_beyond_the_record_is_told_so(load: Load) -> None:
+    text = "int on_tracepoint(u64 *ctx) { return ctx[100] == 1; }"
+    outcome, _ = load(spec(text, [TRACEPOINT]))
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.VERIFIER)
+    assert "on_tracepoint reads beyond this tracepoint's record" in outcome.text
+
+
 @pytest.mark.parametrize(
     ("at", "hint"),
     [
@@ -230,69 +187,6 @@ def test_function_that_the_c_text_lacks_is_named_with_those_it_has(load: Load) -
     assert "on_raw" in outcome.text
 
 
-def test_optional_point_that_is_absent_is_shown_and_the_variant_stands(load: Load) -> None:
-    absent = point("raw_tracepoint", "no_such_event", "on_raw", optional=True)
-    outcome, descriptors = load(spec(COUNT_GETPPID, [absent, TP_BTF]))
-    assert outcome.state is State.RUNNING
-    shown = [(a.target, a.attached, a.reason) for a in outcome.attachments]
-    assert shown == [("no_such_event", False, Reason.MISSING), ("sys_enter", True, Reason.NONE)]
-    assert "no such tracepoint" in outcome.attachments[0].text
-    assert list(descriptors.programs) == ["on_btf"], "a program without an attachment must not stay loaded"
-
-
-def test_variant_of_nothing_but_absent_optional_points_is_not_used(load: Load) -> None:
-    absent = point("raw_tracepoint", "no_such_event", "on_raw", optional=True)
-    outcome, _ = load(spec(COUNT_GETPPID, [absent]))
-    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.MISSING)
-
-
-def test_next_variant_is_used_and_the_failed_one_is_kept_with_its_reason(load: Load) -> None:
-    before = own_descriptors()
-    outcome, descriptors = load(
-        spec(
-            COUNT_GETPPID,
-            model.Variant(name="future", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
-            model.Variant(name="half", attach=[RAW, point("raw_tracepoint", "no_such_event", "on_raw")]),
-            model.Variant(name="typed", attach=[TP_BTF]),
-            model.Variant(name="never_tried", attach=[TRACEPOINT]),
-        )
-    )
-    assert (outcome.state, outcome.variant) == (State.RUNNING, "typed")
-    assert [(a.variant, a.reason) for a in outcome.attempts] == [
-        ("future", Reason.REQUIRES),
-        ("half", Reason.MISSING),
-    ]
-    child.close(descriptors)
-    assert own_descriptors() == before, "a variant that failed half way left something open"
-
-
-def test_program_whose_variants_all_lack_a_requirement_is_skipped(load: Load) -> None:
-    outcome, _ = load(
-        spec(
-            COUNT_GETPPID,
-            model.Variant(name="new", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
-            model.Variant(name="other", requires=model.Requires(member=["sock.no_such_member"]), attach=[RAW]),
-        )
-    )
-    assert (outcome.state, outcome.reason) == (State.SKIPPED, Reason.REQUIRES)
-    assert "new: requires kernel >=99.0 (this one is " in outcome.text
-    assert "other: requires member sock.no_such_member (not in this kernel's BTF)" in outcome.text
-
-
-def test_program_with_an_unmet_requirement_is_skipped_before_any_variant(load: Load) -> None:
-    outcome, _ = load(spec(COUNT_GETPPID, [RAW], requires=model.Requires(kernel="<3.0")))
-    assert (outcome.state, outcome.reason, outcome.attempts) == (State.SKIPPED, Reason.REQUIRES, ())
-
-
-@pytest.mark.parametrize(("optional", "state"), [(False, State.FAILED), (True, State.SKIPPED)])
-def test_nothing_to_attach_to_is_a_failure_unless_the_program_is_optional(
-    load: Load, optional: bool, state: State
-) -> None:
-    absent = point("raw_tracepoint", "no_such_event", "on_raw")
-    outcome, _ = load(spec(COUNT_GETPPID, [absent], optional=optional))
-    assert (outcome.state, outcome.reason) == (state, Reason.MISSING)
-
-
 LISTENING = """
 BPF_HASH(listening, u16, u32, 65536);
 int on_raw(struct bpf_raw_tracepoint_args *ctx) { u16 port = 0; return listening.lookup(&port) != 0; }
@@ -313,34 +207,6 @@ def test_seed_for_a_map_that_the_c_text_lacks_is_refused(load: Load) -> None:
     outcome, _ = load(spec(LISTENING, [RAW], maps={"listeners": model.MapOptions(seed="listening_ports")}))
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
     assert outcome.text == "test: seed listeners: no such map in the C text (there are: listening)"
-
-
-def test_metric_that_does_not_fit_its_map_is_found_before_anything_is_created(shared_host: Host) -> None:
-    program = spec(COUNT_GETPPID, [RAW])
-    compile_all(program, shared_host)
-    seen: list[str] = []
-
-    def refuse(maps: Sequence[Map]) -> None:
-        seen.extend(m.name for m in maps)
-        raise BindingError("metric a: no map b", "metric c: no field d")
-
-    before = own_descriptors()
-    outcome, _ = load_program(program, shared_host, refuse)
-    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
-    assert outcome.text == "test: metric a: no map b; metric c: no field d"
-    assert "calls" in seen
-    assert own_descriptors() == before
-
-
-def test_artifact_of_another_architecture_is_refused(shared_host: Host) -> None:
-    program = spec(COUNT_GETPPID, [RAW], name="foreign")
-    compile_all(program, shared_host)
-    compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
-    assert compiled
-    shared_host.cache.put(replace(compiled, arch="riscv64"))
-    outcome, _ = load_program(program, shared_host, accept)
-    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)
-    assert "compiled for riscv64" in outcome.text
 
 
 def test_closing_leaves_no_program_map_or_link_behind(load: Load) -> None:
@@ -391,33 +257,6 @@ def test_trampoline_counts_or_says_that_the_kernel_refuses_it(load: Load, kind: 
     else:
         assert outcome.reason is Reason.UNSUPPORTED, outcome.text
         assert "this kernel refuses it even with CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN" in outcome.text
-
-
-def test_missing_capability_is_named_and_never_skipped(shared_host: Host) -> None:
-    program = spec(COUNT_GETPPID, [RAW], optional=True)
-    compile_all(program, shared_host)
-    reading, writing = os.pipe()
-    process = os.fork()
-    if not process:
-        try:
-            credentials.set_capabilities(set())
-            outcome, _ = load_program(program, shared_host, accept)
-            os.write(writing, json.dumps([outcome.state, outcome.reason, outcome.text]).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading) as answer:
-        state, reason, text = json.loads(answer.read())
-    os.waitpid(process, 0)
-    assert (state, reason) == ("failed", "permission")
-    assert "(run as root, or give CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)" in text
-
-
-def test_disabled_program_is_not_touched(shared_host: Host) -> None:
-    program = spec("this is no C", [RAW]).model_copy(update={"enabled": False})
-    outcome, descriptors = load_program(program, shared_host, accept)
-    assert outcome.state is State.DISABLED
-    assert descriptors == Descriptors()
 
 
 def test_kernel_answers_about_itself() -> None:

@@ -1,0 +1,35 @@
+"""A host to compile for and load on, and programs that go after the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.config import model
+from exporter.loading import child
+from exporter.loading.child import Host, load_program
+from exporter.program import Descriptors, Program
+from tests.kernel.loaded import Load, accept
+from tests.kernel.programs import compile_all, host
+
+
+@pytest.fixture(scope="session")
+def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return host(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def load(shared_host: Host) -> Iterator[Load]:
+    """Compile and load a program; what it opened is closed after the test."""
+    opened: list[Descriptors] = []
+
+    def compile_and_load(program: model.Program) -> tuple[Program, Descriptors]:
+        compile_all(program, shared_host)
+        outcome, descriptors = load_program(program, shared_host, accept)
+        opened.append(descriptors)
+        return outcome, descriptors
+
+    yield compile_and_load
+    for descriptors in opened:
+        child.close(descriptors)

@@ -1,0 +1,67 @@
+"""What tests ask of a loaded program and of this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from exporter.config import model
+from exporter.kernel import bpf
+from exporter.program import Descriptors, Map, Program, dumps, from_json
+from tests.kernel.programs import point
+
+RAW = point("raw_tracepoint", "sys_enter", "on_raw")
+TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
+TP_BTF = point("tp_btf", "sys_enter", "on_btf")
+
+Load = Callable[[model.Program], tuple[Program, Descriptors]]
+
+
+def accept(maps: Sequence[Map]) -> None:
+    """A check of metrics that a program without metrics passes."""
+
+
+def calls(descriptors: Descriptors) -> int:
+    """getppid(2) calls of this process so far."""
+    value = bpf.map_lookup(descriptors.readonly["calls"], struct.pack("=I", os.getpid()), 8)
+    return struct.unpack("=Q", value)[0] if value else 0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """The kernel frees a detached program and its maps some RCU grace periods after the last fd."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end, "still there after 10 s"
+        time.sleep(0.02)
+
+
+def in_child(work: Callable[[], Program]) -> Program:
+    """What the work returned in a forked child, as the supervisor has it done."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            os.close(reading)
+            with open(writing, "w") as answer:
+                answer.write(dumps(work()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        text = answer.read()
+    os.waitpid(process, 0)
+    return from_json(json.loads(text))
+
+
+def own_descriptors() -> list[str]:
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _open(fd))
+
+
+def _open(fd: str) -> bool:
+    try:
+        return "bpf" in os.readlink(f"/proc/self/fd/{fd}") or "perf" in os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:  # the directory that was listed
+        return False
