@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from exporter import config
 from exporter.binding import bind_all
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.table import open_tables
+from exporter.collecting.table import Table, open_tables
 from exporter.config import model
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
 from exporter.loading.child import Host, close, load_program
-from exporter.program import Program, State
+from exporter.program import Map, Program, State
 from tests.kernel.programs import compile_all
 
 Labels = frozenset[tuple[str, str]]
@@ -60,9 +60,14 @@ class Samples:
 class Running:
     """A program that counts."""
 
-    def __init__(self, program: Program, collector: ProgramCollector) -> None:
+    def __init__(self, program: Program, collector: ProgramCollector, tables: Mapping[str, Table]) -> None:
         self.program = program
         self._collector = collector
+        self._tables = tables
+
+    def keys(self, map_name: str) -> set[bytes]:
+        """Raw keys of a map, one without a metric too."""
+        return {key.tobytes() for key in self._tables[map_name].read().keys}
 
     def scrape(self) -> Samples:
         """AssertionError if a map could not be read or an update was lost."""
@@ -95,14 +100,20 @@ def spec(name: str) -> model.Program:
 @contextmanager
 def running(program: model.Program, host: Host) -> Iterator[Running]:
     """The first variant that this kernel takes, detached at the end."""
+
+
+    def check(maps: Sequence[Map]) -> None:
+        bind_all(program.metrics, maps)
+
     compile_all(program, host)
-    outcome, descriptors = load_program(program, host, lambda maps: bind_all(program.metrics, maps) and None)
+    outcome, descriptors = load_program(program, host, check)
     assert outcome.state is State.RUNNING, outcome.text
     names = Names.open()
     try:
         possible = cpus.possible_numbers()
         tables = open_tables(outcome, descriptors.readonly, len(possible))
-        yield Running(outcome, ProgramCollector(outcome, program, tables, names, possible=possible, online=cpus.online))
+        collector = ProgramCollector(outcome, program, tables, names, possible=possible, online=cpus.online)
+        yield Running(outcome, collector, tables)
     finally:
         names.close()
         close(descriptors)

@@ -73,6 +73,17 @@ def ask(family: str, port: int, count: int) -> dict[str, Any]:
     return {"connect": connected, "answers": answers}
 
 
+def push(port: int, count: int) -> None:
+    """`count` segments from a client to a server that never sends, over the loopback of this namespace."""
+    with socket.create_server(("127.0.0.1", port)) as listener, socket.create_connection(("127.0.0.1", port)) as client:
+        served, _ = listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with served:
+            for _ in range(count):
+                client.send(REQUEST)
+                served.recv(len(REQUEST), socket.MSG_WAITALL)
+
+
 def _end(namespace: str, side: int) -> int:
     """A TUN device in the namespace, up and with addresses; its descriptor."""
     device = f"delay{side}-{os.getpid() % 100000}"
