@@ -15,10 +15,11 @@ from typing import Any
 import structlog
 
 from exporter.config import model
+from exporter.loading import headers, source
 from exporter.loading.target import Target
 from exporter.program import Map, map_from_json
 
-FORMAT = 1  # of the file and of what the compiler makes; raised, it makes every older entry a miss
+FORMAT = 1  # of the file and of what the compiler takes out of bcc; another number makes every older entry a miss
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +66,8 @@ def key(program: model.Program, variant: model.Variant, target: Target, header_t
     """Hex digest of all that the bytecode depends on but bcc's version, which stands in the entry."""
     parts = (
         FORMAT,
+        headers.REVISION,
+        source.DIALECT,
         program.name,
         program.text,
         header_text,

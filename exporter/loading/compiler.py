@@ -1,7 +1,7 @@
 """One variant of a program -> an artifact, by bcc, which does nothing else here. The only module that imports bcc.
 
-bcc comes with LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit:
-call `compile_variant` in a child that ends with os._exit(). Importing this module imports none of it.
+bcc brings LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit, and
+where LLVM's back end finds an error it ends the process. So it runs in a child of its own.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import ctypes
 import importlib.util
 import os
 import re
-import sys
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from exporter.config import model
 from exporter.kernel import bpf
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, source
+from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, separate, source
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.diagnostics import CompileError
 from exporter.loading.layout import Blob
@@ -31,18 +32,10 @@ from exporter.program import LOST_UPDATES, Map, Reason
 if TYPE_CHECKING:
     from bcc import BPF
 
-__all__ = ["CompileError", "Target", "bcc_version", "compile_in_child", "compile_variant"]
+__all__ = ["CompileError", "Target", "bcc_version", "compile_variant"]
 
 # What bcc's ARCH variable takes: it selects triple, registers and PT_REGS macros. Unset it would be this host's.
 _BCC_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
-
-_FLAGS = (
-    "-fms-extensions",  # 7.x kernels are built so: BTF has `struct socket_alloc;` as an anonymous member
-    "-Wno-microsoft",
-    "-Werror=missing-declarations",  # "declaration does not declare anything": such a member is dropped, offsets shift
-    "-Werror=implicit-function-declaration",  # no such helper; else the verifier says so, obscurely
-    "-Wno-macro-redefined",  # our number macros beside bcc's; one of `defines` is looked for by name
-)
 
 
 def bcc_version() -> str | None:
@@ -64,14 +57,13 @@ def compile_variant(
     header_text: str,
     trees: Path | None = None,
 ) -> Artifact:
-    """Compiles one variant for a kernel, this host's or another's.
+    """Compiles one variant for a kernel, this host's or another's, in a child that dies with the calling thread.
 
     header_text  of programs/include/exporter.h
     trees        where header trees are kept (Cache.headers); None makes one for this call
 
     Raises CompileError with the reason and a text for people, "compile FILE:LINE:COLUMN: cause (hint)".
     """
-    began = time.monotonic()
     if target.arch not in _BCC_ARCH:
         raise CompileError(Reason.UNSUPPORTED, f"compile for {target.arch}: only {' and '.join(_BCC_ARCH)} are known")
     if found := lint.findings(program):
@@ -84,53 +76,55 @@ def compile_variant(
     try:
         text = source.assemble(program, variant, header_text)
         with _tree(target, trees) as tree:
+            guarded = text.text
             if tree:
                 headers.add_included(tree, program.text)
-                guarded = text.text + _guard(program, target, tree)
-            else:
-                guarded = text.text
-            module = _compile(program, target, guarded, (*_FLAGS, *text.flags), tree)
-            return _artifact(program, variant, target, header_text, module, text.lost, began)
+                guarded += _guard(program, target, tree)
+            job = _Job(
+                program, variant, target, artifact.key(program, variant, target, header_text), text, guarded, tree
+            )
+            return _in_child(job)
     except source.SourceError as error:
         raise CompileError(Reason.COMPILER, f"compile {error}") from error
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
 
 
-def compile_in_child(
-    program: model.Program,
-    variant: model.Variant,
-    target: Target,
-    header_text: str,
-    trees: Path | None = None,
-) -> Artifact:
-    """`compile_variant` in a child, for a process that must stay free of LLVM (`check`, `compile`, tests).
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the child needs; `text` is the whole C text, with the guard behind it."""
 
-    Raises the same CompileError, and one with Reason.KILLED where the child did not live to answer.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        with open(writing, "w") as pipe:
-            try:
-                pipe.write("artifact" + artifact.dumps(compile_variant(program, variant, target, header_text, trees)))
-            except CompileError as error:
-                pipe.write(f"error {error.reason} {error.text}")
-            except BaseException as error:  # noqa: BLE001 (the child has no other way to say it)
-                pipe.write(f"error {Reason.INTERNAL} compile: {error!r}")
-        os._exit(0)
-    os.close(writing)
-    with open(reading) as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if answer.startswith("artifact"):
-        return artifact.loads(answer.removeprefix("artifact"))
-    word, _, rest = answer.partition(" ")
-    if word == "error":
+    program: model.Program
+    variant: model.Variant
+    target: Target
+    key: str
+    source: source.Source
+    text: str
+    tree: Path | None
+
+
+def _in_child(job: _Job) -> Artifact:
+    began = time.monotonic()
+    outcome = separate.run(lambda output: _answer(job, output))
+    word, _, rest = outcome.answer.partition(" ")
+    if word == "artifact":
+        return replace(artifact.loads(rest), compile_seconds=time.monotonic() - began)
+    if word == "refused":
         reason, _, text = rest.partition(" ")
         raise CompileError(Reason(reason), text)
-    ended = os.waitstatus_to_exitcode(status)
-    raise CompileError(Reason.KILLED, f"compile: the compiler ended with {ended} (negative: a signal; out of memory?)")
+    if outcome.status == -signal.SIGKILL:
+        raise CompileError(Reason.KILLED, "compile: the compiler was killed (out of memory?)")
+    if outcome.status < 0:
+        raise CompileError(Reason.COMPILER, f"compile: the compiler crashed with signal {-outcome.status}")
+    raise diagnostics.from_clang(outcome.output)  # LLVM's back end ends the process where it finds an error
+
+
+def _answer(job: _Job, output: IO[bytes]) -> str:
+    """In the child: "artifact JSON" or "refused REASON TEXT"."""
+    try:
+        return "artifact " + artifact.dumps(_artifact(job, _compile(job, output)))
+    except CompileError as error:
+        return f"refused {error.reason} {error.text}"
 
 
 @contextmanager
@@ -159,21 +153,20 @@ def _refuse_foreign_tracepoint_formats(program: model.Program, target: Target) -
         )
 
 
-def _compile(program: model.Program, target: Target, text: str, flags: tuple[str, ...], tree: Path | None) -> BPF:
+def _compile(job: _Job, output: IO[bytes]) -> BPF:
     """bcc's module. CompileError with what clang said first."""
-    os.environ["ARCH"] = _BCC_ARCH[target.arch]
-    if tree:
-        os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+    os.environ["ARCH"] = _BCC_ARCH[job.target.arch]
+    if job.tree:
+        os.environ["BCC_KERNEL_SOURCE"] = str(job.tree)
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)
-    with tempfile.TemporaryFile() as output:
-        with _standard_streams_to(output):
-            module = _bcc_module(text, flags)
-        output.seek(0)
-        said = output.read().decode(errors="replace")
+    module = _bcc_module(job.text, job.source.flags)
+    ctypes.CDLL(None).fflush(None)  # bcc's C++ and libbpf print through stdio, clang does not
+    output.seek(0)
+    said = output.read().decode(errors="replace")
     if module is None:
         raise diagnostics.from_clang(said)
-    for name in program.defines:
+    for name in job.program.defines:
         if match := re.search(rf"^(\S+?:\d+:\d+): warning: '{re.escape(name)}' macro redefined", said, re.MULTILINE):
             raise CompileError(
                 Reason.COMPILER,
@@ -198,39 +191,13 @@ def _bcc_module(text: str, flags: tuple[str, ...]) -> BPF | None:
         return None
 
 
-@contextmanager
-def _standard_streams_to(file: IO[bytes]) -> Iterator[None]:
-    """File descriptors 1 and 2 go to `file`: clang writes to them directly."""
-    flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [(number, os.dup(number)) for number in (1, 2)]
-    try:
-        for number, _ in saved:
-            os.dup2(file.fileno(), number)
-        yield
-    finally:
-        flush(None)
-        for number, copy in saved:
-            os.dup2(copy, number)
-            os.close(copy)
-
-
-def _artifact(
-    program: model.Program,
-    variant: model.Variant,
-    target: Target,
-    header_text: str,
-    module: BPF,
-    lost: tuple[str, ...],
-    began: float,
-) -> Artifact:
+def _artifact(job: _Job, module: BPF) -> Artifact:
     lib = _libbcc()
     tables = {}
     for index in range(lib.bpf_num_tables(module.module)):
         name = lib.bpf_table_name(module.module, index)
         tables[name.decode()] = lib.bpf_table_fd(module.module, name)
-    btf, types, maps = _maps(tables, lost)
+    btf, types, maps = _maps(tables, job.source.lost)
     names = {descriptor: name for name, descriptor in tables.items()}
     functions = []
     for index in range(lib.bpf_num_functions(module.module)):
@@ -239,20 +206,22 @@ def _artifact(
         code = ctypes.string_at(start, lib.bpf_function_size(module.module, name))
         functions.append(_function(name.decode(), code, names))
     if not functions:
-        raise CompileError(Reason.COMPILER, f"compile {program.source}: no function (static ones cannot be attached)")
+        raise CompileError(
+            Reason.COMPILER, f"compile {job.program.source}: no function (static ones cannot be attached)"
+        )
     return Artifact(
-        key=artifact.key(program, variant, target, header_text),
-        program=program.name,
-        variant=variant.name,
-        arch=target.arch,
-        release=target.release,
+        key=job.key,
+        program=job.program.name,
+        variant=job.variant.name,
+        arch=job.target.arch,
+        release=job.target.release,
         bcc_version=bcc_version() or "",
         license=lib.bpf_module_license(module.module).decode(),
         maps=maps,
         functions=tuple(functions),
         btf=btf,
         btf_types=types,
-        compile_seconds=time.monotonic() - began,
+        compile_seconds=0.0,  # the parent knows
     )
 
 

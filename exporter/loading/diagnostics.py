@@ -10,6 +10,10 @@ from exporter.program import Reason
 _ERROR = re.compile(r"^(?P<where>[^\n]+?:\d+:\d+): (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
 # The message in quotes until clang 15, after a colon from 16 on.
 _LAYOUT = re.compile(rf"[\": ]{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\w+)\"?$")
+# LLVM's back end: its line numbers are those of the text that bcc rewrote, so only the function is of use.
+_BACK_END = re.compile(
+    r"^error: (?:\S+:\d+(?::\d+)?: )?(?:in function (?P<function>\w+) [^:]*: )?(?P<what>.*)$", re.MULTILINE
+)
 _SHOWN = 3
 
 # clang's words, and what they mean here. {1} is the first group.
@@ -21,6 +25,8 @@ _HINTS = (
     (r"call to undeclared function '(\w+)'", _NO_FUNCTION),
     (r"incomplete (?:definition of )?type '(?:struct|union) (\w+)'", "this kernel has no {1}, or only in a module"),
     (r"no member named '(\w+)' in", "not on this kernel: another variant, with `requires: {{member: STRUCT.MEMBER}}`?"),
+    (r"BPF stack limit", "a key or value this large belongs in a BPF_PERCPU_ARRAY of one entry"),
+    (r"symbol '(\w+)' is already defined", "choose another name than {1}"),
     (r"cannot use map function inside a macro", "write the map operation out; functions can take the pointer"),
 )
 
@@ -48,6 +54,9 @@ def from_clang(output: str) -> CompileError:
                 f"{'its size' if layout['member'] == 'size' else layout['member']}: it would be read at the wrong "
                 "place (an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
             )
+    if not found and (late := _BACK_END.search(output)):
+        where = f"function {late['function']}: " if late["function"] else ""
+        return CompileError(Reason.COMPILER, f"compile {where}{late['what']}{_hint(late['what'])}")
     if not found:
         return CompileError(Reason.COMPILER, "compile: bcc gave no module" + _tail(output))
     pieces = []

@@ -9,6 +9,7 @@ headers under a name in /tmp that anybody can take (CVE-2024-2314).
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -18,8 +19,6 @@ from pathlib import Path
 
 from exporter.kernel.btf import KernelBtf
 from exporter.loading.target import Target
-
-FORMAT = 1  # of a tree; part of its name, so that another version of this module makes its own
 
 _FORCED = (
     "uapi/linux/bpf.h",
@@ -62,7 +61,6 @@ _KCONFIG = """\
 #define NULL ((void *)0)
 #define __user
 #define __always_inline inline __attribute__((always_inline))
-#define noinline __attribute__((noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define offsetof(type, member) __builtin_offsetof(type, member)
@@ -96,6 +94,19 @@ static __always_inline u64 cpu_to_be64(u64 x) {{ return __builtin_bswap64(x); }}
 """
 
 
+def _numbers() -> list[str]:
+    """Macros for numbers that some kernel's BTF has no enumerator of; where it has one, the value is the same."""
+    helpers = [f"#define BPF_FUNC_{name} {number}" for number, name in enumerate(_HELPERS, _FIRST_HELPER)]
+    # asm-generic/errno.h and errno-base.h, which x86-64 and arm64 share: Python has the same list.
+    errors = [f"#define {name} {number}" for number, name in sorted(errno.errorcode.items())]
+    # A macro before 5.17; commit 3087c61ed2c4 made it an enumerator, for BTF's sake.
+    return [*helpers, *errors, "#define TASK_COMM_LEN 16"]
+
+
+# Of what a tree holds besides the types; another version of this module makes trees, and artifacts, of its own.
+REVISION = hashlib.sha256("\n".join((_KCONFIG, *_numbers())).encode()).hexdigest()[:8]
+
+
 class HeadersError(Exception):
     """No tree can be had: what is wrong and what would help."""
 
@@ -110,7 +121,8 @@ def source_tree(target: Target, trees: Path) -> Path | None:
         _need_installed_headers(target)
         return None
     _private_directory(trees)
-    tree = trees / f"{re.sub(r'[^A-Za-z0-9.+_-]', '_', target.release)}-{target.arch}-{target.btf_sha256[:16]}-{FORMAT}"
+    release = re.sub(r"[^A-Za-z0-9.+_-]", "_", target.release)
+    tree = trees / f"{release}-{target.arch}-{target.btf_sha256[:16]}-{REVISION}"
     if tree.is_dir():
         os.utime(tree)
     else:
@@ -146,15 +158,6 @@ def _make(target: Target, tree: Path) -> None:
         shutil.rmtree(building, ignore_errors=True)
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another loader was faster, with the same content
             raise HeadersError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
-
-
-def _numbers() -> list[str]:
-    """Macros for numbers that some kernel's BTF has no enumerator of; where it has one, the value is the same."""
-    helpers = [f"#define BPF_FUNC_{name} {number}" for number, name in enumerate(_HELPERS, _FIRST_HELPER)]
-    # asm-generic/errno.h and errno-base.h, which x86-64 and arm64 share: Python has the same list.
-    errors = [f"#define {name} {number}" for number, name in sorted(errno.errorcode.items())]
-    # A macro before 5.17; commit 3087c61ed2c4 made it an enumerator, for BTF's sake.
-    return [*helpers, *errors, "#define TASK_COMM_LEN 16"]
 
 
 def _empty(path: Path) -> None:

@@ -13,6 +13,13 @@ _TOKENS = re.compile(
 _LOST = re.compile(r"\bLOST\s*\(\s*(\w+)\s*\)")
 _TRACEPOINT_PROBE = re.compile(r"\bTRACEPOINT_PROBE\s*\([^)]*\)")
 
+DIALECT = (
+    "-fms-extensions",  # 7.x kernels are built so: BTF has `struct socket_alloc;` as an anonymous member
+    "-Wno-microsoft",
+    "-Werror=missing-declarations",  # "declaration does not declare anything": such a member is dropped, offsets shift
+    "-Werror=implicit-function-declaration",  # no such helper; else the verifier says so, obscurely
+)
+
 
 class SourceError(Exception):
     """A mistake in the C text that needs no compiler to be seen: "file:line: what is wrong (what to write)"."""
@@ -23,7 +30,7 @@ class Source:
     """What the compiler gets.
 
     text   the whole of it: the enum of LOST(), the shared header, the program
-    flags  -D for the defines and the variant
+    flags  the dialect, -D for the defines and the variant
     lost   maps of LOST(), in the order of the hidden map's indices
     """
 
@@ -46,7 +53,7 @@ def assemble(program: model.Program, variant: model.Variant, header_text: str) -
             "\n",
         )
     )
-    return Source(text, flags(program, variant), lost)
+    return Source(text, (*DIALECT, *flags(program, variant)), lost)
 
 
 def flags(program: model.Program, variant: model.Variant) -> tuple[str, ...]:
