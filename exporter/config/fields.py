@@ -74,7 +74,7 @@ _NAME_IN_C = "use letters, digits and _, and no digit in front"
 LabelName = Annotated[str, Spelled(IDENTIFIER, f"is no label name; {_NAME_IN_C}")]
 CName = Annotated[str, Spelled(IDENTIFIER, f"is no C name; {_NAME_IN_C}")]
 FieldPath = Annotated[str, Spelled(PATH, "is no path to a field; write it like a, a.b or a[2]")]
-_VERSION = r"(>=|<=|==|>|<) *[0-9]+\.[0-9]+(\.[0-9]+)?"
+_VERSION = r"(>=|<=|==|>|<) *[0-9]+(\.[0-9]+){0,2}"
 KernelRange = Annotated[
     str,
     Spelled(

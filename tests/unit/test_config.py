@@ -525,3 +525,73 @@ def test_whatever_the_file_holds_there_is_a_config_or_a_list_of_mistakes(
         config.load(path)
     except config.ConfigErrors as error:
         assert error.findings  # noqa: PT017  (both ends are right)
+
+
+WHOLE: dict[str, object] = {
+    "include": ["conf.d/*.yaml"],
+    "limits": {"label_length": 64},
+    "programs": [
+        {"use": "tcp_rst", "defines": {}, "metrics": [{"name": "ebpf_tcp_resets_total", "max_series": 3}]},
+        {
+            "name": "a",
+            "code": "int x;",
+            "defines": {"A": 1, "B": "b"},
+            "requires": {"kernel": ">=5.10", "member": ["a.b"], "tracepoint_field": "a:b.c"},
+            "variants": [
+                {"name": "v", "requires": {}, "attach": [{"kprobe": ["f", "{B}"], "function": "g"}]}
+            ],
+            "maps": {"m": {"seed": "listening_ports"}},
+            "metrics": [
+                {
+                    "name": "ebpf_a_seconds",
+                    "type": "histogram",
+                    "map": "m",
+                    "scale": "ns",
+                    "slot": "s",
+                    "sum_slot": 9,
+                    "buckets": {"type": "fixed", "bounds": [1, 2], "min": 0, "max": 1},
+                    "labels": [
+                        {
+                            "name": "l",
+                            "field": "a.b[1]",
+                            "decode": [{"map": {"x": "y"}, "unknown": "z"}, "uint"],
+                        }
+                    ],
+                }
+            ],
+        },
+    ],
+}
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [place for key, below in inner for place in places(below, (*path, key))]
+
+
+def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
+    if not path:
+        return new
+    if isinstance(value, dict):
+        return {
+            key: changed(below, path[1:], new) if key == path[0] else below for key, below in value.items()
+        }
+    assert isinstance(value, list)
+    return [changed(below, path[1:], new) if key == path[0] else below for key, below in enumerate(value)]
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(places(WHOLE)),
+    new=json_values
+    | st.sampled_from([{}, [], [[]], [{}], {"1": 2}, "", "a b", -1, 0, 1, 1e300, "x" * 200, [None]]),
+)
+def test_any_value_in_any_place_is_a_config_or_a_list_of_mistakes_in_this_file(
+    tmp_path: Path, path: tuple[str | int, ...], new: object
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps(changed(WHOLE, path, new)))
+    try:
+        config.load(file)
+    except config.ConfigErrors as error:
+        assert {finding.mark.file for finding in error.findings} == {str(file)}  # noqa: PT017
