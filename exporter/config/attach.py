@@ -34,9 +34,7 @@ def variants(
     program, node = entry.document, entry.node
     if program.variants is not None and program.attach is not None:
         mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
-        report.error(
-            mark, f"{program.name}: attach and variants exclude each other; move attach into a variant"
-        )
+        report.error(mark, f"{program.name}: attach and variants exclude each other; move attach into a variant")
         return []
     if program.attach is not None:
         if entry.wrote_empty("attach"):
@@ -50,9 +48,7 @@ def variants(
             report.error(node.mark, f"{program.name}: {wrong}")
         return []
     if entry.wrote_empty("variants"):
-        report.error(
-            at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one"
-        )
+        report.error(at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one")
     found: list[model.Variant] = []
     macros: dict[str, str] = {}
     for index, variant in enumerate(program.variants):
@@ -137,9 +133,7 @@ def _point(
         target = _DEFINE.sub(lambda match: str(defines[match[1]]), written)
         spelling, right = _SPELLING[kind]
         if "*" in target or "?" in target:
-            report.error(
-                mark, f"{words}{kind} {quoted(target)}: globs are not built in this version; {_LIST}"
-            )
+            report.error(mark, f"{words}{kind} {quoted(target)}: globs are not built in this version; {_LIST}")
             return None
         if not spelling.fullmatch(target):
             report.error(mark, f"{words}{quoted(target)} is no target of a {kind}; {right}")

@@ -45,9 +45,7 @@ def check(programs: list[Placed], report: Report) -> None:
                     right = "give one another name, or disable one"
                     report.error(mark, f"{prefix}the same name as the metric{where}; {right}")
                 else:
-                    report.error(
-                        mark, f"{prefix}would be one family with {other}{where} ({series}); rename one"
-                    )
+                    report.error(mark, f"{prefix}would be one family with {other}{where} ({series}); rename one")
                 break
 
 

@@ -66,9 +66,7 @@ VariantName = Annotated[
 ]
 MetricName = Annotated[
     str,
-    Spelled(
-        r"[a-zA-Z_:][a-zA-Z0-9_:]*", "is no metric name; use letters, digits, _ and :, and no digit in front"
-    ),
+    Spelled(r"[a-zA-Z_:][a-zA-Z0-9_:]*", "is no metric name; use letters, digits, _ and :, and no digit in front"),
 ]
 _NAME_IN_C = "use letters, digits and _, and no digit in front"
 LabelName = Annotated[str, Spelled(IDENTIFIER, f"is no label name; {_NAME_IN_C}")]
@@ -103,9 +101,7 @@ class OneOrMore:
     def read(self, value: Any) -> list[str]:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise wrong(
-                f"is neither text nor a list of texts; {self.right}, in quotes where YAML sees a number"
-            )
+            raise wrong(f"is neither text nor a list of texts; {self.right}, in quotes where YAML sees a number")
         if not texts:
             raise wrong(f"is an empty list; {self.right}, or leave the key out")
         for text in texts:
@@ -152,9 +148,7 @@ def _scale(value: Any) -> float:
 Scale = Annotated[
     float,
     PlainValidator(_scale),
-    WithJsonSchema(
-        {"anyOf": [{"enum": list(UNITS)}, {"type": "number", "exclusiveMinimum": 0}], "default": 1}
-    ),
+    WithJsonSchema({"anyOf": [{"enum": list(UNITS)}, {"type": "number", "exclusiveMinimum": 0}], "default": 1}),
 ]
 
 
@@ -165,9 +159,7 @@ def _define(value: Any) -> int | str:
         return value
     if isinstance(value, str):
         return _no_control(value)
-    raise wrong(
-        'is no value of a define; write an integer, a text or true/false (C has the number 1.5 as text: "1.5")'
-    )
+    raise wrong('is no value of a define; write an integer, a text or true/false (C has the number 1.5 as text: "1.5")')
 
 
 Define = Annotated[

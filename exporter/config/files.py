@@ -77,11 +77,7 @@ def check_owner(path: Path, status: os.stat_result, owners: Collection[int]) -> 
             f"belongs to user {status.st_uid}, and what stands in it runs in the kernel; "
             f"chown {min(owners)} {path}, or start with --config.trust-owner {status.st_uid} (trusted: {trusted})"
         )
-    writers = [
-        word
-        for bit, word in ((stat.S_IWGRP, "its group"), (stat.S_IWOTH, "everybody"))
-        if status.st_mode & bit
-    ]
+    writers = [word for bit, word in ((stat.S_IWGRP, "its group"), (stat.S_IWOTH, "everybody")) if status.st_mode & bit]
     if writers:
         raise FileError(
             f"can be written by {' and '.join(writers)} (mode {stat.S_IMODE(status.st_mode):04o}), "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.config import attach, bundled, document, metrics, model, naming
+from exporter.config import attach, bundled, document, metrics, model, naming, override
 from exporter.config.files import FileError, Reader
 from exporter.config.findings import Mark, Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
@@ -115,9 +115,7 @@ class Merge:
             return
         for name, _ in root.items:
             if name.text in ("include", "limits"):
-                sentence = (
-                    f'"{name.text}" stands only in the main file; an included file holds only programs:'
-                )
+                sentence = f'"{name.text}" stands only in the main file; an included file holds only programs:'
                 self.report.error(name.mark, sentence)
                 root = Mapping(root.mark, tuple(item for item in root.items if item[0] is not name))
         validate(document.IncludedFile, without(root, ["programs"]), self.report)
@@ -136,18 +134,15 @@ class Merge:
             return
         for index, node in enumerate(written.items):
             if not isinstance(node, Mapping):
-                self.report.error(
-                    node.mark, f"program number {index + 1} is no mapping; write name: or use: in it"
-                )
+                self.report.error(node.mark, f"program number {index + 1} is no mapping; write name: or use: in it")
             elif node.get("use") is not None:
                 self._use(node, index)
             else:
                 entry = self._own(node, index)
                 if entry is not None:
-                    marks = {
-                        m.name: at(entry.node, ["metrics", i, "name"]).mark
-                        for i, m in _numbered(entry.document)
-                    }
+                    marks: dict[str, Mark] = {}
+                    for number, metric in enumerate(entry.document.metrics):
+                        marks.setdefault(metric.name, at(entry.node, ["metrics", number, "name"]).mark)
                     self._add(entry, path, marks, node.mark)
 
     def _own(self, node: Mapping, index: int) -> Valid[document.Program] | None:
@@ -156,14 +151,7 @@ class Merge:
     def _use(self, node: Mapping, index: int) -> None:
         """An entry that takes a program from a directory, with what it changes of it."""
         name = _called(node, index)
-        for key, _ in node.items:
-            if key.text in document.Program.model_fields and key.text not in document.Use.model_fields:
-                self.report.error(
-                    key.mark,
-                    f"{name}: {key.text} cannot be changed with use; copy the program's two files and change the copy",
-                )
-                node = Mapping(node.mark, tuple(item for item in node.items if item[0] is not key))
-        valid = validate(document.Use, _strip_overrides(node, name, self.report), self.report, (name,))
+        valid = validate(document.Use, override.changeable(node, name, self.report), self.report, (name,))
         if valid is None:
             return
         use = valid.document
@@ -178,11 +166,8 @@ class Merge:
             return
         entry = self._bundled(path, mark)
         if entry is not None:
-            merged = self._override(entry, valid, name)
-            marks = {
-                override.name: at(valid.node, ["metrics", i, "name"]).mark
-                for i, override in enumerate(use.metrics)
-            }
+            merged = override.apply(entry, valid, name, self.report)
+            marks = {changed.name: at(valid.node, ["metrics", i, "name"]).mark for i, changed in enumerate(use.metrics)}
             self._add(merged, path, marks, mark)
 
     def _bundled(self, path: Path, mark: Mark) -> Valid[document.Program] | None:
@@ -196,40 +181,6 @@ class Merge:
                 f"{entry.document.name}: the file is {path.name}; write name: {path.stem}, or rename the file",
             )
         return entry
-
-    def _override(
-        self, entry: Valid[document.Program], valid: Valid[document.Use], name: str
-    ) -> Valid[document.Program]:
-        use, program = valid.document, entry.document
-        for key, value in use.defines.items():
-            place = key_at(valid.node, ["defines", key])
-            if key not in program.defines:
-                hint = did_you_mean(key, program.defines, otherwise="its defines are")
-                self.report.error(place, f"{name}: {use.use} has no define {quoted(key)}; {hint}")
-            elif isinstance(program.defines[key], int) and not isinstance(value, int):
-                self.report.error(
-                    at(valid.node, ["defines", key]).mark,
-                    f"{name}: define {key} is a number in {use.use} ({program.defines[key]}); write a number",
-                )
-        overrides: dict[str, document.MetricOverride] = {}
-        known = {metric.name for metric in program.metrics}
-        for index, override in enumerate(use.metrics):
-            place = at(valid.node, ["metrics", index, "name"]).mark
-            if override.name not in known:
-                hint = did_you_mean(override.name, known, otherwise="its metrics are")
-                self.report.error(place, f"{name}: {use.use} has no metric {quoted(override.name)}; {hint}")
-            elif override.name in overrides:
-                self.report.error(
-                    place, f"{name}: metric {override.name} stands here a second time; keep one"
-                )
-            overrides[override.name] = override
-        changes = {
-            "name": use.name or use.use,
-            "defines": {**program.defines, **use.defines},
-            "metrics": [_changed(metric, overrides.get(metric.name)) for metric in program.metrics],
-            **{key: getattr(use, key) for key in ("enabled", "optional") if getattr(use, key) is not None},
-        }
-        return Valid(program.model_copy(update=changes), entry.node, entry.written)
 
     def _add(self, entry: Valid[document.Program], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
         """Checks an entry beyond its single keys and adds the program."""
@@ -250,9 +201,7 @@ class Merge:
                     defines=program.defines,
                     requires=attach.requires(program.requires),
                     variants=variants,
-                    maps={
-                        name: model.MapOptions(seed=options.seed) for name, options in program.maps.items()
-                    },
+                    maps={name: model.MapOptions(seed=options.seed) for name, options in program.maps.items()},
                     metrics=resolved,
                     source=source,
                     line=line,
@@ -293,9 +242,7 @@ class Merge:
         text = program.code or ""
         folded = isinstance(node, Scalar) and node.style != "|" and (node.style == ">" or "\n" in text)
         if folded:
-            self.report.error(
-                node.mark, f"{program.name}: code loses its lines this way; write the C text as code: |"
-            )
+            self.report.error(node.mark, f"{program.name}: code loses its lines this way; write the C text as code: |")
             return None
         if not text.strip():
             self.report.error(node.mark, f"{program.name}: code is empty; write the C text as code: |")
@@ -305,11 +252,6 @@ class Merge:
         return path, node.mark.line + block, text
 
 
-def _numbered(program: document.Program) -> Iterator[tuple[int, document.Metric]]:
-    """Metrics with their numbers, the last of a name first: so that a mark is that of the first."""
-    return iter(reversed(list(enumerate(program.metrics))))
-
-
 def _called(node: Mapping, index: int) -> str:
     """How a program is called before its keys are checked."""
     for key in ("name", "use"):
@@ -317,35 +259,3 @@ def _called(node: Mapping, index: int) -> str:
         if isinstance(named, Scalar) and isinstance(named.value, str) and named.value:
             return named.value
     return f"program number {index + 1}"
-
-
-def _changed(metric: document.Metric, override: document.MetricOverride | None) -> document.Metric:
-    if override is None:
-        return metric
-    return metric.model_copy(
-        update={
-            key: getattr(override, key)
-            for key in ("enabled", "max_series")
-            if getattr(override, key) is not None
-        }
-    )
-
-
-def _strip_overrides(node: Mapping, name: str, report: Report) -> Node:
-    """Reports keys of metrics that `use` cannot change, and takes them out."""
-    written = node.get("metrics")
-    result: Node = node
-    if isinstance(written, List):
-        for index, item in enumerate(written.items):
-            for key, _ in item.items if isinstance(item, Mapping) else ():
-                if (
-                    key.text in document.Metric.model_fields
-                    and key.text not in document.MetricOverride.model_fields
-                ):
-                    report.error(
-                        key.mark,
-                        f"{name}: metric {_called(item, index) if isinstance(item, Mapping) else index}: {key.text} "
-                        "cannot be changed with use, only enabled and max_series; copy the program and change the copy",
-                    )
-                    result = without(result, ["metrics", index, key.text])
-    return result

@@ -39,9 +39,7 @@ def metrics(entry: Valid[document.Program], report: Report) -> list[model.Metric
     program, node = entry.document, entry.node
     found: list[model.Metric] = []
     if entry.wrote_empty("metrics"):
-        report.error(
-            at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric"
-        )
+        report.error(at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric")
     first: dict[str, tuple[int, document.Metric]] = {}
     for index, metric in enumerate(program.metrics):
         place = _Place(program.name, metric, node, ("metrics", index), report)
@@ -87,27 +85,19 @@ def _check_kind(place: _Place) -> None:
     if metric.type == "histogram":
         for key in OTHER_KEYS:
             if key in metric.model_fields_set:
-                place.error(
-                    f"{key} is not for a histogram; name its slots by slots or slot", key, at_key=True
-                )
+                place.error(f"{key} is not for a histogram; name its slots by slots or slot", key, at_key=True)
     else:
         for key in HISTOGRAM_KEYS:
             if key in metric.model_fields_set:
-                place.error(
-                    f"{key} is only for a histogram; write type: histogram, or leave it out", key, at_key=True
-                )
+                place.error(f"{key} is only for a histogram; write type: histogram, or leave it out", key, at_key=True)
     if metric.type != "gauge":
         if metric.reduce != "sum":
-            place.error(
-                f"a {metric.type} cannot be reduced by {metric.reduce}; write sum, or type: gauge", "reduce"
-            )
+            place.error(f"a {metric.type} cannot be reduced by {metric.reduce}; write sum, or type: gauge", "reduce")
         if metric.type == "counter" and metric.value == 1:
             place.error("value 1 counts entries, and those can go; write type: gauge", "value")
     if metric.name.startswith(("bpf_exporter_", "process_")):
         prefix = metric.name.split("_")[0] if metric.name.startswith("process_") else "bpf_exporter"
-        place.error(
-            f"names with {prefix}_ in front are the exporter's own; choose another, like ebpf_", "name"
-        )
+        place.error(f"names with {prefix}_ in front are the exporter's own; choose another, like ebpf_", "name")
 
 
 def _check_labels(place: _Place) -> None:
@@ -116,11 +106,7 @@ def _check_labels(place: _Place) -> None:
         path = ("labels", index)
         if (label.field is None) == (label.const is None):
             both = label.field is not None
-            wrong = (
-                "field and const exclude each other; keep one"
-                if both
-                else "neither field nor const; write one"
-            )
+            wrong = "field and const exclude each other; keep one" if both else "neither field nor const; write one"
             place.error(wrong, *path)
             continue
         name = label.name or last_part(label.field)
@@ -136,14 +122,10 @@ def _check_labels(place: _Place) -> None:
         elif name.startswith("__"):
             place.error("names with __ in front are Prometheus' own; choose another", *where)
         if label.field is not None and label.field == place.metric.slot:
-            place.error(
-                f"{label.field} is the slot of the histogram and cannot be a label; leave it out", *path
-            )
+            place.error(f"{label.field} is the slot of the histogram and cannot be a label; leave it out", *path)
         if label.decode is not None:
             if label.const is not None:
-                place.error(
-                    "a const label has nothing to decode; leave decode out", *path, "decode", at_key=True
-                )
+                place.error("a const label has nothing to decode; leave decode out", *path, "decode", at_key=True)
             elif label.field == "cpu":
                 place.error("cpu is the number of a CPU; leave decode out", *path, "decode", at_key=True)
             else:
@@ -152,8 +134,7 @@ def _check_labels(place: _Place) -> None:
 
 def _check_chain(place: _Place, chain: Sequence[model.Decode], path: tuple[str | int, ...]) -> None:
     if any(
-        _check_map(place, at(place.node, (*place.path, *path, index)), (*path, index))
-        for index in range(len(chain))
+        _check_map(place, at(place.node, (*place.path, *path, index)), (*path, index)) for index in range(len(chain))
     ):
         return
     for text in decoders.check_chain(chain):
@@ -175,9 +156,7 @@ def _check_map(place: _Place, step: Node, path: tuple[str | int, ...]) -> bool:
             read = "nothing" if text.value is None else "a number"
             if isinstance(text.value, bool):
                 read = "true" if text.value else "false"
-            sentence = (
-                f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
-            )
+            sentence = f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
             place.report.error(text.mark, words + sentence)
             wrong = True
     return wrong
@@ -221,9 +200,7 @@ def _check_buckets(place: _Place, buckets: document.Buckets) -> None:
         error('"max" is missing; with slot write max: the slot of the last bound')
     sum_slot = place.metric.sum_slot
     if sum_slot is not None and high is not None and (low or 0) <= sum_slot <= high:
-        place.error(
-            f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot"
-        )
+        place.error(f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot")
 
 
 def _check_bounds(buckets: document.Buckets, error: Callable[[str, str | None], None]) -> None:
@@ -253,9 +230,7 @@ def _check_same(place: _Place, node: Node, index: int, first: document.Metric) -
     names = [_label_names(each) for each in (metric, first)]
     if None not in names and names[0] != names[1]:
         there = ", ".join(sorted(names[1] or ())) or "none"
-        place.error(
-            f"the labels are not those of the metric of this name on line {line}; write {there}", "labels"
-        )
+        place.error(f"the labels are not those of the metric of this name on line {line}; write {there}", "labels")
 
 
 def _label_names(metric: document.Metric) -> frozenset[str] | None:

@@ -48,9 +48,7 @@ class Decode(Model):
     # JSON has text keys only, and {map: {0: read}} must come back with the number 0.
     @field_serializer("argument", when_used="json")
     def _argument_to_json(self, argument: Any) -> Any:
-        return (
-            {"pairs": [list(pair) for pair in argument.items()]} if isinstance(argument, dict) else argument
-        )
+        return {"pairs": [list(pair) for pair in argument.items()]} if isinstance(argument, dict) else argument
 
     @field_validator("argument", mode="before")
     @classmethod

@@ -17,9 +17,7 @@ from exporter.config.validate import phrase
 _NOT_BASE = {
     **dict.fromkeys(("ns", "us", "ms", "nanoseconds", "microseconds", "milliseconds"), "seconds"),
     **dict.fromkeys(("minutes", "hours", "days", "jiffies"), "seconds"),
-    **dict.fromkeys(
-        ("kb", "kib", "mb", "mib", "gb", "gib", "kilobytes", "megabytes", "gigabytes", "bits"), "bytes"
-    ),
+    **dict.fromkeys(("kb", "kib", "mb", "mib", "gb", "gib", "kilobytes", "megabytes", "gigabytes", "bits"), "bytes"),
     **dict.fromkeys(("percent", "percentage"), "ratio"),
     "pages": "bytes",
 }
@@ -40,9 +38,7 @@ def check(program: document.Program, node: Node, report: Report) -> None:
         for text in complaints(metric.name, metric.type):
             report.warn(mark, f"{words}{text}")
         if not metric.help:
-            report.warn(
-                at(node, path).mark, f'{words}"help" is missing; write one sentence that Prometheus shows'
-            )
+            report.warn(at(node, path).mark, f'{words}"help" is missing; write one sentence that Prometheus shows')
         for number, label in enumerate(metric.labels or ()):
             name = label.name or last_part(label.field) or ""
             place = (*path, "labels", number)
@@ -72,9 +68,7 @@ def complaints(name: str, kind: str) -> list[str]:
     ]
     for word in words:
         if word in _NOT_BASE:
-            found.append(
-                f"{word} is no base unit; write {_NOT_BASE[word]}, and scale: if the map has another unit"
-            )
+            found.append(f"{word} is no base unit; write {_NOT_BASE[word]}, and scale: if the map has another unit")
         if word in _TYPE_WORDS:
             found.append(f"the type {word} does not belong in the name; leave it out")
     if ":" in name:

@@ -22,9 +22,7 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {f(word) for word in ("true", "yes", "on") for f in (str.lower, str.title, str.upper)}
 _FALSE = {f(word) for word in ("false", "no", "off") for f in (str.lower, str.title, str.upper)}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(
-    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _GROUPED = re.compile(r"[-+]?[0-9]+(_[0-9]+)+")
@@ -102,14 +100,12 @@ def without(node: Node, path: Path) -> Node:
     """The tree with what stands at `path` taken out; list items behind it move up."""
     step, rest = path[0], path[1:]
     if isinstance(node, Mapping):
-        kept = [
-            (k, without(v, rest) if rest else v) for k, v in node.items if rest or not _same(k.value, step)
-        ]
-        if rest:
-            kept = [
-                (k, new if _same(k.value, step) else old)
-                for (k, new), (_, old) in zip(kept, node.items, strict=True)
-            ]
+        kept = []
+        for key, value in node.items:
+            if not _same(key.value, step):
+                kept.append((key, value))
+            elif rest:
+                kept.append((key, without(value, rest)))
         return Mapping(node.mark, tuple(kept))
     if isinstance(node, List) and isinstance(step, int):
         items = list(node.items)
@@ -152,9 +148,7 @@ def _syntax(error: yaml.YAMLError, text: str, file: str, order: int) -> tuple[Ma
     if mark is None:  # yaml.reader.ReaderError has a position in bytes or characters and no mark
         bad = re.search(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
         if bad is None:
-            return Mark(
-                file, 1, 1, order
-            ), f"this is no YAML: {error}; see docs/configuration.md for an example"
+            return Mark(file, 1, 1, order), f"this is no YAML: {error}; see docs/configuration.md for an example"
         line = text.count("\n", 0, bad.start()) + 1
         column = bad.start() - text.rfind("\n", 0, bad.start())
         place = Mark(file, line, column, order)
@@ -200,9 +194,7 @@ class _Composer:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    self.error(
-                        event, "a second document starts here; one file holds one document, remove `---`"
-                    )
+                    self.error(event, "a second document starts here; one file holds one document, remove `---`")
                     return root
                 root = self.node(next(self.events), 0)
         return root
@@ -219,18 +211,14 @@ class _Composer:
     def node(self, event: yaml.Event, depth: int) -> Node:
         mark = self.mark(event)
         if isinstance(event, yaml.AliasEvent):
-            self.error(
-                event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out"
-            )
+            self.error(event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out")
             return Scalar(mark, "", False, "", "")
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)  # what else can stand here
         if event.anchor is not None:
             self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.error(
-                event, f"{tag} is a YAML tag, and tags are not used here; quote a value to make it text"
-            )
+            self.error(event, f"{tag} is a YAML tag, and tags are not used here; quote a value to make it text")
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event)
         if depth >= MAX_DEPTH:
@@ -276,9 +264,7 @@ class _Composer:
         elif isinstance(key.value, bool | float | None):
             self.error(key.mark, f"the key {key.text or 'here'} is no text in YAML; {quote_it(key)}")
         elif first is not None:
-            self.error(
-                key.mark, f'key "{key.text}" stands here a second time (first on line {first.line}); keep one'
-            )
+            self.error(key.mark, f'key "{key.text}" stands here a second time (first on line {first.line}); keep one')
         else:
             return True
         return False
@@ -302,11 +288,7 @@ def resolve(text: str) -> bool | int | float | str | None:
         if _INT.fullmatch(text):
             return int(text, 0) if "x" in text else int(text)
         if _FLOAT.fullmatch(text):
-            return (
-                float(text.replace(".inf", "inf").replace(".nan", "nan"))
-                if text[-1].isalpha()
-                else float(text)
-            )
+            return float(text.replace(".inf", "inf").replace(".nan", "nan")) if text[-1].isalpha() else float(text)
     return text
 
 

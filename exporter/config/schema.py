@@ -44,9 +44,7 @@ def _plain(schema: Any) -> None:
     if "default" in schema and schema["default"] is None:
         del schema["default"]
     if "patternProperties" in schema:
-        schema["additionalProperties"] = (
-            False  # pydantic leaves this out for mappings whose keys have a pattern
-        )
+        schema["additionalProperties"] = False  # pydantic leaves this out for mappings whose keys have a pattern
     choices = schema.get("anyOf")
     if isinstance(choices, list):
         kept = [choice for choice in choices if choice != {"type": "null"}]

@@ -77,9 +77,7 @@ def test_smallest_program_gets_every_default(here: Path) -> None:
     assert program == model.Program(
         name="sends",
         variants=[
-            model.Variant(
-                attach=[model.AttachPoint(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")]
-            )
+            model.Variant(attach=[model.AttachPoint(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")])
         ],
         metrics=[model.Metric(name="ebpf_sends_total", type="counter", help="Sends.", map="sends")],
         source=here / "config.yaml",
@@ -330,6 +328,13 @@ def test_the_example_is_a_configuration() -> None:
     assert config.load(ROOT / "config.example.yaml", strict=True).config.programs
 
 
+def test_the_program_in_the_examples_comments_works(here: Path) -> None:
+    lines = (ROOT / "config.example.yaml").read_text().splitlines()
+    own = [line.replace("  # ", "  ", 1) for line in lines if line.startswith("  #") and "Take the # away" not in line]
+    (program,) = load(here, "programs:\n" + "\n".join(own), strict=True).config.programs
+    assert program.text.strip().endswith("}")
+
+
 # --- matters of taste
 
 TASTE = [
@@ -371,9 +376,7 @@ TASTE = [
 
 
 @pytest.mark.parametrize(("line", "expected"), TASTE)
-def test_a_matter_of_taste_is_a_warning_and_an_error_when_strict(
-    here: Path, line: str, expected: str
-) -> None:
+def test_a_matter_of_taste_is_a_warning_and_an_error_when_strict(here: Path, line: str, expected: str) -> None:
     text = "programs:\n" + "\n".join(OWN.format(name="sends").splitlines()[:-1]) + f"\n      - {line}\n"
     (warning,) = load(here, text).warnings
     assert warning.text.split(": ", 2)[2] == expected
@@ -481,9 +484,8 @@ def test_json_is_read_as_what_it_says(value: object) -> None:
     assert plain(composed.root) == value
 
 
-EXAMPLE = (
-    "programs:\n  - use: tcp_rst\n    metrics: [{name: ebpf_tcp_resets_total, max_series: 3}]\n"
-    + OWN.format(name="a")
+EXAMPLE = "programs:\n  - use: tcp_rst\n    metrics: [{name: ebpf_tcp_resets_total, max_series: 3}]\n" + OWN.format(
+    name="a"
 )
 TOKENS = st.sampled_from(
     [
@@ -537,9 +539,7 @@ WHOLE: dict[str, object] = {
             "code": "int x;",
             "defines": {"A": 1, "B": "b"},
             "requires": {"kernel": ">=5.10", "member": ["a.b"], "tracepoint_field": "a:b.c"},
-            "variants": [
-                {"name": "v", "requires": {}, "attach": [{"kprobe": ["f", "{B}"], "function": "g"}]}
-            ],
+            "variants": [{"name": "v", "requires": {}, "attach": [{"kprobe": ["f", "{B}"], "function": "g"}]}],
             "maps": {"m": {"seed": "listening_ports"}},
             "metrics": [
                 {
@@ -573,9 +573,7 @@ def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
     if not path:
         return new
     if isinstance(value, dict):
-        return {
-            key: changed(below, path[1:], new) if key == path[0] else below for key, below in value.items()
-        }
+        return {key: changed(below, path[1:], new) if key == path[0] else below for key, below in value.items()}
     assert isinstance(value, list)
     return [changed(below, path[1:], new) if key == path[0] else below for key, below in enumerate(value)]
 
@@ -583,8 +581,7 @@ def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(places(WHOLE)),
-    new=json_values
-    | st.sampled_from([{}, [], [[]], [{}], {"1": 2}, "", "a b", -1, 0, 1, 1e300, "x" * 200, [None]]),
+    new=json_values | st.sampled_from([{}, [], [[]], [{}], {"1": 2}, "", "a b", -1, 0, 1, 1e300, "x" * 200, [None]]),
 )
 def test_any_value_in_any_place_is_a_config_or_a_list_of_mistakes_in_this_file(
     tmp_path: Path, path: tuple[str | int, ...], new: object

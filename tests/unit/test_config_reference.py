@@ -12,9 +12,7 @@ from exporter.config import document
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
-DOCUMENTS = [
-    each for each in vars(document).values() if isinstance(each, type) and issubclass(each, document.Document)
-]
+DOCUMENTS = [each for each in vars(document).values() if isinstance(each, type) and issubclass(each, document.Document)]
 
 
 def named(word: str) -> bool:
@@ -30,9 +28,7 @@ def test_every_key_is_named(model: type[document.Document]) -> None:
 def test_every_decoder_is_named_and_no_other_as_built() -> None:
     table = REFERENCE[REFERENCE.index("| decoder |") : REFERENCE.index("Without `decode`")]
     built = {
-        name
-        for row in table.splitlines()[2:]
-        for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
+        name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
     }
     assert built == set(decoders.types())
 

@@ -63,9 +63,7 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         checks.append(set(schema.get("required", ())) <= set(value))
         checks.append(len(value) >= schema.get("minProperties", 0))
         for key, item in value.items():
-            by_pattern = [
-                each for p, each in schema.get("patternProperties", {}).items() if re.search(p, str(key))
-            ]
+            by_pattern = [each for p, each in schema.get("patternProperties", {}).items() if re.search(p, str(key))]
             named = [schema["properties"][key]] if key in schema.get("properties", {}) else []
             checks += [fits(item, each, root) for each in named + by_pattern]
             if not named and not by_pattern:

@@ -1,0 +1,82 @@
+"""An entry with `use`: which keys it may name, and the program that it takes with those merged in."""
+
+from __future__ import annotations
+
+from exporter.config import document
+from exporter.config.findings import Report, did_you_mean, quoted
+from exporter.config.positions import List, Mapping, Node, Scalar, at, key_at, without
+from exporter.config.validate import Valid
+
+# What a program of one's own has and `use` cannot change: of the entry, and of one metric in it.
+_FIXED = set(document.Program.model_fields) - set(document.Use.model_fields)
+_FIXED_IN_METRIC = set(document.Metric.model_fields) - set(document.MetricOverride.model_fields)
+
+
+def changeable(node: Node, name: str, report: Report) -> Node:
+    """The entry without the keys that `use` cannot change; each is reported."""
+    if not isinstance(node, Mapping):
+        return node
+    result: Node = node
+    for key, _ in node.items:
+        if key.text in _FIXED:
+            right = "copy the program's two files and change the copy"
+            report.error(key.mark, f"{name}: {key.text} cannot be changed with use; {right}")
+            result = without(result, [key.text])
+    written = node.get("metrics")
+    for index, item in enumerate(written.items if isinstance(written, List) else ()):
+        for key, _ in item.items if isinstance(item, Mapping) else ():
+            if key.text in _FIXED_IN_METRIC:
+                right = "only enabled and max_series; copy the program and change the copy"
+                report.error(
+                    key.mark,
+                    f"{name}: {_metric(item, index)}: {key.text} cannot be changed with use, {right}",
+                )
+                result = without(result, ["metrics", index, key.text])
+    return result
+
+
+def _metric(item: Node, index: int) -> str:
+    named = item.get("name") if isinstance(item, Mapping) else None
+    return f"metric {named.text}" if isinstance(named, Scalar) and named.text else f"metric number {index + 1}"
+
+
+def apply(
+    entry: Valid[document.Program], valid: Valid[document.Use], name: str, report: Report
+) -> Valid[document.Program]:
+    """`entry` as `valid` changes it; names that the program does not have are reported. `name`: what messages call it."""
+    use, program = valid.document, entry.document
+    for key, value in use.defines.items():
+        place = key_at(valid.node, ["defines", key])
+        if key not in program.defines:
+            hint = did_you_mean(key, program.defines, otherwise="its defines are")
+            report.error(place, f"{name}: {use.use} has no define {quoted(key)}; {hint}")
+        elif isinstance(program.defines[key], int) and not isinstance(value, int):
+            report.error(
+                at(valid.node, ["defines", key]).mark,
+                f"{name}: define {key} is a number in {use.use} ({program.defines[key]}); write a number",
+            )
+    changed: dict[str, document.MetricOverride] = {}
+    known = {metric.name for metric in program.metrics}
+    for index, override in enumerate(use.metrics):
+        place = at(valid.node, ["metrics", index, "name"]).mark
+        if override.name not in known:
+            hint = did_you_mean(override.name, known, otherwise="its metrics are")
+            report.error(place, f"{name}: {use.use} has no metric {quoted(override.name)}; {hint}")
+        elif override.name in changed:
+            report.error(place, f"{name}: metric {override.name} stands here a second time; keep one")
+        changed[override.name] = override
+    changes = {
+        "name": use.name or use.use,
+        "defines": {**program.defines, **use.defines},
+        "metrics": [_changed(metric, changed.get(metric.name)) for metric in program.metrics],
+        **{key: getattr(use, key) for key in ("enabled", "optional") if getattr(use, key) is not None},
+    }
+    return Valid(program.model_copy(update=changes), entry.node, entry.written)
+
+
+def _changed(metric: document.Metric, override: document.MetricOverride | None) -> document.Metric:
+    if override is None:
+        return metric
+    return metric.model_copy(
+        update={key: getattr(override, key) for key in ("enabled", "max_series") if getattr(override, key) is not None}
+    )
