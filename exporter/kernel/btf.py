@@ -119,8 +119,8 @@ class KernelBtf:
             raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
 
     def find(self, name: str, kind: int) -> int:
-        """The id of the first type of that BTF_KIND_* and name, 0 if there is none."""
-        return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)))
+        """The id of the first type of that BTF_KIND_* and name, 0 if there is none; anonymous types are not found."""
+        return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))) if name else 0
 
     def function_id(self, name: str) -> int:
         """The id of a kernel function, as fentry and fexit want it; 0 if BTF has none (inlined or absent)."""
