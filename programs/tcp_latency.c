@@ -9,7 +9,7 @@
 //          A send: fentry tcp_sendmsg; else raw tracepoint tcp_sendmsg_locked (6.16), which fires for each buffer filled,
 //          so that a send larger than one is timed from its last; else kprobe tcp_sendmsg, which before 6.7 may be
 //          skipped while another BPF program runs on the CPU.
-// Cost:    about 0.2 us a send, 0.1 us a segment without data, 0.5 us a segment with data.
+// Cost:    100 ns a send, 160 ns a segment with data, 60 ns one without, 170 ns a change of state (tracepoint, 6.18, VM).
 // Blind to: what arrives outside ESTABLISHED, such as the answer to a client that has shut down its sending half; sends
 //          of kTLS and MPTCP (the tracepoint variant sees those of kTLS), and before 6.5 sendfile() and splice().
 //          Requests in flight at the same time are one: the time runs from the last.
