@@ -174,6 +174,7 @@ class Supervisor:
             self._become_child(theirs.fileno())
             _load_and_send(self._load, entry.spec, theirs)
         theirs.close()
+        self._log.info("loading", program=entry.spec.name)
         loader = _Loader(entry, pid, os.pidfd_open(pid), ours, time.monotonic() + LOADER_DEADLINE)
         self._loaders.append(loader)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_loader(loader))

@@ -1,4 +1,4 @@
-"""The README's commands, each run in a copy of the tree as a newcomer has it: no virtual environment, nothing cached."""
+"""The README's commands, each run in a copy of the tree as a newcomer has it: no virtual environment, no cache."""
 
 from __future__ import annotations
 
