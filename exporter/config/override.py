@@ -43,7 +43,7 @@ def _metric(item: Node, index: int) -> str:
 def apply(
     entry: Valid[document.Program], valid: Valid[document.Use], name: str, report: Report
 ) -> Valid[document.Program]:
-    """`entry` as `valid` changes it; names that the program does not have are reported. `name`: what messages call it."""
+    """`entry` as `valid` changes it; names that the program does not have are reported. `name` is for messages."""
     use, program = valid.document, entry.document
     for key, value in use.defines.items():
         place = key_at(valid.node, ["defines", key])
