@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from exporter.binding import bind_all
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.labels import DEFAULT_LENGTH
 from exporter.collecting.table import Entries, Readable, open_tables
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import cpus
+from exporter.kernel.btf import VMLINUX
+from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Program, from_json, to_json
 
 FORMAT = 1
@@ -32,8 +36,19 @@ def record(
     *,
     possible: Sequence[int],
     online: Sequence[int],
+    enums: KernelEnums,
 ) -> dict[str, Any]:
-    """The recording as JSON values. Each map is a list of entries sorted by key: [key, value of each CPU], in hex."""
+    """The recording as JSON values. Each map is a list of entries sorted by key: [key, value of each CPU], in hex.
+
+    `enums`: of the kernel that filled the maps; those that labels use are kept. The C text and where it lay are not.
+    """
+    used = {
+        name
+        for binding in bind_all(spec.metrics, program.maps)
+        for label in binding.labels
+        if label.chain is not None
+        for name in label.chain.kernel_enums
+    }
     maps = {}
     for name, table in tables.items():
         entries = table.read()
@@ -46,7 +61,10 @@ def record(
         "possible_cpus": list(possible),
         "online_cpus": list(online),
         "document": to_json(program),
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_copy(update={"text": "", "source": Path(spec.source.name)}).model_dump(mode="json"),
+        "kernel_enums": {
+            name: {str(n): text for n, text in (enums.values(name) or {}).items()} for name in sorted(used)
+        },
         "maps": maps,
     }
 
@@ -55,7 +73,8 @@ def write(path: Path, program: Program, spec: model.Program, fds: Mapping[str, i
     """Record a live program to a file. OSError from the file or the maps, ReadError from a map without an end."""
     possible = cpus.possible_numbers()
     tables = open_tables(program, fds, len(possible))
-    document = record(program, spec, tables, possible=possible, online=cpus.online())
+    enums = KernelEnums(VMLINUX)
+    document = record(program, spec, tables, possible=possible, online=cpus.online(), enums=enums)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -83,11 +102,13 @@ def replay(
     label_length: int = DEFAULT_LENGTH,
     clock: Callable[[], float] = time.monotonic,
 ) -> ProgramCollector:
-    """A collector on the recorded bytes. ValueError for a recording of another format, BindingError as usual."""
+    """A collector on the recorded bytes, with the enums of the kernel they come from; all other names are those of
+    `names`. ValueError for a recording of another format, BindingError as usual."""
     if document.get("format") != FORMAT:
         raise ValueError(f"recording of format {document.get('format')!r}, expected {FORMAT}")
     program = from_json(document["document"])
     possible = document["possible_cpus"]
+    enums = {name: {int(n): text for n, text in values.items()} for name, values in document["kernel_enums"].items()}
     tables = {
         m.name: Recorded(m, document["maps"][m.name], len(possible)) for m in program.maps if m.name in document["maps"]
     }
@@ -95,7 +116,7 @@ def replay(
         program,
         model.Program.model_validate(document["spec"]),
         tables,
-        names,
+        replace(names, enums=KernelEnums(None, enums)),
         possible=possible,
         online=lambda: document["online_cpus"],
         label_length=label_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporter.kernel.btf import KernelBtf
@@ -10,10 +11,10 @@ from exporter.kernel.btf import KernelBtf
 class KernelEnums:
     """Reads the kernel's types once for each enum asked for and keeps only the enum: a whole BTF is megabytes."""
 
-    def __init__(self, btf: Path | None) -> None:
-        """`btf` is a file of raw BTF; None = nothing is known."""
+    def __init__(self, btf: Path | None, known: Mapping[str, dict[int, str]] | None = None) -> None:
+        """`btf` is a file of raw BTF; None = nothing is known but `known`, as another kernel's recording says it."""
         self._btf = btf
-        self._known: dict[str, dict[int, str]] = {}
+        self._known = dict(known or {})
 
     def values(self, name: str) -> dict[int, str] | None:
         """Value -> name of `enum name`; {} if this kernel has no such enum, None if its BTF cannot be read."""

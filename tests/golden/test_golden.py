@@ -1,0 +1,53 @@
+"""Recorded maps of real kernels -> the exact page. Each NAME.json (`run --record`) has its NAME.prom beside it.
+
+After an intended change: pytest tests/golden --update-golden, and review the difference like code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.collecting import own, recording
+from exporter.collecting.exposition import render
+from exporter.decoders import Names
+
+HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in HERE.glob("*.json"))
+
+
+def golden_page(name: str, host: Path) -> str:
+    """The program's metrics and what the exporter says of it, on a host that has no names and a clock that stands."""
+    document = json.loads((HERE / f"{name}.json").read_text())
+    names = Names.open(proc=host, sys=host)
+    collector = recording.replay(document, names, clock=lambda: 0.0)
+    families = collector.collect()
+    assert collector.report.error == ""
+    collector.report.seconds = 0.0  # the one figure that is measured here
+    families += [
+        family
+        for family in own.families(
+            [collector.program],
+            {collector.program.name: collector.report},
+            {collector.program.name: collector.names.errors},
+            unprivileged=True,
+            restarts=0,
+        )
+        if not family.name.startswith(("process_", "bpf_exporter_build_info"))  # of the process that runs this test
+    ]
+    return render(families, openmetrics=False).decode()
+
+
+def test_there_are_recordings() -> None:
+    assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_is_the_golden_one(name: str, tmp_path: Path, update_golden: bool) -> None:
+    page = golden_page(name, tmp_path)
+    expected = HERE / f"{name}.prom"
+    if update_golden:
+        expected.write_text(page)
+    assert page == expected.read_text()
