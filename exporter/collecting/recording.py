@@ -21,7 +21,7 @@ from exporter.collecting.labels import DEFAULT_LENGTH
 from exporter.collecting.table import Entries, Readable, open_tables
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.kernel import cpus
+from exporter.kernel import bpf, cpus
 from exporter.kernel.btf import VMLINUX
 from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Program, from_json, to_json
@@ -83,12 +83,15 @@ class Recorded:
 
     def __init__(self, map: Map, rows: Sequence[Sequence[str]], possible_cpus: int) -> None:  # noqa: A002
         """ValueError if an entry has not the map's sizes."""
+        percpu = map.type in bpf.PERCPU_MAPS
+        each, size = (possible_cpus, (map.value_size + 7) // 8 * 8) if percpu else (1, map.value_size)
+        if any(len(row) != 1 + each or len("".join(row)) != 2 * (map.key_size + each * size) for row in rows):
+            raise ValueError(f"map {map.name}: the entries recorded do not have its sizes")
         keys = b"".join(bytes.fromhex(row[0]) for row in rows)
         values = b"".join(bytes.fromhex("".join(row[1:])) for row in rows)
-        each = len(rows[0]) - 1 if rows else possible_cpus
         self._entries = Entries(
             np.frombuffer(keys, np.uint8).reshape(len(rows), map.key_size),
-            np.frombuffer(values, np.uint8).reshape(len(rows), each, -1 if rows else map.value_size),
+            np.frombuffer(values, np.uint8).reshape(len(rows), each, size),
         )
 
     def read(self) -> Entries:

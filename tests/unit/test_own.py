@@ -1,0 +1,118 @@
+"""What the exporter says of itself: names, labels and values."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import prometheus_client
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter import __version__
+from exporter.collecting import own
+from exporter.collecting.collector import MetricReport, Report
+from exporter.collecting.exposition import render
+from exporter.kernel import bpf
+from exporter.program import LOST_UPDATES, Attachment, Attempt, Map, Program, Reason, State
+
+RUNNING = Program(
+    "tcp",
+    State.RUNNING,
+    variant="kprobe",
+    source_sha256="ab12",
+    compile_seconds=1.5,
+    maps=(
+        Map("m", bpf.BPF_MAP_TYPE_HASH, 4, 8, 512, lost_index=0),
+        Map(LOST_UPDATES, bpf.BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 1),
+    ),
+    attachments=(
+        Attachment("kprobe", "tcp_sendmsg", "on_send", True),
+        Attachment("kprobe", "tcp_gone", "on_gone", False, Reason.MISSING, "no such function"),
+    ),
+    attempts=(
+        Attempt("fentry", Reason.UNSUPPORTED, "EPERM"),
+        Attempt("fentry", Reason.UNSUPPORTED, "again"),  # two texts, one label set
+    ),
+)
+SKIPPED = Program("xfs", State.SKIPPED, Reason.REQUIRES, "needs module xfs")
+REPORT = Report(
+    seconds=0.25,
+    entries={"m": 23},
+    insert_failures={"m": 7},
+    metrics={"x_total": MetricReport(series=20, folded=3, dropped=1)},
+)
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(report: Report = REPORT) -> Samples:
+    families = own.families(
+        [RUNNING, SKIPPED], {"tcp": report}, {"tcp": Counter({"cgroup": 2})}, unprivileged=True, restarts=3
+    )
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(render(families, openmetrics=False).decode())
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((f"bpf_exporter_{name}", frozenset(labels.items())))
+
+
+def test_each_program_is_in_exactly_one_state() -> None:
+    found = samples()
+    for program, state in (("tcp", "running"), ("xfs", "skipped")):
+        values = {s.value: value(found, "program_state", program=program, state=s.value) for s in State}
+        assert values == {s.value: float(s.value == state) for s in State}
+
+
+def test_variants_and_attach_points_say_why_not() -> None:
+    found = samples()
+    assert value(found, "program_info", program="tcp", variant="kprobe", source_sha256="ab12") == 1
+    assert value(found, "program_variant_info", program="tcp", variant="fentry", reason="unsupported") == 1
+    point = {"program": "tcp", "kind": "kprobe"}
+    assert value(found, "program_attached", **point, target="tcp_sendmsg", function="on_send", reason="") == 1
+    assert value(found, "program_attached", **point, target="tcp_gone", function="on_gone", reason="missing") == 0
+    assert value(found, "program_compile_seconds", program="tcp") == 1.5
+
+
+def test_maps_show_how_full_they_are_and_hidden_ones_do_not() -> None:
+    found = samples()
+    assert value(found, "map_entries", program="tcp", map="m") == 23
+    assert value(found, "map_max_entries", program="tcp", map="m") == 512
+    assert value(found, "map_insert_failures_total", program="tcp", map="m") == 7
+    assert not [labels for _, labels in found if ("map", LOST_UPDATES) in labels]
+
+
+def test_a_collection_reports_time_success_and_series() -> None:
+    found = samples()
+    assert value(found, "program_collect_duration_seconds", program="tcp") == 0.25
+    assert value(found, "program_collect_success", program="tcp") == 1
+    assert value(found, "metric_series", program="tcp", metric="x_total") == 20
+    assert value(found, "metric_folded_series", program="tcp", metric="x_total") == 3
+    assert value(found, "metric_dropped_series", program="tcp", metric="x_total") == 1
+    assert value(found, "decoder_errors_total", program="tcp", decoder="cgroup") == 2
+    assert value(samples(Report(success=False)), "program_collect_success", program="tcp") == 0
+
+
+def test_a_program_that_is_not_running_has_no_collection() -> None:
+    assert value(samples(), "program_collect_success", program="xfs") is None
+
+
+def test_the_server_says_who_it_is() -> None:
+    found = samples()
+    version = {labels["version"] for name, pairs in found if "build_info" in name for labels in [dict(pairs)]}
+    assert version == {__version__}
+    assert value(found, "server_unprivileged") == 1
+    assert value(found, "server_restarts_total") == 3
+
+
+def test_process_metrics_are_those_of_prometheus_client() -> None:
+    ours = {name for name, _ in samples() if name.startswith("process_")}
+    theirs = {
+        sample.name
+        for metric in prometheus_client.ProcessCollector(registry=None).collect()
+        for sample in metric.samples
+    }
+    assert ours == theirs
+    assert "process_resident_memory_bytes" in ours
