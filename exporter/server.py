@@ -139,7 +139,7 @@ class Programs:
             families += collected
             if report is not None and held.collector is not None:
                 reports[held.program.name] = report
-                errors[held.program.name] = held.collector.names.errors
+                errors[held.program.name] = report.decoder_errors
         families += own.families(
             [held.program for held in chosen],
             reports,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +31,8 @@ class MetricReport:
 
 @dataclass(slots=True)
 class Report:
-    """The last collection of a program. Maps by name, metrics by name; `error` is "" if all went well."""
+    """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all went
+    well."""
 
     seconds: float = 0.0
     success: bool = True
@@ -38,6 +40,7 @@ class Report:
     entries: dict[str, int] = field(default_factory=dict)
     insert_failures: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, MetricReport] = field(default_factory=dict)
+    decoder_errors: dict[str, int] = field(default_factory=dict)
 
 
 class ProgramCollector:
@@ -94,8 +97,7 @@ class ProgramCollector:
         report says so."""
         start = time.perf_counter()
         now = self._clock()
-        online = self._online_indices()
-        self.report.success, self.report.error = True, ""
+        report = Report(entries=dict(self.report.entries), insert_failures=dict(self.report.insert_failures))
         entries: dict[str, Entries] = {}
 
         def read(name: str) -> Entries:
@@ -103,51 +105,51 @@ class ProgramCollector:
                 if name not in self._tables:
                     raise ReadError(f"read map {name}: it was not handed over")
                 entries[name] = self._tables[name].read()
-                self.report.entries[name] = self._count(name, len(entries[name]))
+                report.entries[name] = len(entries[name])
             return entries[name]
 
         families = []
         for one in self._families:
-            try:
-                families.append(one.collect(read, online, now))
-            except Exception as error:  # noqa: BLE001  (one program's fault, whatever it is, must not end the others' scrape)
-                self._failed(f"metric {one.binding.metric}", error)
-                continue
-            how = one.arrangement
-            if how is not None:
-                self.report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped)
-        try:
-            self._read_helpers(now)
-            self._read_lost()
-        except (OSError, ReadError) as error:
-            self._failed("helper maps", error)
-        self.report.seconds = time.perf_counter() - start
+            with self._reported(report, f"metric {one.binding.metric}"):
+                families.append(one.collect(read, self._online_indices, now))
+                how = one.arrangement
+                report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped)
+        with self._reported(report, "entries"):
+            self._count_entries(report, now)
+        with self._reported(report, f"map {LOST_UPDATES}"):
+            self._read_lost(report)
+        report.decoder_errors = dict(self.names.errors)
+        report.seconds = time.perf_counter() - start
+        self.report = report
         return families
 
-    def _failed(self, what: str, error: Exception) -> None:
-        self.report.success = False
-        text = str(error) if isinstance(error, OSError | ReadError) else f"{type(error).__name__}: {error}"
-        self.report.error = self.report.error or f"{self.program.name}: collect {what}: {text}"
+    @contextmanager
+    def _reported(self, report: Report, what: str) -> Iterator[None]:
+        """One part of a collection: whatever its fault is, it must not end the other parts, nor other programs."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            report.success = False
+            text = str(error) if isinstance(error, OSError | ReadError) else f"{type(error).__name__}: {error}"
+            report.error = report.error or f"{self.program.name}: collect {what}: {text}"
 
     def _online_indices(self) -> list[int]:
         """Slots of per-CPU values that belong to CPUs that are online."""
         online = set(self._online())
         return [index for index, cpu in enumerate(self._possible) if cpu in online]
 
-    def _count(self, name: str, read: int) -> int:
-        return self._maps[name].max_entries if self._maps[name].type in ARRAYS else read
-
-    def _read_helpers(self, now: float) -> None:
+    def _count_entries(self, report: Report, now: float) -> None:
+        """Entries of the maps that no metric reads; an array always has all of its own."""
         for map_ in self.program.maps:
             if map_.type in ARRAYS and map_.name != LOST_UPDATES:
-                self.report.entries[map_.name] = map_.max_entries
+                report.entries[map_.name] = map_.max_entries
         if now - self._helpers_read < HELPER_MAPS_SECONDS:
             return
         self._helpers_read = now
         for name in self._helpers:
-            self.report.entries[name] = len(self._tables[name].read())
+            report.entries[name] = len(self._tables[name].read())
 
-    def _read_lost(self) -> None:
+    def _read_lost(self, report: Report) -> None:
         counted = [m for m in self.program.maps if m.lost_index is not None]
         if not counted or LOST_UPDATES not in self._tables:
             return
@@ -155,4 +157,4 @@ class ProgramCollector:
         lost = columns.over_cpus(values.view(np.uint64), "sum")[:, 0]
         for map_ in counted:
             assert map_.lost_index is not None
-            self.report.insert_failures[map_.name] = int(lost[map_.lost_index])
+            report.insert_failures[map_.name] = int(lost[map_.lost_index])

@@ -44,8 +44,9 @@ class Metric:
         self._keys_stay = keys_stay
         self._widening: dict[Number, Widening] = {}
 
-    def measure(self, entries: Entries, online: Sequence[int], now: float) -> Measured:
-        """The rows of `entries`. `online`: indices of the CPUs that are shown even where they are zero."""
+    def measure(self, entries: Entries, online: Callable[[], Sequence[int]], now: float) -> Measured:
+        """The rows of `entries`. `online`: indices of the CPUs that are shown even at zero; asked only where
+        a label shows CPUs."""
         b = self.binding
         buckets = b.buckets
         slot = None if buckets is None or buckets.slot is None else columns.numbers(entries.keys, buckets.slot)[:, 0]
@@ -58,7 +59,7 @@ class Metric:
         else:
             cells = [self._cells(entries, b.value, 1)]
         if b.splits_cpus:
-            rows, cpus = _split(cells, online)
+            rows, cpus = _split(cells, online())
             labels = self._texts.resolve(entries, now, rows, cpus)
             flat = [cell[rows, cpus] for cell in cells]
             slot = None if slot is None else slot[rows]
@@ -99,11 +100,11 @@ class FamilyOf:
         self.binding = metrics[0].binding
         self._limit = Limit(limit)
         self._stays = [tuple(x.source in ("const", "cpu") for x in metric.binding.labels) for metric in metrics]
-        self._rows: list[Rows] = []
-        self.arrangement: Arrangement | None = None
+        self._rows: list[Rows] | None = None
+        self.arrangement = Arrangement([], np.empty(0, np.intp), None, np.empty(0, np.intp), 0, 0)
         self._series = Series(self.binding.label_names, [])
 
-    def collect(self, read: Callable[[str], Entries], online: Sequence[int], now: float) -> Family:
+    def collect(self, read: Callable[[str], Entries], online: Callable[[], Sequence[int]], now: float) -> Family:
         """The family now. `read` gives the entries of a map by its name."""
         b = self.binding
         measured = [metric.measure(read(metric.binding.map), online, now) for metric in self.metrics]
@@ -117,8 +118,7 @@ class FamilyOf:
         return Family(b.metric, b.type, b.help, self._series, values, b.buckets.bounds, sums)
 
     def _arranged(self, rows: list[Rows]) -> Arrangement:
-        same = len(rows) == len(self._rows) and all(a is b for a, b in zip(rows, self._rows, strict=True))
-        if self.arrangement is None or not same:
+        if self._rows is None or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
             self._rows = rows
             self.arrangement = arrange(rows, self._stays, self._limit)
             if self.arrangement.sets != self._series.sets:
