@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
 import tempfile
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from exporter.loading.target import Target
 from exporter.program import Map, map_from_json
 
 FORMAT = 1  # of the file and of what the compiler takes out of bcc; another number makes every older entry a miss
+
+_UNUSED_SECONDS = 90 * 86400
+_NEW_SECONDS = 3600  # no write takes so long
 
 _log = structlog.get_logger(__name__)
 
@@ -144,13 +149,18 @@ class Cache:
         except ValueError as error:
             _log.warning("artifact damaged; it is compiled again", file=str(path), cause=str(error))
             return None
-        return artifact if bcc_version in (None, artifact.bcc_version) else None
+        if bcc_version not in (None, artifact.bcc_version):
+            return None
+        with contextlib.suppress(OSError):  # a cache that is read-only keeps all it has
+            os.utime(path)
+        return artifact
 
     def put(self, artifact: Artifact) -> None:
         """Writes the entry in one step; whoever comes second wins, with the same content. OSError if it cannot.
 
         No fsync: an entry torn by a power cut does not match its digest and is a miss.
         """
+        self._remove_unused()
         descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=self.directory)
         try:
             with open(descriptor, "w") as file:
@@ -159,6 +169,14 @@ class Cache:
         except BaseException:
             os.unlink(temporary)
             raise
+
+    def _remove_unused(self) -> None:
+        """Entries that no start has used for long (kernels and programs of the past), and what a killed loader left."""
+        for path in self.directory.glob("*.*"):
+            limit = _NEW_SECONDS if path.name.startswith(".new-") else _UNUSED_SECONDS
+            with contextlib.suppress(FileNotFoundError):  # another loader was faster
+                if time.time() - path.stat().st_mtime > limit:
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{64}", key):

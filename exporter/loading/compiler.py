@@ -88,6 +88,8 @@ def compile_variant(
         raise CompileError(Reason.COMPILER, f"compile {error}") from error
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
+    except OSError as error:
+        raise CompileError(Reason.INTERNAL, f"compile: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ def _answer(job: _Job, output: IO[bytes]) -> str:
         return "artifact " + artifact.dumps(_artifact(job, _compile(job, output)))
     except CompileError as error:
         return f"refused {error.reason} {error.text}"
+    except (OSError, ValueError, KeyError) as error:  # bpf(2) on the maps, or BTF of a kind that is not known here
+        return f"refused {Reason.INTERNAL} compile: read what bcc made: {error}"
 
 
 @contextmanager
@@ -206,8 +210,9 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
         code = ctypes.string_at(start, lib.bpf_function_size(module.module, name))
         functions.append(_function(name.decode(), code, names))
     if not functions:
+        wanted = f"with {source.variant_macro(job.variant.name)}" if job.variant.name else "without a variant"
         raise CompileError(
-            Reason.COMPILER, f"compile {job.program.source}: no function (static ones cannot be attached)"
+            Reason.COMPILER, f"compile {job.program.source}: no function to attach (all static, or none {wanted}?)"
         )
     return Artifact(
         key=job.key,

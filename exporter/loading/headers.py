@@ -177,7 +177,7 @@ def _version_code(release: str) -> int:
 def _page_shift(target: Target) -> int:
     if target.arch == os.uname().machine:
         return os.sysconf("SC_PAGESIZE").bit_length() - 1
-    return 12
+    return 12  # another machine's: BTF does not say, and distributions' arm64 kernels have 4 KiB but for RHEL 8
 
 
 def _private_directory(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_what_others_may_write_is_not_used(cache: Cache) -> None:
     cache.directory.chmod(0o777)
     with pytest.raises(PermissionError, match="others may write to it"):
         Cache(cache.directory)
+
+
+def test_what_nobody_uses_is_removed(cache: Cache) -> None:
+    old = {name: cache.directory / name for name in ("a.json", ".new-killed", "b.json", ".new-running")}
+    for name, age in (("a.json", 91), ("b.json", 89), (".new-killed", 1), (".new-running", 0)):
+        old[name].touch()
+        os.utime(old[name], (0, time.time() - age * 86400))
+    cache.put(ARTIFACT)
+    assert sorted(os.listdir(cache.directory)) == sorted([".new-running", "b.json", f"{KEY}.json"])
+    os.utime(entry(cache), (0, 0))
+    assert cache.get(KEY) == ARTIFACT
+    assert time.time() - entry(cache).stat().st_mtime < 60
 
 
 def test_a_link_is_not_followed(cache: Cache, tmp_path: Path) -> None:
