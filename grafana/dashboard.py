@@ -13,36 +13,23 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as m
 
+from grafana import health
 from grafana.panels import (
     DATASOURCE,
+    RED_IF_ANY,
     Panel,
     Query,
     falling_short,
     gauge,
-    gauge_matching,
     graph,
     heat,
     number,
     quantile,
     quantiles,
     rate,
-    states,
 )
 
 UID = "bpf-exporter"
-RED_IF_ANY = ((None, "green"), (1, "red"))
-
-# The order is that of exporter.program.State; the number of a state on the panel is its place here, from 1.
-STATES = (
-    ("loading", "blue"),
-    ("running", "green"),
-    ("skipped", "text"),
-    ("disabled", "text"),
-    ("failed", "red"),
-    ("over_budget", "orange"),
-    ("ended", "text"),
-    ("quarantined", "dark-red"),
-)
 
 
 def overview() -> list[Panel]:
@@ -97,8 +84,8 @@ def resets() -> list[Panel]:
     return [
         graph(
             "Resets by direction and state",
-            "State of the socket when the reset was sent or received. listen: a stray segment for a listening port; "
-            "none: nothing listens there; close: an application closed with unread data or with SO_LINGER 0.",
+            "State of the socket when the reset was decided. none: nothing listens there; listen: a stray segment for "
+            "a listening port; sent in established or close_wait: an application closed with unread data or SO_LINGER 0.",
             [Query(f"sum by (direction, state) ({rate(total)})", "{{direction}} {{state}}")],
             "cps",
             stacked=True,
@@ -183,33 +170,29 @@ def sends() -> list[Panel]:
 
 
 def latency() -> list[Panel]:
-    shown: list[Panel] = []
-    for name, histogram, text in (
-        (
-            "Response",
-            "ebpf_tcp_response_seconds",
-            "From the last send on a connection to the next data received on it. As client that is the time the server "
-            "takes; as server it is how long the peer waits with its next request.",
+    response = (
+        "From the last send on a connection to the next data received on it, on connections that these hosts opened: "
+        "how long the other side takes to answer."
+    )
+    connect = "From the first SYN to established, on connections that these hosts opened."
+    srtt = "The kernel's own estimate (srtt_us), looked at whenever data arrives."
+    return [
+        heat("Response time as client", response, "ebpf_tcp_response_seconds", "s", role="client"),
+        graph(
+            "Response time as client, p50, p90, p99",
+            response,
+            quantiles("ebpf_tcp_response_seconds", role="client"),
+            "s",
+            log=True,
         ),
-        (
-            "Connect",
-            "ebpf_tcp_connect_seconds",
-            "From SYN to established, connections that this host opened.",
-        ),
-        (
-            "Smoothed round trip",
-            "ebpf_tcp_srtt_seconds",
-            "The kernel's own estimate (srtt_us), sampled when data arrives.",
-        ),
-    ):
-        shown += [
-            heat(f"{name} time", text, histogram, "s"),
-            graph(f"{name} time, p50, p90, p99", text, quantiles(histogram), "s", log=True),
-        ]
-    shown += [
+        heat("Connect time", connect, "ebpf_tcp_connect_seconds", "s"),
+        graph("Connect time, p50, p90, p99", connect, quantiles("ebpf_tcp_connect_seconds"), "s", log=True),
+        heat("Smoothed round trip time", srtt, "ebpf_tcp_srtt_seconds", "s"),
+        graph("Smoothed round trip time, p50, p90, p99", srtt, quantiles("ebpf_tcp_srtt_seconds"), "s", log=True),
         graph(
             "Response p90 by role and port, the ten highest",
-            "client: this host opened the connection, and its port is ephemeral; server: the port that it listens on.",
+            "client: these hosts opened the connection, from an ephemeral port. server: they listen on that port, and "
+            "the time is how long the peer waits with its next request.",
             [
                 Query(
                     f"topk(10, {quantile(0.9, 'ebpf_tcp_response_seconds', by='role, port')})",
@@ -229,129 +212,6 @@ def latency() -> list[Panel]:
                 )
             ],
             "cps",
-        ),
-    ]
-    return shown
-
-
-def health() -> list[Panel]:
-    state = "bpf_exporter_program_state"
-    numbered = " or ".join(f"{gauge(state, state=name)} * {i}" for i, (name, _) in enumerate(STATES, 1))
-    fill = (
-        f"{gauge('bpf_exporter_map_entries')} / {gauge('bpf_exporter_map_max_entries')}"
-        " * on (job, instance, program, map) group_left (type) "
-        + gauge_matching("bpf_exporter_map_info", type=".*hash")
-    )
-    return [
-        states(
-            "Program states",
-            "What each program was doing when it was scraped. skipped: this kernel lacks what it needs.",
-            Query(f"sum by (instance, program) ({numbered})", "{{instance}} {{program}}"),
-            STATES,
-        ),
-        graph(
-            "Scrape and collect duration",
-            "scrape is Prometheus' own clock; the rest is what the exporter spent on each program's maps.",
-            [
-                Query(f"max by (instance) ({gauge('scrape_duration_seconds')})", "{{instance}} scrape"),
-                Query(
-                    f"max by (instance, program) ({gauge('bpf_exporter_program_collect_duration_seconds')})",
-                    "{{instance}} {{program}}",
-                ),
-            ],
-            "s",
-        ),
-        graph(
-            "Map fill ratio",
-            "Entries over capacity of the hash maps. A full hash drops new keys; an LRU map evicts old ones.",
-            [Query(f"topk(10, {fill})", "{{instance}} {{program}} {{map}} ({{type}})")],
-            "percentunit",
-            top=1,
-            steps=((None, "green"), (0.9, "red")),
-        ),
-        graph(
-            "Lost updates",
-            "Events per second that a program could not count because the map took no new key. Anything above 0 is a "
-            "wrong number somewhere else on this page.",
-            [
-                Query(
-                    f"sum by (instance, program, map) ({rate('bpf_exporter_map_insert_failures_total')})",
-                    "{{instance}} {{program}} {{map}}",
-                )
-            ],
-            "cps",
-            steps=((None, "green"), (0.001, "red")),
-        ),
-        graph(
-            "Decoder errors",
-            "Label values per second that a decoder could not name (a cgroup that is gone, a number without a name).",
-            [
-                Query(
-                    f"sum by (instance, program, decoder) ({rate('bpf_exporter_decoder_errors_total')})",
-                    "{{instance}} {{program}} {{decoder}}",
-                )
-            ],
-            "cps",
-        ),
-        graph(
-            "Series shown and folded",
-            "Label sets of each metric; those beyond its max_series are summed into one whose labels are `other`.",
-            [
-                Query(
-                    f"topk(10, {gauge('bpf_exporter_metric_series')})",
-                    "{{instance}} {{program}} {{metric}} shown",
-                ),
-                Query(
-                    f"topk(10, {gauge('bpf_exporter_metric_folded_series')})",
-                    "{{instance}} {{program}} {{metric}} folded",
-                ),
-            ],
-            "short",
-        ),
-        graph(
-            "Memory of the server",
-            "Resident memory of the unprivileged role; the supervisor's comes on top and is mostly shared with it.",
-            [Query(gauge("process_resident_memory_bytes"), "{{instance}}")],
-            "bytes",
-        ),
-        graph(
-            "CPU of the server",
-            "CPU seconds per second of the unprivileged role. What the eBPF programs themselves cost is not in it.",
-            [Query(rate("process_cpu_seconds_total"), "{{instance}}")],
-            "percentunit",
-        ),
-        number(
-            "Servers with a privilege",
-            "Instances whose server kept CAP_BPF: kernels before 5.19 need it to read maps. On newer ones this is 0.",
-            falling_short("bpf_exporter_server_unprivileged"),
-            "none",
-            width=6,
-            steps=((None, "green"), (1, "orange")),
-        ),
-        number(
-            "Server restarts",
-            "How often a server process died and was started again by its supervisor, in the last hour.",
-            f"sum(increase({gauge('bpf_exporter_server_restarts_total')}[1h]))",
-            "none",
-            width=6,
-            steps=RED_IF_ANY,
-            decimals=0,
-        ),
-        number(
-            "Collections failed",
-            "Programs whose maps could not be read at the last scrape.",
-            falling_short("bpf_exporter_program_collect_success"),
-            "none",
-            width=6,
-            steps=RED_IF_ANY,
-        ),
-        number(
-            "Attach points missing",
-            "Points marked optional that this kernel does not have. The exporter's own page names them.",
-            falling_short("bpf_exporter_program_attached"),
-            "none",
-            width=6,
-            steps=((None, "green"), (1, "orange")),
         ),
     ]
 
@@ -402,7 +262,7 @@ def build() -> m.Dashboard:
         ("TCP resets", resets()),
         ("TCP sends", sends()),
         ("TCP latency", latency()),
-        ("Health of the exporter", health()),
+        ("Health of the exporter", health.panels()),
     ):
         board.with_row(dashboard.Row(title))
         for panel in panels:

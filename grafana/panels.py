@@ -27,6 +27,8 @@ from grafana_foundation_sdk.models import prometheus as m_prometheus
 DATASOURCE = m.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SELECTOR = 'job=~"$job", instance=~"$instance"'
 
+RED_IF_ANY = ((None, "green"), (1, "red"))
+
 Panel = Builder[m.Panel]
 Steps = Sequence[tuple[float | None, str]]  # (from this value on, colour); the first value is None
 
@@ -60,8 +62,8 @@ def quantile(q: float, histogram: str, by: str = "", **labels: str) -> str:
     return f"histogram_quantile({q}, sum by ({kept}) ({rate(histogram + '_bucket', **labels)}))"
 
 
-def quantiles(histogram: str) -> list[Query]:
-    return [Query(quantile(q, histogram), f"p{q * 100:.0f}") for q in (0.5, 0.9, 0.99)]
+def quantiles(histogram: str, **labels: str) -> list[Query]:
+    return [Query(quantile(q, histogram, **labels), f"p{q * 100:.0f}") for q in (0.5, 0.9, 0.99)]
 
 
 def falling_short(gauge_of_0_or_1: str) -> str:
@@ -152,11 +154,11 @@ def number(
     return panel
 
 
-def heat(title: str, description: str, histogram: str, unit: str, *, width: int = 12, height: int = 8) -> Panel:
+def heat(title: str, description: str, histogram: str, unit: str, *, width: int = 12, **labels: str) -> Panel:
     """A classic histogram over time: a row per bucket, the darker the more events per second."""
     query = (
         prometheus.Dataquery()
-        .expr(f"sum by (le) ({rate(histogram + '_bucket')})")
+        .expr(f"sum by (le) ({rate(histogram + '_bucket', **labels)})")
         .legend_format("{{le}}")
         .format(m_prometheus.PromQueryFormat.HEATMAP)
         .range()
@@ -169,7 +171,7 @@ def heat(title: str, description: str, histogram: str, unit: str, *, width: int 
         .description(description)
         .datasource(DATASOURCE)
         .span(width)
-        .height(height)
+        .height(8)
         .calculate(False)
         .color(
             heatmap.HeatmapColorOptions()
