@@ -85,7 +85,7 @@ def resets() -> list[Panel]:
         graph(
             "Resets by direction and state",
             "State of the socket when the reset was decided. none: nothing listens there; listen: a stray segment for "
-            "a listening port; sent in established or close_wait: an application closed with unread data or SO_LINGER 0.",
+            "a listening port; sent in established or close_wait: closed with unread data or with SO_LINGER 0.",
             [Query(f"sum by (direction, state) ({rate(total)})", "{{direction}} {{state}}")],
             "cps",
             stacked=True,
