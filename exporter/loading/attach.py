@@ -85,7 +85,7 @@ def _kprobe_at(kernel: Kernel, point: Point, prog_fd: int, at_return: bool) -> i
             case errno.EADDRNOTAVAIL:
                 raise RefusedError(Reason.MISSING, f"{point.step}: several functions have this name") from error
             case errno.EINVAL:
-                text = f"{point.step}: this function must not be probed (see debugfs kprobes/blacklist)"
+                text = f"{point.step}: this function must not be probed (notrace, or in debugfs kprobes/blacklist)"
                 raise RefusedError(Reason.UNSUPPORTED, text) from error
         raise refused(point.step, error, kernel) from error
     return _hang(kernel, point, event, prog_fd)
@@ -136,7 +136,7 @@ def _tracing(kernel: Kernel, point: Point, prog_fd: int) -> int:
     try:
         return bpf.raw_tracepoint_open(None, prog_fd)
     except OSError as error:
-        raise refused(point.step, error, kernel) from error
+        raise refused(point.step, error, kernel, Reason.UNSUPPORTED) from error
 
 
 # --- tracepoints ---
