@@ -84,8 +84,6 @@ def compile_variant(
                 program, variant, target, artifact.key(program, variant, target, header_text), text, guarded, tree
             )
             return _in_child(job)
-    except source.SourceError as error:
-        raise CompileError(Reason.COMPILER, f"compile {error}") from error
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
     except OSError as error:

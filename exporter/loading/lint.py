@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from exporter.config import model
-from exporter.loading.source import position, without_comments
+from exporter.loading.source import LOST, position, without_comments
 
 # Each: what the text must not hold, why, and what would be right.
 _BANNED: tuple[tuple[re.Pattern[str], str, str], ...] = (
@@ -55,4 +55,10 @@ def findings(program: model.Program) -> list[str]:
         found.append(
             (match.start(), f'#include "{match[1]}" is not found (bcc reads one text; put it into the program)')
         )
+    elsewhere = set(re.findall(r"\w+", LOST.sub("", code)))  # a name that stands only in LOST() can be no map
+    found += [
+        (match.start(), f"LOST({match[1]}): the program has no map {match[1]!r} (name the map that was full)")
+        for match in LOST.finditer(code)
+        if match[1] not in elsewhere
+    ]
     return [f"{position(program, offset)}: {text}" for offset, text in sorted(found)]
