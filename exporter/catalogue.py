@@ -49,7 +49,7 @@ def _program(directory: Path, name: str) -> model.Program:
 
 def _comment(program: model.Program) -> list[str]:
     """The comment lines that open the C text; the name before the first line's colon is left out."""
-    lines = []
+    lines: list[str] = []
     for line in program.text.splitlines():
         if not line.startswith("//"):
             if lines:

@@ -29,9 +29,7 @@ def test_a_document_larger_than_a_packet_arrives_whole(ends: tuple[socket.socket
 
 
 @pytest.mark.parametrize("count", [1, 253, 254, 600])
-def test_any_number_of_descriptors_arrives_in_order(
-    ends: tuple[socket.socket, socket.socket], count: int
-) -> None:
+def test_any_number_of_descriptors_arrives_in_order(ends: tuple[socket.socket, socket.socket], count: int) -> None:
     files = [os.memfd_create(f"n{i}") for i in range(count)]
     try:
         messages.send(ends[0], {"n": count}, files)
