@@ -322,3 +322,44 @@ def test_a_map_that_was_not_handed_over_is_named(names: Names) -> None:
     c = collector(names, [metric("x_total", "m", labels=PORT)], [a_map("m")], {})
     assert c.collect() == []
     assert c.report.error == "p: collect metric x_total: read map m: it was not handed over"
+
+
+def test_a_slot_in_the_key_split_by_cpu(names: Names) -> None:
+    held = Held({key(0): u64s(1, 0), key(1): u64s(0, 4)})
+    h = metric("h", "m", type="histogram", labels=CPU, slot="port", buckets=model.Buckets(min=0, max=1))
+    assert page(collector(names, [h], [a_map("m")], {"m": held})) == [
+        'h_bucket{cpu="0",le="1.0"} 1',
+        'h_bucket{cpu="0",le="2.0"} 1',
+        'h_bucket{cpu="0",le="+Inf"} 1',
+        'h_bucket{cpu="1",le="1.0"} 0',
+        'h_bucket{cpu="1",le="2.0"} 4',
+        'h_bucket{cpu="1",le="+Inf"} 4',
+    ]
+
+
+def test_a_report_is_not_changed_by_the_next_collection(names: Names) -> None:
+    held = Held({key(443): u64s(1, 1)})
+    c = collector(names, [metric("x_total", "m", labels=PORT)], [a_map("m")], {"m": held})
+    c.collect()
+    first = c.report
+    held.rows[key(80)] = u64s(1, 1)
+    c.collect()
+    assert (first.entries, c.report.entries) == ({"m": 1}, {"m": 2})
+
+
+def test_cpus_that_cannot_be_listed_fail_only_the_metric_that_shows_them(names: Names) -> None:
+    def unreadable() -> list[int]:
+        raise PermissionError(13, "Permission denied", "/sys/devices/system/cpu/online")
+
+    held = Held({key(443): u64s(1, 1)})
+    spec = model.Program(
+        name="p",
+        variants=[],
+        source=Path("p.c"),
+        text="",
+        metrics=[metric("a_total", "m", labels=CPU), metric("b_total", "m", labels=PORT)],
+    )
+    program = Program("p", State.RUNNING, maps=(a_map("m"),))
+    c = ProgramCollector(program, spec, {"m": held}, names, possible=[0, 1], online=unreadable)
+    assert page(c) == ['b_total{port="443"} 2']
+    assert "/sys/devices/system/cpu/online" in c.report.error
