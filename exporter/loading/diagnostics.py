@@ -14,6 +14,8 @@ _LAYOUT = re.compile(rf"[\": ]{guard.MARK}(?P<tag>(?:struct|union) \w+): (?P<mem
 _BACK_END = re.compile(
     r"^error: (?:\S+:\d+(?::\d+)?: )?(?:in function (?P<function>\w+) [^:]*: )?(?P<what>.*)$", re.MULTILINE
 )
+# bcc makes each map while it compiles; the words behind "error: " are strerror(3)'s.
+_MAP = re.compile(r"^could not open bpf map: (?P<map>\w+)[^\n]*?, error: (?P<what>.*)$", re.MULTILINE)
 _SHOWN = 3
 
 # clang's words, and what they mean here. {1} is the first group.
@@ -29,6 +31,13 @@ _HINTS = (
     (r"symbol '(\w+)' is already defined", "choose another name than {1}"),
     (r"cannot use map function inside a macro", "write the map operation out; functions can take the pointer"),
 )
+
+_MAP_HINTS = {
+    "Argument list too long": "key, value or their number are too large; a per-CPU value may have 32 KiB",
+    "Invalid argument": "no size and no number of entries may be 0",
+    "Cannot allocate memory": "fewer entries need less",
+    "Operation not permitted": "bcc makes the maps while it compiles: run as root",
+}
 
 
 class CompileError(Exception):
@@ -54,6 +63,11 @@ def from_clang(output: str) -> CompileError:
                 f"{'its size' if layout['member'] == 'size' else layout['member']}: it would be read at the wrong "
                 "place (an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
             )
+    if not found and (refused := _MAP.search(output)):
+        what = refused["what"]
+        hint = f" ({_MAP_HINTS[what]})" if what in _MAP_HINTS else ""
+        reason = Reason.PERMISSION if what == "Operation not permitted" else Reason.MAP
+        return CompileError(reason, f"create map {refused['map']}: {what[0].lower()}{what[1:]}{hint}")
     if not found and (late := _BACK_END.search(output)):
         where = f"function {late['function']}: " if late["function"] else ""
         return CompileError(Reason.COMPILER, f"compile {where}{late['what']}{_hint(late['what'])}")

@@ -317,6 +317,20 @@ def test_mistakes_are_told_with_what_would_work(compile_text: Compile, text: str
     assert error.text.split("\n")[0] == message
 
 
+def test_a_map_that_the_kernel_does_not_make_is_named(compile_text: Compile) -> None:
+    text = (
+        "struct value { u64 x[%d]; };\nBPF_PERCPU_ARRAY(big, struct value, %d);\nint on_raw(void *ctx) { return 0; }\n"
+    )
+    error = refused(compile_text, text % (8192, 4))
+    assert (error.reason, error.text) == (
+        Reason.MAP,
+        "create map big: argument list too long "
+        "(key, value or their number are too large; a per-CPU value may have 32 KiB)",
+    )
+    error = refused(compile_text, text % (1, 0))
+    assert error.text == "create map big: invalid argument (no size and no number of entries may be 0)"
+
+
 def test_defines_and_variant_reach_the_text(compile_text: Compile) -> None:
     text = """\
         #ifndef ENTRIES

@@ -56,6 +56,16 @@ def test_a_layout_that_differs_is_a_reason_of_its_own() -> None:
         )
 
 
+def test_a_map_that_the_kernel_refuses_is_not_the_compilers_fault() -> None:
+    error = diagnostics.from_clang("could not open bpf map: sends, error: Operation not permitted\n")
+    assert (error.reason, error.text) == (
+        Reason.PERMISSION,
+        "create map sends: operation not permitted (bcc makes the maps while it compiles: run as root)",
+    )
+    error = diagnostics.from_clang("could not open bpf map: sends, error: No space left on device\n")
+    assert (error.reason, error.text) == (Reason.MAP, "create map sends: no space left on device")
+
+
 def test_silence_and_chatter_without_an_error_are_told() -> None:
     assert diagnostics.from_clang("").text == "compile: bcc gave no module"
     assert diagnostics.from_clang("bpf: Failed to load\n\n").text == (
