@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
+from exporter.buckets import Buckets, slot_range, upper_bounds
 from exporter.config import model
 from exporter.decoders import Chain, ChainError, chain
 from exporter.fields import LayoutError, Number, describe, leaves, listed, number, resolve, visible
@@ -49,26 +49,6 @@ class LabelField:
 
 
 @dataclass(frozen=True, slots=True)
-class Buckets:
-    """How slots become buckets. `bounds`: the finite upper bounds that are shown, scaled and rising; `bounds[0]`
-    belongs to slot number `first`. A slot below it counts in the first bucket, one above the last bound in +Inf.
-
-    In the value: `slots` is the first of `count` numbers side by side, the last counts what is above all bounds.
-    In the key: `slot` is the slot's number; `slot_bounds` (slot_is_bound) the unscaled bounds that it holds instead,
-    and `sum_slot` the slot whose count is the sum of all values.
-    """
-
-    bounds: tuple[float, ...]
-    first: int
-    slots: Number | None = None
-    count: int = 0
-    sum: Number | None = None
-    slot: Number | None = None
-    slot_bounds: tuple[int, ...] = ()
-    sum_slot: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Binding:
     """A metric bound to its map. `labels` are in the order of their names; `value` is None for a gauge that counts
     entries and for a histogram whose slots are in the value."""
@@ -93,19 +73,6 @@ class Binding:
     def splits_cpus(self) -> bool:
         """Whether a label shows each CPU's own value."""
         return any(label.source == "cpu" for label in self.labels)
-
-
-def scaled(value: float, scale: float) -> float:
-    """`value * scale`, rounded once: 3 ns are 3e-09 s, not 3.0000000000000004e-09 (1e-9 has no exact binary form, its
-    inverse does)."""
-    inverse = whole_inverse(scale)
-    return value / inverse if inverse else value * scale
-
-
-def whole_inverse(scale: float) -> int:
-    """n if `scale` is 1/n with a whole n, else 0."""
-    inverse = round(1 / scale)
-    return inverse if inverse > 1 and 1 / inverse == scale else 0
 
 
 def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Binding, ...]:
@@ -241,13 +208,13 @@ class _Binder:
         given = m.buckets if m.buckets is not None else model.Buckets()
         if given.slot_is_bound:
             raise LayoutError("buckets: slot_is_bound is for a slot in the key")
-        low, high = self.slot_range(given, array.count - 2)
+        low, high = slot_range(given, array.count - 2)
         if high > array.count - 2:
             raise LayoutError(
                 f"buckets: max {high} is too high for an array of {array.count} (the last element counts what is above "
                 f"all bounds; max is at most {array.count - 2})"
             )
-        bounds = self.bounds(given, low, high)
+        bounds = upper_bounds(given, low, high, m.scale)
         return Buckets(bounds=bounds, first=low, slots=first, count=array.count, sum=total)
 
     def slot_in_key(self, path: str) -> tuple[Number | None, Buckets, str]:
@@ -262,8 +229,8 @@ class _Binder:
             raise LayoutError(f"slot: {mistake}") from None
         slot = number(found, offset, f"slot {path}")
         value = self.value_number(m.value)
-        low, high = self.slot_range(m.buckets, None)
-        bounds = self.bounds(m.buckets, low, high)
+        low, high = slot_range(m.buckets, None)
+        bounds = upper_bounds(m.buckets, low, high, m.scale)
         slot_bounds: tuple[int, ...] = ()
         if m.buckets.slot_is_bound:
             if m.buckets.type != "fixed":
@@ -279,45 +246,6 @@ class _Binder:
             Buckets(bounds=bounds, first=low, slot=slot, slot_bounds=slot_bounds, sum_slot=m.sum_slot),
             path,
         )
-
-    def slot_range(self, given: model.Buckets, last: int | None) -> tuple[int, int]:
-        """The first and last slot that has a bound. `last`: of the array, None where the slot is in the key."""
-        if given.type == "fixed":
-            if not given.bounds:
-                raise LayoutError("buckets: type fixed needs bounds")
-            last = len(given.bounds) - 1 if last is None else last
-            last = min(last, len(given.bounds) - 1) if given.max is None else last
-        low = given.min if given.min is not None else 0
-        high = given.max if given.max is not None else last
-        if high is None:
-            raise LayoutError("buckets: max is missing (the slot is in the key, so nothing says how many there are)")
-        if low < 0 or high < low:
-            raise LayoutError(f"buckets: min {low}, max {high}: slots are numbered from 0 and max is not below min")
-        if given.type == "fixed" and high >= len(given.bounds or []):
-            raise LayoutError(f"buckets: max {high} has no bound ({len(given.bounds or [])} bounds, numbered from 0)")
-        return low, high
-
-    def bounds(self, given: model.Buckets, low: int, high: int) -> tuple[float, ...]:
-        """The upper bounds of slots `low` to `high`, scaled."""
-        most = {"exp2": 63, "exp2zero": 64}.get(given.type, high)
-        if high > most:
-            raise LayoutError(f"buckets: max {high}: the bound of slot {most} is 2^63, the last one below 64 bits")
-        if given.type == "linear" and (given.width is None or given.width <= 0):
-            raise LayoutError("buckets: type linear needs a width above 0")
-        slots = range(low, high + 1)
-        raw: list[float]
-        if given.type == "exp2":
-            raw = [float(2**i) for i in slots]
-        elif given.type == "exp2zero":
-            raw = [0.0 if i == 0 else float(2 ** (i - 1)) for i in slots]
-        elif given.type == "linear":
-            raw = [i * (given.width or 0.0) for i in slots]
-        else:
-            raw = [float((given.bounds or [])[i]) for i in slots]
-        bounds = tuple(scaled(bound, self.metric.scale) for bound in raw)
-        if any(a >= b for a, b in pairwise(bounds)):
-            raise LayoutError("buckets: the bounds do not rise")
-        return bounds
 
     # --- labels ---
 

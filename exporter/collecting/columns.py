@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.binding import whole_inverse
+from exporter.buckets import whole_inverse
 from exporter.collecting.table import Bytes
 from exporter.fields import Number
 
@@ -79,7 +79,7 @@ def alike(columns: list[Column]) -> list[Column]:
 
 
 def scaled(column: Column, scale: float) -> Column:
-    """`column * scale`: exact integers for a whole scale, else float64 rounded once (see binding.scaled)."""
+    """`column * scale`: exact integers for a whole scale, else float64 rounded once (see buckets.scaled)."""
     if scale == 1:
         return column
     if scale == int(scale):

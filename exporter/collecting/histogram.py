@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.binding import Buckets
+from exporter.buckets import Buckets
 from exporter.collecting.columns import Column
 
 

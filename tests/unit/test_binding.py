@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from exporter.binding import BindingError, LabelField, bind, bind_all, scaled
+from exporter.binding import BindingError, LabelField, bind, bind_all
+from exporter.buckets import scaled
 from exporter.config.model import Buckets, Decode, Label, Metric
 from exporter.fields import Number
 from exporter.kernel import bpf
@@ -318,6 +320,11 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (histogram(buckets=Buckets(type="linear", max=4)), HISTS, "buckets: type linear needs a width above 0"),
         (histogram(buckets=Buckets(type="fixed")), HISTS, "buckets: type fixed needs bounds"),
         (histogram(buckets=Buckets(type="fixed", bounds=[1, 1, 2])), HISTS, "buckets: the bounds do not rise"),
+        (
+            histogram(buckets=Buckets(type="fixed", bounds=[1, math.inf])),
+            HISTS,
+            "buckets: a bound is not a finite number (+Inf is always there)",
+        ),
         (histogram(buckets=Buckets(slot_is_bound=True)), HISTS, "buckets: slot_is_bound is for a slot in the key"),
         (histogram(sum_slot=3), HISTS, "sum_slot: only with slot; use sum for a member of the value"),
         (

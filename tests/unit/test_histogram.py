@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.binding import Buckets
+from exporter.buckets import Buckets
 from exporter.collecting import histogram
 from exporter.fields import Number
 
