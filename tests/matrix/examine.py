@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from tests.matrix.initramfs import WORK
 
 AT_ONCE = 2  # kernels; each keeps some one and a half CPUs and 1 GB busy
 DEADLINE = 420.0  # seconds for all checks on one kernel; some 60 are usual
+BYTECODE = "bytecode"  # directory beside those of the kernels
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -51,6 +53,7 @@ class Examined:
 
 def start(series: Iterable[str], work: Path) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
     """Begin with all of `series`, AT_ONCE of them at a time. Shut the pool down with cancel_futures when done."""
+    _write_bytecode(work)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="matrix")
     return pool, {one: pool.submit(examine, one, work / one) for one in series}
 
@@ -69,7 +72,7 @@ def examine(series: str, work: Path) -> Examined:
         began = time.monotonic()
         compiled = _compile(kernel, work)
         seconds["compile"] = time.monotonic() - began
-        outcome = machine.run(kernel, _job(), work, DEADLINE)
+        outcome = machine.run(kernel, _job(work), work, DEADLINE)
         seconds["boot"], seconds["run"] = outcome.boot_seconds, outcome.seconds
         if outcome.exit_code:
             failure = f"the checks ended with exit code {outcome.exit_code}:\n{outcome.log[-3000:]}"
@@ -86,9 +89,17 @@ def _compile(kernel: kernels.Kernel, work: Path) -> dict[str, str]:
     return said
 
 
-def _job() -> str:
+def _job(work: Path) -> str:
     """The guest sees this machine's files where they are here, and so the same Python and the same checkout."""
-    return f"cd {CHECKOUT} && PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} -m tests.matrix.guest {WORK}\n"
+    settings = f"PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX={work.parent / BYTECODE}"
+    return f"cd {CHECKOUT} && {settings} exec {sys.executable} -m tests.matrix.guest {WORK}\n"
+
+
+def _write_bytecode(work: Path) -> None:
+    """Compile here, once, the 600 modules that the guests import: under TCG that is a third of a run."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(work / BYTECODE), "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-c", "import tests.matrix.guest.__main__"]
+    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True, timeout=120)
 
 
 def _steps(results: Path) -> dict[str, Step]:

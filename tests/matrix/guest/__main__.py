@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.config import model
 from exporter.kernel import credentials
-from tests.matrix.guest import attaching, maps, product, rights
+from tests.matrix.guest import attaching, maps, product, programs, rights
 from tests.matrix.guest.steps import Steps
 
 KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
@@ -31,6 +31,12 @@ def main(work: Path) -> int:
     steps.run("map_kinds", call(maps.read_back, specs["map_kinds"], on))
     for name, keep in (("none", frozenset[int]()), ("cap_bpf", frozenset({credentials.CAP_BPF}))):
         steps.run(f"rights/{name}", call(rights.read_as_nobody, specs["attach_kinds"], on, keep))
+    checks = programs.Checks(specs, on)
+    for name in programs.CHECKS:
+        steps.run(f"chosen/{name}", call(checks.chosen, name))
+        for variant in specs[name].variants:
+            steps.run(f"program/{name}/{variant.name}", call(checks.variant, name, variant.name))
+    steps.run("compiled_inside", call(checks.compiled_inside, "tcp_sendmsg"), deadline=300)
     return 0
 
 

@@ -23,11 +23,11 @@ KPROBES = Path("/sys/kernel/debug/kprobes/list")
 def counts(spec: model.Program, kind: str, on: child.Host) -> dict[str, float]:
     """{"calls", "amount"} that one kind counted of EVENTS sends of BYTES bytes and EVENTS calls of getppid(2)."""
     with product.loaded(spec, kind, on) as (program, fds):
-        reader = product.collector(program, spec, fds)
+        running = product.running(program, spec, fds)
         _make_events()
-        lines = product.collect(reader)
-    tgid = f'{{tgid="{os.getpid()}"}}'
-    return {"calls": lines.get(f"events_total{tgid}", 0), "amount": lines.get(f"amount_total{tgid}", 0)}
+        seen = running.scrape()
+    tgid = str(os.getpid())
+    return {"calls": seen.sum("events_total", tgid=tgid), "amount": seen.sum("amount_total", tgid=tgid)}
 
 
 def left_after_kill(spec: model.Program, on: child.Host) -> dict[str, Any]:

@@ -30,19 +30,18 @@ def read_back(spec: model.Program, on: child.Host) -> dict[str, Any]:
     possible = cpus.possible()
     found: dict[str, Any] = {}
     with product.loaded(spec, spec.variants[0].name, on) as (program, fds):
-        reader = product.collector(program, spec, fds)
+        running = product.running(program, spec, fds)
         for map_ in program.maps:
             if map_.name.startswith("of_"):
                 _fill(map_, fds, possible)
         for _ in range(CALLS):
             os.getppid()
-        lines = product.collect(reader)
+        seen = running.scrape()
         for metric in spec.metrics:
             map_ = next(m for m in program.maps if m.name == metric.map)
             percpu = map_.type in bpf.PERCPU_MAPS
-            prefix = f'{metric.name}{{key="'
-            shown = {int(s[len(prefix) : -2]): v for s, v in lines.items() if s.startswith(prefix) and "other" not in s}
-            calls = shown.pop(CALLS_KEY, lines.get(f'{metric.name}{{key="{CALLS_KEY}"}}', 0))
+            shown = {int(dict(labels)["key"]): value for labels, value in seen.of(metric.name).items()}
+            calls = shown.pop(CALLS_KEY, 0)
             expected = {k: float(sum(values(k, possible)) if percpu else values(k, 1)[0]) for k in range(KEYS)}
             wrong = [f"{k}: {shown.get(k)} not {v}" for k, v in expected.items() if shown.get(k) != v]
             found[map_.name] = {"wrong": wrong[:5], "calls": calls, "batch": _batch(map_, fds, possible)}

@@ -19,18 +19,18 @@ def read_as_nobody(spec: model.Program, on: child.Host, keep: frozenset[int]) ->
     """Counts before and after the drop to uid 65534 with the capabilities `keep`: the read works and goes on counting,
     writing through the read-only descriptor does not."""
     with product.loaded(spec, "raw_tracepoint", on) as (program, fds):
-        reader = product.collector(program, spec, fds)
-        series = f'events_total{{tgid="{os.getpid()}"}}'
+        running = product.running(program, spec, fds)
+        own = str(os.getpid())
         for _ in range(23):
             os.getppid()
-        as_root = product.collect(reader)[series]
+        as_root = running.scrape().sum("events_total", tgid=own)
         bpf.map_update(fds.maps["events"], bytes(4), bytes(16))  # root's own descriptor may write
         sysctl = Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip()
         credentials.drop_to(NOBODY, NOBODY, keep)
         for _ in range(23):
             os.getppid()
         try:
-            dropped = product.collect(reader)[series]
+            dropped = running.scrape().sum("events_total", tgid=own)
             error = ""
         except AssertionError as refused:
             dropped, error = 0.0, str(refused)
