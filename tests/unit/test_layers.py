@@ -17,6 +17,7 @@ FLOORS = {
     "config": 1,
     "decoders": 1,
     "binding": 1,
+    "buckets": 1,
     "fields": 1,
     "messages": 1,
     "log": 0.5,
