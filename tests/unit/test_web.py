@@ -36,7 +36,7 @@ class Two:
 
 class Broken(Two):
     def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
-        raise RuntimeError("a bug")
+        raise RuntimeError(f"a bug with {names} {openmetrics}")
 
 
 def get(
