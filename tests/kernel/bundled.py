@@ -101,7 +101,6 @@ def spec(name: str) -> model.Program:
 def running(program: model.Program, host: Host) -> Iterator[Running]:
     """The first variant that this kernel takes, detached at the end."""
 
-
     def check(maps: Sequence[Map]) -> None:
         bind_all(program.metrics, maps)
 

@@ -220,13 +220,14 @@ def _wait_for_reset(connection: socket.socket) -> None:
 
 
 def _wait_for_time_wait(port: int, family: str) -> None:
-    """Until this local port is in TIME_WAIT, of which /proc shows the substate, FIN_WAIT2 at first."""
+    """Until this local port is in TIME_WAIT. /proc shows its substate, FIN_WAIT2 at first as of a live socket, but only
+    a struct inet_timewait_sock has timer 03 (get_timewait4_sock() in net/ipv4/tcp_ipv4.c)."""
     table = Path("/proc/self/net/tcp6" if family == "ipv6" else "/proc/self/net/tcp")
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         for line in table.read_text().splitlines()[1:]:
             fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] in ("05", "06"):
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[5].startswith("03:"):
                 return
         time.sleep(0.001)
     raise TimeoutError(f"port {port} never came to TIME_WAIT")
