@@ -1,4 +1,4 @@
-"""The command `bpf-exporter`: run, check, programs, schema."""
+"""The command `bpf-exporter`: its arguments, and the codes it ends with."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import os
 import pwd
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from exporter import __version__, config, log
 from exporter.config.bundled import bundled_dir
 
-EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS = 0, 1, 2, 3, 4
+EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS, EXIT_LOAD = 0, 1, 2, 3, 4, 5
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc."""
+    """Run the command; its exit code: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc, 5 where
+    `check --load` found a program that does not run."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
@@ -36,13 +38,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bpf-exporter",
         description="Prometheus exporter for eBPF programs declared in YAML.",
-        epilog="exit codes: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc",
+        epilog="exit codes: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc, 5 check --load",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bpf-exporter {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="load the programs and serve their metrics", allow_abbrev=False))
     _add_check(commands.add_parser("check", help="report every mistake in a configuration", allow_abbrev=False))
+    doctor = commands.add_parser(
+        "doctor", help="say what this host allows, and what to do about it", allow_abbrev=False
+    )
+    doctor.add_argument("--json", action="store_true", help="for machines")
+    doctor.set_defaults(command=_doctor)
     programs = commands.add_parser("programs", help="list the bundled programs, or explain one", allow_abbrev=False)
     programs.add_argument("name", nargs="?", help="a bundled program")
     programs.set_defaults(command=_programs)
@@ -80,7 +87,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     parser.add_argument("file", nargs="?", type=Path, help="the configuration, instead of --config.file")
-    parser.add_argument("--strict", action="store_true", help="warnings are errors")
+    add = parser.add_argument
+    add("--strict", action="store_true", help="warnings are errors")
+    add("--load", action="store_true", help="also load and attach on this kernel, and detach at once; 5 if one fails")
+    add("--btf", type=Path, metavar="FILE", help="compile for the types of another kernel")
+    add("--release", default=os.uname().release, help="of that kernel, as uname -r says it (this one's)")
+    add("--arch", choices=["x86_64", "aarch64"], default=os.uname().machine, help="of that kernel (this one's)")
+    add("--json", action="store_true", help="for machines")
     parser.set_defaults(command=_check)
 
 
@@ -159,14 +172,60 @@ def _load(
 
 
 def _check(options: argparse.Namespace) -> int:
+    from exporter import checking  # bcc's part is imported only where it is needed
+
     path = options.file or options.config_file
-    loaded = _load(options, path, enforce_owner=False, strict=options.strict)
-    if loaded is None:
-        return EXIT_CONFIG
-    programs = loaded.config.programs
-    metrics = sum(metric.enabled for program in programs for metric in program.metrics)
-    print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(loaded.files)} files: no mistakes found")
-    return EXIT_OK
+    try:
+        loaded = config.load(path, trust_owner=options.trust_owner, strict=options.strict)
+        errors = [str(line) for line in checking.lint_all(loaded.config)]
+    except config.ConfigErrors as found:
+        loaded, errors = None, [str(finding) for finding in found.findings]
+    warnings = [str(warning) for warning in loaded.warnings] if loaded else []
+    if options.btf and not options.btf.is_file():
+        print(f"bpf-exporter check: --btf {options.btf}: no such file", file=sys.stderr)
+        return EXIT_USAGE
+    verdicts: list[checking.Verdict] = []
+    note, code = "", EXIT_CONFIG if errors else EXIT_OK
+    if loaded and not errors:
+        note = checking.obstacle(needs_bcc=not options.load)
+        if note and (options.load or options.btf):
+            code, errors = EXIT_RIGHTS, [note]
+        elif not note:
+            verdicts = checking.verdicts(loaded.config, load=options.load, btf=options.btf,
+                                         release=options.release, arch=options.arch)  # fmt: skip
+            if not all(verdict.ok for verdict in verdicts):
+                code = EXIT_LOAD if options.load else EXIT_CONFIG
+    if options.json:
+        print(json.dumps({"file": str(path), "errors": errors, "warnings": warnings, "note": note,
+                          "programs": [asdict(verdict) for verdict in verdicts]}, indent=2))  # fmt: skip
+        return code
+    for line in errors:
+        print(line, file=sys.stderr)
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for verdict in verdicts:
+        name = f"{verdict.program} {verdict.variant}".strip()
+        print(f"{name}: {verdict.state}" + (f" ({verdict.text})" if verdict.text else ""))
+    if loaded and code == EXIT_OK:
+        programs = loaded.config.programs
+        metrics = sum(metric.enabled for program in programs for metric in program.metrics)
+        print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(loaded.files)} files: no mistakes found")
+        if note:
+            print(f"only the files were checked: {note}")
+    return code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from exporter import doctor
+
+    lines = list(doctor.examine())
+    if options.json:
+        print(json.dumps([asdict(line) for line in lines], indent=2))
+    else:
+        for line in lines:
+            mark = {"ok": " ", "note": "-", "problem": "!"}[line.level]
+            print(f"{mark} {line.subject}: {line.found}" + (f"\n    {line.advice}" if line.advice else ""))
+    return EXIT_RUNTIME if any(line.level == "problem" for line in lines) else EXIT_OK
 
 
 def _schema(_: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -118,6 +119,74 @@ def test_strict_check_makes_warnings_errors(tmp_path: Path) -> None:
     assert "warning: " in relaxed.stderr
     assert strict.returncode == 3
     assert "_total" in strict.stderr
+
+
+def test_check_compiles_every_variant_and_finds_what_the_files_cannot_say(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    good = command("check", str(config))
+    assert (good.returncode, good.stdout.splitlines()[0]) == (0, "renames: compiled")
+    config.write_text(config.read_text().replace("map: renames", "map: renmaes"))
+    bad = command("check", str(config))
+    assert bad.returncode == 3
+    assert "renmaes" in bad.stdout
+    assert "renames" in bad.stdout.split("renmaes", 1)[1]  # the map that there is
+
+
+def test_check_load_attaches_and_takes_away(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    done = command("check", "--load", str(config))
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "renames: running")
+    config.write_text(config.read_text().replace("task_rename", "task_renmae"))
+    missing = command("check", "--load", str(config))
+    assert missing.returncode == 5
+    assert "near: " in missing.stdout
+    assert "task_rename" in missing.stdout
+    assert command("check", "--load", str(config), prefix=NO_RIGHTS).returncode == 4
+
+
+def test_check_compiles_for_the_types_of_another_kernel(tmp_path: Path) -> None:
+    types = tmp_path / "vmlinux"
+    types.write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes())
+    done = command("check", str(write_config(tmp_path)), "--btf", str(types), "--release", "6.99.0-test")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "renames: compiled")
+    assert command("check", str(write_config(tmp_path)), "--btf", str(tmp_path / "none")).returncode == 2
+
+
+def test_check_speaks_json(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    report = json.loads(command("check", "--json", str(config)).stdout)
+    assert report["errors"] == []
+    assert report["programs"] == [
+        {"program": "renames", "variant": "", "ok": True, "state": "compiled", "reason": "", "text": ""}
+    ]
+    config.write_text("programs: 3\n")
+    done = command("check", "--json", str(config))
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["errors"][0].startswith(f"{config}:1:11: ")
+
+
+def test_check_finds_banned_calls_without_a_compiler(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    text = config.read_text().replace(
+        "add(renames.lookup_or_try_init(&key, &zero), 1, LOST(renames));", "renames.increment(key);"
+    )
+    config.write_text(text)
+    done = command("check", str(config), prefix=NO_RIGHTS)
+    assert done.returncode == 3
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "increment" in row)
+    assert f"config.yaml:{line}" in done.stderr
+    assert "lookup_or_try_init" in done.stderr
+
+
+def test_doctor_looks_at_the_real_host_and_says_what_to_do() -> None:
+    healthy = command("doctor", "--json")
+    lines = {line["subject"]: line for line in json.loads(healthy.stdout)}
+    assert healthy.returncode == 0
+    assert lines["kernel"]["found"].startswith(os.uname().release)
+    assert lines["attach raw_tracepoint"]["level"] == "ok"
+    limited = command("doctor", prefix=NO_RIGHTS)
+    assert limited.returncode == 1
+    assert "! rights: without CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN\n    run as root" in limited.stdout
 
 
 def test_programs_lists_all_and_explains_one() -> None:
