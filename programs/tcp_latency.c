@@ -43,9 +43,6 @@ struct latency {
 // By address of struct sock, from its first event to tcp_destroy_sock.
 BPF_HASH(connections, u64, struct connection, MAX_CONNECTIONS);
 
-// How many sockets listen on a port, in any network namespace. Filled with those that are there before we are.
-BPF_HASH(listening, u16, u32, 65536);
-
 BPF_PERCPU_HASH(response, struct endpoint, struct latency, MAX_ENTRIES);
 BPF_PERCPU_HASH(connect, struct endpoint, struct latency, MAX_ENTRIES);
 BPF_PERCPU_HASH(srtt, struct endpoint, struct latency, MAX_ENTRIES);
@@ -53,34 +50,6 @@ BPF_PERCPU_HASH(srtt, struct endpoint, struct latency, MAX_ENTRIES);
 static inline u16 local_port(const struct sock *sk)
 {
 	return ntohs(PEEK(((const struct inet_sock *)sk)->inet_sport));
-}
-
-static inline u16 port_if_listening(u16 port)
-{
-	u32 *listeners = listening.lookup(&port);
-
-	return listeners && (int)*listeners > 0 ? port : 0;
-}
-
-// A listener appears or goes. Children of a listener are born in LISTEN too, and leave it for SYN_RECV: not these.
-static inline void follow_listener(const struct sock *sk, int old_state, int new_state)
-{
-	u16 port = local_port(sk);
-	u32 zero = 0, *listeners;
-
-	if (!port) // listen() without bind(): the port is chosen later
-		return;
-	if (new_state == TCP_LISTEN) {
-		listeners = listening.lookup_or_try_init(&port, &zero);
-		if (listeners)
-			lock_xadd(listeners, 1);
-		else
-			lost(LOST(listening));
-	} else if (old_state == TCP_LISTEN && new_state == TCP_CLOSE) {
-		listeners = listening.lookup(&port);
-		if (listeners && (int)*listeners > 0)
-			lock_xadd(listeners, -1);
-	}
 }
 
 static inline struct connection *connection_of(const struct sock *sk)
@@ -92,7 +61,7 @@ static inline struct connection *connection_of(const struct sock *sk)
 	if (known)
 		return known;
 	blank.endpoint.family = SOCK_FAMILY(sk);
-	blank.endpoint.port = port_if_listening(local_port(sk));
+	blank.endpoint.port = if_listening(local_port(sk));
 	known = connections.lookup_or_try_init(&socket, &blank);
 	if (!known)
 		lost(LOST(connections));
@@ -105,6 +74,14 @@ static inline u64 microseconds(u64 ns)
 	return (ns + 999) / 1000;
 }
 
+static inline void record(struct latency *seen, u64 us, int map)
+{
+	if (seen)
+		observe(seen->slots, &seen->sum, exp2_slot(us), us);
+	else
+		lost(map);
+}
+
 static inline void observe_response(struct endpoint *endpoint, u64 us)
 {
 	struct latency *seen = response.lookup(endpoint);
@@ -114,10 +91,7 @@ static inline void observe_response(struct endpoint *endpoint, u64 us)
 
 		seen = response.lookup_or_try_init(endpoint, &zero);
 	}
-	if (seen)
-		observe(seen->slots, &seen->sum, exp2_slot(us), us);
-	else
-		lost(LOST(response));
+	record(seen, us, LOST(response));
 }
 
 static inline void observe_connect(struct endpoint *endpoint, u64 us)
@@ -129,10 +103,7 @@ static inline void observe_connect(struct endpoint *endpoint, u64 us)
 
 		seen = connect.lookup_or_try_init(endpoint, &zero);
 	}
-	if (seen)
-		observe(seen->slots, &seen->sum, exp2_slot(us), us);
-	else
-		lost(LOST(connect));
+	record(seen, us, LOST(connect));
 }
 
 static inline void observe_srtt(struct endpoint *endpoint, u64 us)
@@ -144,10 +115,7 @@ static inline void observe_srtt(struct endpoint *endpoint, u64 us)
 
 		seen = srtt.lookup_or_try_init(endpoint, &zero);
 	}
-	if (seen)
-		observe(seen->slots, &seen->sum, exp2_slot(us), us);
-	else
-		lost(LOST(srtt));
+	record(seen, us, LOST(srtt));
 }
 
 static inline int sent(const struct sock *sk)
@@ -212,7 +180,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 
 	if (PEEK(sk->sk_protocol) != IPPROTO_TCP)
 		return 0;
-	follow_listener(sk, old_state, new_state);
+	follow_listener(local_port(sk), old_state, new_state);
 	if (new_state == TCP_SYN_SENT)
 		connecting(sk);
 	else if (new_state == TCP_ESTABLISHED)

@@ -43,9 +43,6 @@ struct reset {
 
 BPF_HASH(resets, struct reset, u64, MAX_ENTRIES);
 
-// How many sockets listen on a port, in any network namespace. Filled with those that are there before we are.
-BPF_HASH(listening, u16, u32, 65536);
-
 // The state that a socket left when it went to CLOSE: tcp_close() goes there first and sends the reset after.
 // Least recently used: most sockets close without a reset and nobody asks for theirs.
 BPF_TABLE("lru_hash", u64, u8, left_state, 8192);
@@ -55,40 +52,12 @@ static inline u16 local_port(const struct sock *sk)
 	return ntohs(PEEK(((const struct inet_sock *)sk)->inet_sport));
 }
 
-static inline u16 port_if_listening(u16 port)
-{
-	u32 *listeners = listening.lookup(&port);
-
-	return listeners && (int)*listeners > 0 ? port : 0;
-}
-
 static inline void count(struct reset *key)
 {
 	u64 zero = 0;
 
-	key->port = port_if_listening(key->port);
+	key->port = if_listening(key->port);
 	add(resets.lookup_or_try_init(key, &zero), 1, LOST(resets));
-}
-
-// A listener appears or goes. Children of a listener are born in LISTEN too, and leave it for SYN_RECV: not these.
-static inline void follow_listener(const struct sock *sk, int old_state, int new_state)
-{
-	u16 port = local_port(sk);
-	u32 zero = 0, *listeners;
-
-	if (!port) // listen() without bind(): the port is chosen later
-		return;
-	if (new_state == TCP_LISTEN) {
-		listeners = listening.lookup_or_try_init(&port, &zero);
-		if (listeners)
-			lock_xadd(listeners, 1);
-		else
-			lost(LOST(listening));
-	} else if (old_state == TCP_LISTEN && new_state == TCP_CLOSE) {
-		listeners = listening.lookup(&port);
-		if (listeners && (int)*listeners > 0)
-			lock_xadd(listeners, -1);
-	}
 }
 
 // Remembers the states from which tcp_close() and tcp_disconnect() send a reset: those of tcp_need_reset().
@@ -169,7 +138,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 
 	if (PEEK(sk->sk_protocol) != IPPROTO_TCP)
 		return 0;
-	follow_listener(sk, old_state, new_state);
+	follow_listener(local_port(sk), old_state, new_state);
 	follow_close(sk, old_state, new_state);
 	return 0;
 }

@@ -127,3 +127,41 @@ static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 cou
 		}                                                                                                      \
 		sock_family;                                                                                           \
 	})
+
+#ifdef LISTENING_PORTS
+/* How many sockets listen on a port, in any network namespace, for the program that asks for it in its YAML:
+ *
+ *	defines: {LISTENING_PORTS: true}
+ *	maps: {listening: {seed: listening_ports}}     the listeners that are there before the program is
+ *	attach: inet_sock_set_state, a function of which calls follow_listener()
+ *
+ * A place for each port there is: it is never full. */
+BPF_HASH(listening, u16, u32, 65536);
+
+/* The port if a socket listens on it, else 0: `decode: [port_class]` */
+static inline u16 if_listening(u16 port)
+{
+	u32 *listeners = listening.lookup(&port);
+
+	return listeners && (int)*listeners > 0 ? port : 0;
+}
+
+/* A socket goes from one state to another. Children of a listener are born in LISTEN too, and leave it for SYN_RECV: not
+ * these. Port 0 is listen() without bind(): the kernel chooses the port later, and nobody hears of it. */
+static inline void follow_listener(u16 port, int old_state, int new_state)
+{
+	u32 zero = 0, *listeners;
+
+	if (!port)
+		return;
+	if (new_state == TCP_LISTEN) {
+		listeners = listening.lookup_or_try_init(&port, &zero);
+		if (listeners)
+			lock_xadd(listeners, 1);
+	} else if (old_state == TCP_LISTEN && new_state == TCP_CLOSE) {
+		listeners = listening.lookup(&port);
+		if (listeners && (int)*listeners > 0)
+			lock_xadd(listeners, -1);
+	}
+}
+#endif
