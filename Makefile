@@ -71,7 +71,6 @@ e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 
 bench: $(VENV)/test.stamp mounts  ## side-by-side measurements: make bench PEER=DIR adds ebpf_exporter
 	$(PYTHON) benchmarks/scrape.py $(if $(PEER),--peer $(PEER))
-	$(PYTHON) benchmarks/memory.py
 
 clean:  ## remove what make made in this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -224,8 +224,13 @@ def pss(pid: int) -> float:
 def peer(directory: Path, size: int, repeats: int) -> dict[str, float]:
     """Seconds of whole scrapes over HTTP, by the measure.sh that $PEER_MEASURE names."""
     measure = os.environ.get("PEER_MEASURE", "../shared/peer/measure.sh")
+    first = str(Path(sys.executable).parent)  # its fill.py wants numpy
     text = subprocess.run(
-        [measure, str(directory), "counter", str(size), str(repeats)], capture_output=True, text=True, check=True
+        [measure, str(directory.resolve()), "counter", str(size), str(repeats)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": f"{first}:{os.environ['PATH']}"},
     ).stdout
     found: dict[str, list[float]] = {}
     for kind, seconds in re.findall(r"peer counter \d+ (plain|gzip) ([\d.]+) s", text):
