@@ -23,6 +23,22 @@ SIZES = (0, *(size for power in range(17) for size in ((1 << power) - 1, 1 << po
 Counted = dict[str, dict[str, object]]
 
 
+class Peer(threading.Thread):
+    """Reads all that comes as long as `reads` is set, and ends with the connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self.reads = threading.Event()
+        self.reads.set()
+        self._connection = connection
+        self.start()
+
+    def run(self) -> None:
+        with self._connection:
+            while self._connection.recv(1 << 16):
+                self.reads.wait()
+
+
 class Tally:
     """What the sends of one family came to."""
 
@@ -53,17 +69,17 @@ def make(count: int, port: int) -> Counted:
     IPv6 socket with an IPv4 peer, whose packets are IPv4. Beside them sends that are not TCP's and count nothing."""
     tallies = {family: Tally() for family in ADDRESSES}
     for family, tally in tallies.items():
-        with _connection(family, port) as client:
+        with _connection(family, port) as (client, peer):
             for _ in range(count):
                 for size in SIZES:
                     tally.send(client, bytes(size))
-            _fill(client, tally)
-        with _connection(family, port) as client:
+            _fill(client, peer, tally)
+        with _connection(family, port) as (client, _):
             client.shutdown(socket.SHUT_WR)
             for _ in range(count):
                 tally.send(client, b"x")
         _not_tcp(count, family)
-    with _connection("ipv4", port, through_ipv6=True) as client:
+    with _connection("ipv4", port, through_ipv6=True) as (client, _):
         for _ in range(count):
             tallies["ipv4"].send(client, b"mapped")
     return {family: tally.counted() for family, tally in tallies.items()}
@@ -71,21 +87,21 @@ def make(count: int, port: int) -> Counted:
 
 def send_file(count: int, port: int, size: int) -> None:
     """`count` calls of sendfile() of `size` bytes: of tcp_sendmsg() from 6.5 on, of tcp_sendpage() before."""
-    with tempfile.TemporaryFile() as file, _connection("ipv4", port) as client:
+    with tempfile.TemporaryFile() as file, _connection("ipv4", port) as (client, _):
         file.write(bytes(size))
         file.flush()
         for _ in range(count):
             assert os.sendfile(client.fileno(), file.fileno(), 0, size) == size
 
 
-def _fill(client: socket.socket, tally: Tally) -> None:
-    """Until the socket is full and one send fails; the peer reads all the time, so it may take a while."""
+def _fill(client: socket.socket, peer: Peer, tally: Tally) -> None:
+    """Until both buffers are full and one send fails."""
+    peer.reads.clear()
     client.setblocking(False)
     chunk = bytes(1 << 20)
-    for _ in range(10000):
-        if not tally.send(client, chunk):
-            return
-    raise TimeoutError("the socket never became full")
+    while tally.send(client, chunk):
+        pass
+    peer.reads.set()
 
 
 def _not_tcp(count: int, family: str) -> None:
@@ -103,7 +119,7 @@ def _not_tcp(count: int, family: str) -> None:
 
 
 @contextmanager
-def _connection(family: str, port: int, through_ipv6: bool = False) -> Iterator[socket.socket]:
+def _connection(family: str, port: int, through_ipv6: bool = False) -> Iterator[tuple[socket.socket, Peer]]:
     """A client whose server reads and never writes."""
     if through_ipv6:
         listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -115,20 +131,12 @@ def _connection(family: str, port: int, through_ipv6: bool = False) -> Iterator[
         address = ADDRESSES[family]
     with listener, client:
         client.connect((address, port))
-        served, _ = listener.accept()
-        reader = threading.Thread(target=_read_all, args=(served,))
-        reader.start()
+        peer = Peer(listener.accept()[0])
         try:
-            yield client
+            yield client, peer
         finally:
             client.close()
-            reader.join()
-
-
-def _read_all(served: socket.socket) -> None:
-    with served:
-        while served.recv(1 << 16):
-            pass
+            peer.join()
 
 
 if __name__ == "__main__":
