@@ -83,17 +83,13 @@ def mirrors() -> dict[str, str]:
     return uris
 
 
-def private(directory: Path, suites: tuple[str, ...], architecture: str = "amd64") -> Apt:
-    """An apt under `directory` that knows `suites`, its lists not older than LISTS_FRESH_SECONDS.
+def private(directory: Path, suites: tuple[str, ...], uris: dict[str, str], architecture: str = "amd64") -> Apt:
+    """An apt under `directory` that knows `suites` of these mirrors, its lists not older than LISTS_FRESH_SECONDS.
 
-    AptError if the lists cannot be had. A suite that has left the mirror for Debian's archive is found when
-    BPF_EXPORTER_TEST_ARCHIVE holds the base URI of that archive (or of a copy).
+    AptError if any of the lists cannot be had.
     """
-    uris = mirrors()
-    uris.setdefault("Debian-Security", uris["Debian"].rstrip("/") + "-security")
-    lines = [_source(uris["Debian-Security" if s.endswith("-security") else "Debian"], s) for s in suites]
-    if archive := os.environ.get("BPF_EXPORTER_TEST_ARCHIVE"):
-        lines += [_source(archive, s) for s in suites]
+    security = uris.get("Debian-Security") or uris["Debian"].rstrip("/") + "-security"
+    lines = [_source(security if s.endswith("-security") else uris["Debian"], s) for s in suites]
     apt = Apt(directory)
     for part in ("lists/partial", "cache/archives/partial"):
         (directory / part).mkdir(parents=True, exist_ok=True)
@@ -105,7 +101,7 @@ def private(directory: Path, suites: tuple[str, ...], architecture: str = "amd64
         stamp.unlink(missing_ok=True)
     sources.write_text(text)
     if not stamp.exists() or time.time() - stamp.stat().st_mtime > LISTS_FRESH_SECONDS:
-        apt.run("apt-get", "-q", "update")
+        apt.run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
         stamp.touch()
     return apt
 

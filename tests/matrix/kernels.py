@@ -64,19 +64,33 @@ def cache_directory() -> Path:
 
 
 def get(series: str, cache: Path) -> Kernel:
-    """The newest kernel of `series` that the machine's mirror has, out of `cache` if it is there already."""
+    """The newest kernel of `series` that the machine's mirror has, out of `cache` if it is there already.
+
+    A suite that has left the mirror for Debian's archive is looked for where BPF_EXPORTER_TEST_ARCHIVE says: the base
+    URI of that archive or of a copy. KernelError if there is no kernel.
+    """
     directory = cache / "kernels"
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / "lock"):
         try:
-            suites = tuple(dict.fromkeys(suite for names in SERIES.values() for suite in names))
-            source = apt.private(cache / "apt", suites)
-            return _newest(series, source, directory)
+            return _newest(series, _source(series, cache / "apt"), directory)
         except (apt.AptError, ValueError, OSError, subprocess.SubprocessError) as error:
             kept = _cached(series, directory)
             if kept is None:
                 raise KernelError(f"linux {series}: {error}") from error
             return _kernel(series, kept, f"from the cache because the newest could not be had: {error}")
+
+
+def _source(series: str, directory: Path) -> apt.Apt:
+    """An apt with the suites of one series, so that one that has gone keeps none of the others away."""
+    suites = SERIES[series]
+    archive = os.environ.get("BPF_EXPORTER_TEST_ARCHIVE")
+    try:
+        return apt.private(directory / series, suites, apt.mirrors())
+    except apt.AptError:
+        if not archive:
+            raise
+        return apt.private(directory / f"{series}-archive", suites, {"Debian": archive})
 
 
 def _newest(series: str, source: apt.Apt, directory: Path) -> Kernel:

@@ -93,6 +93,6 @@ def _command(kernel: Kernel, ramdisk: Path, work: Path) -> list[str]:
     ]
 
 
-def _tail(what: str, text: str, lines: int = 25) -> str:
+def _tail(what: str, text: str, lines: int = 40) -> str:
     last = text.strip().splitlines()[-lines:]
     return "\n".join([f"last lines of the {what}:", *(f"  {line}" for line in last)]) if last else f"no {what} output"

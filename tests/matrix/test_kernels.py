@@ -74,3 +74,27 @@ def test_nobody_with_cap_bpf_alone_reads_maps_everywhere_and_writes_none(on: Mat
     assert read["dropped"] == 2 * attaching.EVENTS
     assert not read["error"]
     assert not read["written"]
+
+
+def test_exporter_runs_from_artifacts_made_elsewhere_and_maps_no_compiler(on: Matrix, series: str) -> None:
+    seen = on(series).value("daemon")
+    programs = ["attach_kinds", "map_kinds", "tcp_latency", "tcp_rst", "tcp_sendmsg"]
+    assert seen["running"] == programs, seen["log"]
+    assert seen["variants"] == ["tracepoint" if series in ("6.12", "7.2") else "fentry"]
+    assert seen["calls"] >= attaching.EVENTS
+    assert (seen["compiled"], seen["llvm"]) == (0, [])
+
+
+def test_exporters_server_has_no_capability_or_cap_bpf_alone_before_5_19(on: Matrix, series: str) -> None:
+    seen = on(series).value("daemon")
+    effective = [39] if series == "5.10" else []
+    assert seen["rights"] == {"effective": effective, "uids": [65534] * 4, "no_new_privs": True}
+    assert seen["unprivileged"] == (0 if effective else 1)
+
+
+def test_killed_exporter_leaves_nothing_attached_and_no_server(on: Matrix, series: str) -> None:
+    seen = on(series).value("daemon")
+    assert any("tcp_sendmsg" in line for line in seen["probes"]["kprobes"])
+    assert not seen["probes"]["kprobe_events"]
+    assert seen["left"] == {"kprobe_events": [], "kprobes": []}
+    assert not seen["server_alive"]

@@ -1,4 +1,4 @@
-"""Every variant of the bundled programs on every kernel: exact where it runs, and refused for the right reason elsewhere."""
+"""Every variant of the bundled programs on every kernel: exact where it runs, refused rightly elsewhere."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.config import model
 from exporter.kernel import credentials
-from tests.matrix.guest import attaching, maps, product, programs, rights
+from tests.matrix.guest import attaching, daemon, maps, product, programs, rights
 from tests.matrix.guest.steps import Steps
 
 KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
@@ -36,6 +36,7 @@ def main(work: Path) -> int:
         steps.run(f"chosen/{name}", call(checks.chosen, name))
         for variant in specs[name].variants:
             steps.run(f"program/{name}/{variant.name}", call(checks.variant, name, variant.name))
+    steps.run("daemon", call(daemon.scraped_then_killed, work / "artifacts"), deadline=200)
     steps.run("compiled_inside", call(checks.compiled_inside, "tcp_sendmsg"), deadline=300)
     return 0
 

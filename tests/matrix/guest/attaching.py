@@ -24,7 +24,7 @@ def counts(spec: model.Program, kind: str, on: child.Host) -> dict[str, float]:
     """{"calls", "amount"} that one kind counted of EVENTS sends of BYTES bytes and EVENTS calls of getppid(2)."""
     with product.loaded(spec, kind, on) as (program, fds):
         running = product.running(program, spec, fds)
-        _make_events()
+        make_events()
         seen = running.scrape()
     tgid = str(os.getpid())
     return {"calls": seen.sum("events_total", tgid=tgid), "amount": seen.sum("amount_total", tgid=tgid)}
@@ -32,7 +32,7 @@ def counts(spec: model.Program, kind: str, on: child.Host) -> dict[str, float]:
 
 def left_after_kill(spec: model.Program, on: child.Host) -> dict[str, Any]:
     """What tracefs and the kernel's list of kprobes have while a process holds a kprobe, and after its SIGKILL."""
-    before = _probes()
+    before = probes()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -41,22 +41,23 @@ def left_after_kill(spec: model.Program, on: child.Host) -> dict[str, Any]:
             signal.pause()
     os.close(write)
     held = os.read(read, 1) == b"!"
-    during = _probes()
+    during = probes()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     deadline = time.monotonic() + 20  # the last reference goes with a deferred free of the perf event
-    while _probes() != before and time.monotonic() < deadline:
+    while probes() != before and time.monotonic() < deadline:
         time.sleep(0.1)
-    return {"held": held, "before": before, "during": during, "after": _probes()}
+    return {"held": held, "before": before, "during": during, "after": probes()}
 
 
-def _probes() -> dict[str, list[str]]:
-    # Addresses change from boot to boot, and the list may be empty or lack the file on a kernel without optimization.
+def probes() -> dict[str, list[str]]:
+    """Lines of tracefs' kprobe_events, and of the kernel's list of all kprobes without their addresses."""
     listed = [line.split(maxsplit=2)[-1] for line in KPROBES.read_text().splitlines()]
     return {"kprobe_events": (TRACEFS / "kprobe_events").read_text().splitlines(), "kprobes": listed}
 
 
-def _make_events() -> None:
+def make_events() -> None:
+    """EVENTS sends over TCP and EVENTS calls of getppid(2)."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,

@@ -117,8 +117,8 @@ def _sends(running: Running) -> dict[str, Any]:
 
 
 def _latency(running: Running) -> dict[str, Any]:
-    """By family {"late": answers that took user space longer than BUCKET, "seen": seconds of all of them, "response" and
-    "connect": {bound: how many} of the client, "sum": of its responses, "server": numbers of samples}."""
+    """By family {"late": answers that took user space longer than BUCKET, "seen": seconds of all of them,
+    "response" and "connect": {bound: how many} of the client, "sum": of its responses, "server": how many samples}."""
     with netem.delayed(f"lat{os.getpid()}", DELAY) as line:
         return {family: _talk(running, line, family) for family in delays.ADDRESSES}
 

@@ -1,0 +1,61 @@
+"""The whole exporter on this kernel: `bpf-exporter run` with artifacts made elsewhere, scraped, then killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from exporter.kernel import credentials
+from tests import daemon
+from tests.matrix.guest import attaching
+
+CONFIG = Path(__file__).resolve().parents[1] / "programs" / "config.yaml"
+
+
+def scraped_then_killed(artifacts: Path) -> dict[str, Any]:
+    """{"running": programs, "variants", "compiled": seconds, "calls": of tcp_sendmsg(), "unprivileged", "rights": of
+    the server, "llvm": roles that map it, "probes" while it ran, "left" after SIGKILL, "server_alive", "log"}."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        daemon.running(CONFIG, Path(directory), cache=artifacts) as exporter,
+    ):
+        exporter.wait_ready()
+        attaching.make_events()
+        samples = exporter.samples()
+        server = exporter.server_pid()
+        now = credentials.read(pid=server)
+        found = {
+            "running": _labels(samples, "bpf_exporter_program_state", "program", state="running"),
+            "variants": _labels(samples, "bpf_exporter_program_info", "variant", program="tcp_rst"),
+            "compiled": exporter.value("bpf_exporter_program_compile_seconds"),
+            "calls": exporter.value("ebpf_tcp_sendmsg_calls_total"),
+            "unprivileged": exporter.value("bpf_exporter_server_unprivileged"),
+            "rights": {"effective": sorted(now.effective), "uids": now.uids, "no_new_privs": now.no_new_privs},
+            "llvm": [p for p in (server, exporter.process.pid) if "libLLVM" in Path(f"/proc/{p}/maps").read_text()],
+            "probes": attaching.probes(),
+        }
+        os.kill(exporter.process.pid, signal.SIGKILL)
+        exporter.process.wait()
+        deadline = time.monotonic() + 20
+        while (attaching.probes()["kprobes"] or _alive(server)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return {**found, "left": attaching.probes(), "server_alive": _alive(server), "log": exporter.log[-4000:]}
+
+
+def _labels(
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: str, label: str, **having: str
+) -> list[str]:
+    """Values of a label in the samples of this name that are 1 and have these labels."""
+    wanted = set(having.items())
+    return sorted(dict(has)[label] for (n, has), value in samples.items() if n == name and value == 1 and wanted <= has)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # nobody here reaps orphans
+    except FileNotFoundError:
+        return False
