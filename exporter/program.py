@@ -39,6 +39,7 @@ class Reason(StrEnum):
     MISSING = "missing"  # the function, tracepoint or event does not exist here
     PERMISSION = "permission"
     UNSUPPORTED = "unsupported"  # this kernel has no such attach kind or map type
+    LIMIT = "limit"  # a glob that matches too much
     BINDING = "binding"  # a metric names a map or field that the C text does not have
     KILLED = "killed"  # the loader was killed (out of memory?)
     TIMEOUT = "timeout"
@@ -107,8 +108,13 @@ LOST_UPDATES = (
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One attach point after loading. `target` is one function or event (a list in the YAML is several attachments);
-    `attached` False only for points marked optional; then `reason` and `text` say why."""
+    """One attach point after loading. `target` is one function or event, or a glob, as written (a list in the YAML is
+    several attachments); `attached` False only for points marked optional; then `reason` and `text` say why.
+
+    places  how many functions or events that is here, of a perf_event how many CPUs
+    links   which of Descriptors.links hold it; one link may hold several points
+    cpus    of each of these links, for a perf_event; else empty
+    """
 
     kind: str
     target: str
@@ -116,6 +122,9 @@ class Attachment:
     attached: bool
     reason: Reason = Reason.NONE
     text: str = ""
+    places: int = 1
+    links: tuple[int, ...] = ()
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +188,15 @@ def from_json(document: dict[str, Any]) -> Program:
             "state": State(p["state"]),
             "reason": Reason(p["reason"]),
             "maps": tuple(map_from_json(m) for m in p["maps"]),
-            "attachments": tuple(Attachment(**{**a, "reason": Reason(a["reason"])}) for a in p["attachments"]),
+            "attachments": tuple(_attachment_from_json(a) for a in p["attachments"]),
             "attempts": tuple(Attempt(**{**a, "reason": Reason(a["reason"])}) for a in p["attempts"]),
         }
     )
+
+
+def _attachment_from_json(document: dict[str, Any]) -> Attachment:
+    numbers = {name: tuple(document.get(name, ())) for name in ("links", "cpus")}
+    return Attachment(**{**document, **numbers, "reason": Reason(document["reason"])})
 
 
 def map_from_json(document: dict[str, Any]) -> Map:

@@ -10,9 +10,9 @@ from exporter.config.findings import Report, did_you_mean, quoted
 from exporter.config.positions import Node, Path, at, key_at
 from exporter.config.validate import Valid, phrase
 
-# Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
-_FUNC = r"[A-Za-z_][A-Za-z0-9_.]*"
-_EVENT = r"[A-Za-z_][A-Za-z0-9_]*"
+# * and ? make a glob. Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
+_FUNC = r"[A-Za-z_*?][A-Za-z0-9_.*?]*"
+_EVENT = r"[A-Za-z_*?][A-Za-z0-9_*?]*"
 _FUNCTION_TARGET = (re.compile(rf"([A-Za-z0-9_-]+:)?{_FUNC}"), "write FUNC or MODULE:FUNC, like tcp_sendmsg")
 _EVENT_TARGET = (re.compile(_EVENT), "write EVENT without its category, like sock_send_length")
 _SPELLING = {
@@ -132,16 +132,13 @@ def _point(
             return None
         target = _DEFINE.sub(lambda match: str(defines[match[1]]), written)
         spelling, right = _SPELLING[kind]
-        if "*" in target or "?" in target:
-            report.error(mark, f"{words}{kind} {quoted(target)}: globs are not built in this version; {_LIST}")
-            return None
         if not spelling.fullmatch(target):
             report.error(mark, f"{words}{quoted(target)} is no target of a {kind}; {right}")
             return None
         targets.append(target)
     function = point.function or _function_of_macro(kind, targets)
     if function is None:
-        why = "several targets" if len(targets) > 1 else f"a {kind}"
+        why = "several targets" if len(targets) > 1 or _is_glob(targets) else f"a {kind}"
         report.error(
             at(node, path).mark,
             f'{words}"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT',
@@ -150,12 +147,9 @@ def _point(
     return model.AttachPoint(kind=kind, targets=targets, function=function, optional=point.optional)
 
 
-_LIST = "write the targets as a list: [a, b]"
-
-
 def _function_of_macro(kind: str, targets: list[str]) -> str | None:
     """The name that bcc's macro or prefix gives the function (src/cc/export/helpers.h); None where there is none."""
-    if len(targets) != 1:
+    if len(targets) != 1 or _is_glob(targets):
         return None
     module, _, name = targets[0].rpartition(":")
     match kind:
@@ -170,3 +164,7 @@ def _function_of_macro(kind: str, targets: list[str]) -> str | None:
         case "raw_tracepoint":
             return f"raw_tracepoint__{name}"
     return None
+
+
+def _is_glob(targets: list[str]) -> bool:
+    return any("*" in target or "?" in target for target in targets)

@@ -25,6 +25,8 @@ class AttachPoint(Model):
     targets: list[str]
     function: str
     optional: bool = False
+    period: int | None = None  # perf_event: of its events, every so many run the program
+    frequency: int | None = None  # perf_event: so many times a second
 
 
 class Variant(Model):

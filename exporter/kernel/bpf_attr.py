@@ -100,6 +100,36 @@ class LinkCreate(Attr):
     _fields_ = [("prog_fd", u32), ("target_fd", u32), ("attach_type", u32), ("flags", u32)]
 
 
+class KprobeMulti(Attr):  # link_create.kprobe_multi
+    _fields_ = [
+        ("prog_fd", u32),
+        ("target_fd", u32),
+        ("attach_type", u32),
+        ("flags", u32),
+        ("multi_flags", u32),
+        ("cnt", u32),
+        ("syms", u64),
+        ("addrs", u64),
+        ("cookies", u64),
+    ]
+
+
+class UprobeMulti(Attr):  # link_create.uprobe_multi
+    _fields_ = [
+        ("prog_fd", u32),
+        ("target_fd", u32),
+        ("attach_type", u32),
+        ("flags", u32),
+        ("path", u64),
+        ("offsets", u64),
+        ("ref_ctr_offsets", u64),
+        ("cookies", u64),
+        ("cnt", u32),
+        ("multi_flags", u32),
+        ("pid", u32),
+    ]
+
+
 class BpfMapInfo(ctypes.Structure):  # struct bpf_map_info
     _fields_ = [
         ("type", u32),

@@ -55,6 +55,29 @@ class Kernel:
         120,000 of them."""
         return near(name, {found for found, _ in self.functions() if found[:2] == name[:2] or name in found})
 
+    def traceable_functions(self) -> frozenset[str] | None:
+        """Names of the functions that ftrace can be put on; None where tracefs does not say."""
+        return self._names(self.tracefs / "available_filter_functions" if self.tracefs else None)
+
+    def banned_functions(self) -> frozenset[str]:
+        """Names of the functions that must not have a kprobe, as far as debugfs shows them."""
+        path = self.sysfs / "kernel/debug/kprobes/blacklist"  # "0xffff-0xffff\tname"
+        return self._names(path, column=1) or frozenset()
+
+    def _names(self, path: Path | None, column: int = 0) -> frozenset[str] | None:
+        try:
+            lines = path.read_text(encoding="ascii", errors="replace").splitlines() if path else None
+        except OSError:
+            return None
+        return None if lines is None else frozenset(p[column] for line in lines if len(p := line.split()) > column)
+
+    def tracepoints(self) -> list[str]:
+        """CATEGORY:EVENT of every tracepoint and every other event that tracefs has; [] where it cannot be read."""
+        try:
+            return (self.tracefs / "available_events").read_text(encoding="ascii").split() if self.tracefs else []
+        except OSError:
+            return []
+
     def tracepoint_id(self, category: str, event: str) -> int | None:
         """The number perf_event_open(2) knows it by; None if there is no such event. OSError without tracefs."""
         try:
@@ -72,12 +95,7 @@ class Kernel:
 
     def near_tracepoints(self, name: str) -> list[str]:
         """Up to three CATEGORY:EVENT that look like this one; of an EVENT alone, events."""
-        if self.tracefs is None:
-            return []
-        try:
-            lines = (self.tracefs / "available_events").read_text(encoding="ascii", errors="replace").split()
-        except OSError:
-            return []
+        lines = self.tracepoints()
         return near(name, lines if ":" in name else {line.partition(":")[2] for line in lines})
 
     def _event(self, category: str, event: str) -> Path:

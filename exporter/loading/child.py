@@ -19,7 +19,7 @@ from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, compiler, load, requires, seed
 from exporter.loading.artifact import Artifact
-from exporter.loading.attach import Point, attach
+from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
 from exporter.loading.target import Target
 from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Reason, State
@@ -27,9 +27,6 @@ from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Rea
 _log = structlog.get_logger(__name__)
 
 Check = Callable[[Sequence[Map]], None]
-
-# What an attach point marked optional, or a program marked optional, may lack. Never a right.
-_ABSENT = frozenset({Reason.MISSING, Reason.UNSUPPORTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ def load_program(program: model.Program, host: Host, check: Check) -> tuple[Prog
 
 def _not_running(program: model.Program, outcome: Program, attempts: list[Attempt]) -> Program:
     """Skipped if nothing here could ever be attached and that is no mistake; else failed, with the first mistake."""
-    expected = {Reason.REQUIRES} | (_ABSENT if program.optional else set())
+    expected = {Reason.REQUIRES} | (ABSENT if program.optional else set())
     hard = next((attempt for attempt in attempts if attempt.reason not in expected), None)
     if len(attempts) == 1:
         text = f"{program.name}: {attempts[0].text}"
@@ -127,7 +124,7 @@ def _try(program: model.Program, variant: model.Variant, host: Host, check: Chec
         descriptors.maps = load.create_maps(compiled, host.kernel)
         _seed(program, compiled, descriptors, host.kernel)
         programs = load.Programs(compiled, descriptors.maps, host.kernel)
-        attachments, used = _attach(_points(variant), programs, descriptors, host.kernel)
+        attachments, used = attach_all(variant, programs, host.kernel, descriptors.links)
         _seed(program, compiled, descriptors, host.kernel)
         descriptors.programs = programs.release(used)
         _open_readonly(descriptors, host.kernel)
@@ -153,7 +150,7 @@ def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tup
     key = artifact.key(program, variant, host.target, host.header)
     if cached := host.cache.get(key, compiler.bcc_version()):
         return cached, True
-    for point in _points(variant):
+    for point in points(variant):
         if not point.optional:
             load.probe(host.kernel, point)
     try:
@@ -165,50 +162,6 @@ def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tup
     except OSError as error:  # a full disk makes the next start slower, and this one is already done
         _log.warning("artifact not kept", program=program.name, cache=str(host.cache.directory), cause=error.strerror)
     return compiled, False
-
-
-def _points(variant: model.Variant) -> list[Point]:
-    return [Point(p.kind, target, p.function, p.optional) for p in variant.attach for target in p.targets]
-
-
-def _attach(
-    points: list[Point], programs: load.Programs, descriptors: Descriptors, kernel: Kernel
-) -> tuple[tuple[Attachment, ...], list[int]]:
-    """Load every program and then attach every point: what the verifier refuses is refused before anything counts.
-
-    Returns how each point ended and the program fds in use; the attachments are added to `descriptors`. RefusedError if
-    a point fails that may not, or if none is left.
-    """
-    absent: dict[Point, RefusedError] = {}
-    loaded: dict[Point, int] = {}
-    for point in points:
-        try:
-            loaded[point] = programs.load(point)
-        except RefusedError as error:
-            absent[point] = _tolerated(point, error)
-    used = []
-    for point, prog_fd in loaded.items():
-        try:
-            descriptors.links.append(attach(kernel, point, prog_fd))
-        except RefusedError as error:
-            absent[point] = _tolerated(point, error)
-        else:
-            used.append(prog_fd)
-    if not used:
-        raise next(iter(absent.values()))
-    attachments = []
-    for point in points:
-        missing = absent.get(point)
-        reason, text = (missing.reason, missing.text) if missing else (Reason.NONE, "")
-        attachments.append(Attachment(point.kind, point.target, point.function, missing is None, reason, text))
-    return tuple(attachments), used
-
-
-def _tolerated(point: Point, error: RefusedError) -> RefusedError:
-    """The error, if the point may do without; else it is raised."""
-    if point.optional and error.reason in _ABSENT:
-        return error
-    raise error
 
 
 def _seed(program: model.Program, compiled: Artifact, descriptors: Descriptors, kernel: Kernel) -> None:

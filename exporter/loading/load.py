@@ -7,10 +7,11 @@ import resource
 import struct
 from collections.abc import Iterable
 
-from exporter.kernel import bpf
+from exporter.kernel import bpf, btf_objects
 from exporter.kernel.features import Kernel
 from exporter.loading.artifact import Artifact, Function
-from exporter.loading.attach import KINDS, Point, attach
+from exporter.loading.attach import KINDS, Point, attach, places
+from exporter.loading.attaching.kind import BtfTarget
 from exporter.loading.refusal import MEMCG_ACCOUNTING, RefusedError, refused
 from exporter.program import Reason
 
@@ -61,23 +62,25 @@ def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
 
 class Programs:
     """The functions of an artifact, each loaded when the first point asks for it and once for all points that can share
-    it: points of one program type do, but fentry, fexit and tp_btf are bound to their target by the verifier."""
+    it: points of one program type do, but fentry, fexit and tp_btf are bound to their target by the verifier, and a
+    program for many points at once is another one than for a single point."""
 
     def __init__(self, artifact: Artifact, maps: dict[str, int], kernel: Kernel) -> None:
         self._artifact = artifact
         self._maps = maps
         self._kernel = kernel
-        self._fds: dict[tuple[str, int, int, int], int] = {}
+        self._fds: dict[tuple[str, int, int, BtfTarget | None], int] = {}
 
-    def load(self, point: Point) -> int:
+    def load(self, point: Point, many: bool = False) -> int:
         """The fd of the program for this point; it belongs to this object. RefusedError says why there is none."""
         function = _function(self._artifact, point)
         kind = KINDS[point.kind]
-        target = kind.btf_id(self._kernel, point) if kind.btf_id else 0
-        key = (function.name, kind.program_type, kind.expected_attach_type, target)
+        expected = kind.many.expected_attach_type if many and kind.many else kind.expected_attach_type
+        target = kind.target(self._kernel, point) if kind.target else None
+        key = (function.name, kind.program_type, expected, target)
         if key not in self._fds:
             code = patched(function, self._maps)
-            self._fds[key] = _load(self._kernel, point, code, self._artifact.license, target)
+            self._fds[key] = _load(self._kernel, point, code, self._artifact.license, expected, target)
         return self._fds[key]
 
     def release(self, used: Iterable[int]) -> dict[str, int]:
@@ -100,23 +103,40 @@ class Programs:
 
 def probe(kernel: Kernel, point: Point) -> None:
     """Attach a program that does nothing, and detach it: RefusedError where this kernel has no such place, or does not
-    let us there. Takes milliseconds, a compiler run seconds."""
-    kind = KINDS[point.kind]
-    target = kind.btf_id(kernel, point) if kind.btf_id else 0
-    program = _load(kernel, point, _RETURN_0, "GPL", target)
-    try:
-        os.close(attach(kernel, point, program))
-    finally:
-        os.close(program)
+    let us there. Takes milliseconds, a compiler run seconds. Of a glob the first place that lets us is enough."""
+    refusal: RefusedError | None = None
+    for place in places(kernel, point):
+        kind = KINDS[place.kind]
+        try:
+            target = kind.target(kernel, place) if kind.target else None
+            program = _load(kernel, place, _RETURN_0, "GPL", kind.expected_attach_type, target)
+            try:
+                close(attach(kernel, place, program).fds)
+            finally:
+                os.close(program)
+        except RefusedError as error:
+            refusal = refusal or error
+        else:
+            return
+    if refusal:
+        raise refusal
 
 
-def _load(kernel: Kernel, point: Point, code: bytes, terms: str, target: int) -> int:
+def _load(kernel: Kernel, point: Point, code: bytes, terms: str, expected: int, target: BtfTarget | None) -> int:
     kind = KINDS[point.kind]
+    step = f"load {point.function} for {point.kind}/{point.target}"
+    module_btf = 0
     try:
-        return bpf.prog_load(kind.program_type, code, terms, point.function, kind.expected_attach_type, target)
+        if target and target.module:
+            module_btf = btf_objects.of_module(target.module)
+        return bpf.prog_load(
+            kind.program_type, code, terms, point.function, expected, target.id if target else 0, module_btf
+        )
     except OSError as error:
-        step = f"load {point.function} for {point.kind}/{point.target}"
         raise refused(step, error, kernel, Reason.UNSUPPORTED) from error
+    finally:
+        if module_btf:
+            os.close(module_btf)
 
 
 def patched(function: Function, maps: dict[str, int]) -> bytes:

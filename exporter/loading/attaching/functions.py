@@ -1,0 +1,79 @@
+"""Targets that are kernel functions: FUNC, MODULE:FUNC, sys_NAME and globs -> names as this kernel has them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+
+from exporter.kernel.features import Kernel
+from exporter.loading.attaching.kind import Point
+from exporter.loading.refusal import RefusedError
+from exporter.program import Reason
+
+# A system call's function is named by CONFIG_ARCH_HAS_SYSCALL_WRAPPER (4.17 x86, 4.19 arm64).
+_SYSCALL_PREFIX = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
+# Entries of the kernel's own in front of each function, and copies for control flow integrity: nobody calls them.
+_NO_FUNCTION = ("__pfx_", "__cfi_", "__probestub_", "__bpf_trace_", "__traceiter_")
+
+
+def spelled(kernel: Kernel, target: str) -> tuple[str, str]:
+    """(module or "", name) of a target, sys_NAME as the function that this architecture enters."""
+    module, _, function = target.rpartition(":")
+    if function.startswith("sys_"):
+        function = _SYSCALL_PREFIX.get(kernel.machine, "sys_") + function.removeprefix("sys_")
+    return module, function
+
+
+def place(kernel: Kernel, point: Point) -> tuple[str, str]:
+    """As `spelled`, but the module "" where the function is built in; RefusedError where it is in neither."""
+    module, function = spelled(kernel, point.target)
+    if not module:
+        return "", function
+    places = {place for name, place in kernel.functions() if name == function}
+    if module in places:
+        return module, function
+    if "" in places:
+        return "", function
+    raise missing(kernel, point)
+
+
+def missing(kernel: Kernel, point: Point) -> RefusedError:
+    module, function = spelled(kernel, point.target)
+    where = f" in module {module}, and none built in" if module else ""
+    names = kernel.near_functions(function)
+    hint = f"near: {', '.join(names)}; " if names else ""
+    return RefusedError(
+        Reason.MISSING, f"{point.step}: no such function{where} ({hint}it may be inlined on this kernel: see variants)"
+    )
+
+
+def matching(kernel: Kernel, point: Point) -> list[str]:
+    """FUNC or MODULE:FUNC for every function that a glob names and a probe can be put on.
+
+    Left out: names that several functions have (static ones of different files), names with a suffix of the compiler
+    (.cold, .isra.0) unless the glob has a dot itself, and what ftrace and kprobes must not touch.
+    """
+    module, pattern = spelled(kernel, point.target)
+    names = Counter[str]()
+    places: dict[str, str] = {}
+    for name, where in kernel.functions():
+        names[name] += 1
+        places[name] = where
+    built_in = bool(module) and module not in places.values()
+    allowed, banned = kernel.traceable_functions(), kernel.banned_functions()
+    found = [
+        f"{places[name]}:{name}" if places[name] else name
+        for name in sorted(fnmatch.filter(places, pattern))
+        if names[name] == 1
+        and ("." not in name or "." in pattern)
+        and not name.startswith(_NO_FUNCTION)
+        and (not module or places[name] == ("" if built_in else module))
+        and (allowed is None or name in allowed)
+        and name not in banned
+    ]
+    if not found:
+        raise RefusedError(
+            Reason.MISSING,
+            f"{point.step}: no function matches (see available_filter_functions in tracefs; inlined ones have no name)",
+        )
+    return found

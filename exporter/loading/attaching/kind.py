@@ -1,0 +1,116 @@
+"""What every kind of attach point is made of: the point, what the kernel wants for it, and what holds it there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from exporter.kernel import perf_event
+from exporter.kernel.btf import KernelBtf
+from exporter.kernel.features import Kernel
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+MOST_PLACES = 200  # that one glob may name: more is a slip, or a price that nobody wants to pay unasked
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One program at one target: a target list in the YAML is several of them. `period` (events) or `frequency` (Hz)
+    is above 0 for a perf_event, and for nothing else."""
+
+    kind: str
+    target: str
+    function: str
+    optional: bool = False
+    period: int = 0
+    frequency: int = 0
+
+    @property
+    def step(self) -> str:
+        return f"attach {self.kind}/{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class BtfTarget:
+    """A type id in the kernel's BTF, or in that of a module."""
+
+    id: int
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What keeps a program attached: closing all of `fds` detaches it.
+
+    cpus  of each fd, where a point has one for each CPU; else empty
+    """
+
+    fds: tuple[int, ...]
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """How a kind attaches one program at many points by one link.
+
+    attach    (kernel, points, program fd) -> the fd of the link. OSError where the kernel cannot, or not there: each
+              point is then attached by itself, and says what is wrong with it
+    together  points of one answer may share a link
+    least     number of points that are worth it
+    """
+
+    expected_attach_type: int
+    attach: Callable[[Kernel, Sequence[Point], int], int]
+    together: Callable[[Point], str] = lambda _point: ""
+    least: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How programs of a kind are loaded and attached.
+
+    attach    (kernel, point, program fd) -> what holds it there
+    target    (kernel, point) -> the type it is bound to at load; None where the program type is not bound to any
+    matching  (kernel, point) -> the targets that a point with a glob names; None where there are no globs
+    many      None where each point needs a link of its own
+    All raise RefusedError.
+    """
+
+    program_type: int
+    attach: Callable[[Kernel, Point, int], Hold]
+    expected_attach_type: int = 0
+    target: Callable[[Kernel, Point], BtfTarget] | None = None
+    matching: Callable[[Kernel, Point], list[str]] | None = None
+    many: Many | None = None
+
+
+@lru_cache(maxsize=1)
+def kernel_types(path: Path) -> KernelBtf:
+    """The running kernel's BTF, parsed once a process. OSError where the kernel has none."""
+    return KernelBtf(path)
+
+
+def types(kernel: Kernel, point: Point) -> KernelBtf:
+    try:
+        return kernel_types(kernel.btf)
+    except OSError as error:
+        text = f"{point.step}: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF): {error.strerror}"
+        raise RefusedError(Reason.UNSUPPORTED, text) from error
+
+
+def hang(kernel: Kernel, point: Point, event: int, prog_fd: int) -> Hold:
+    """The program at a perf event that was opened for it; the event is closed where that fails."""
+    try:
+        perf_event.set_bpf(event, prog_fd)
+    except OSError as error:
+        os.close(event)
+        raise refused(point.step, error, kernel) from error
+    return Hold((event,))
+
+
+def is_glob(target: str) -> bool:
+    return "*" in target or "?" in target

@@ -1,0 +1,52 @@
+"""Programs at the entry and the return of kernel functions, by breakpoint: one by one through the kprobe PMU, many at
+once by a kprobe.multi link (5.18, and only where the kernel was built with CONFIG_FPROBE)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from exporter.kernel import bpf, links, perf_event
+from exporter.kernel.features import Kernel
+from exporter.loading.attaching import functions
+from exporter.loading.attaching.kind import Hold, Kind, Many, Point, hang
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+
+def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    return _attach(kernel, point, prog_fd, at_return=False)
+
+
+def _return(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    return _attach(kernel, point, prog_fd, at_return=True)
+
+
+def _attach(kernel: Kernel, point: Point, prog_fd: int, at_return: bool) -> Hold:
+    module, function = functions.place(kernel, point)
+    try:
+        event = perf_event.open_kprobe(f"{module}:{function}" if module else function, at_return, kernel.sysfs)
+    except OSError as error:
+        match error.errno:
+            case errno.ENOENT:
+                raise functions.missing(kernel, point) from error
+            case errno.EADDRNOTAVAIL:
+                raise RefusedError(Reason.MISSING, f"{point.step}: several functions have this name") from error
+            case errno.EINVAL:
+                text = f"{point.step}: this function must not be probed (notrace, or in debugfs kprobes/blacklist)"
+                raise RefusedError(Reason.UNSUPPORTED, text) from error
+        raise refused(point.step, error, kernel) from error
+    return hang(kernel, point, event, prog_fd)
+
+
+def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
+    symbols = [functions.spelled(kernel, point.target)[1] for point in points]
+    return links.kprobe_multi(prog_fd, symbols, at_return=points[0].kind == "kretprobe")
+
+
+_MULTI = Many(bpf.BPF_TRACE_KPROBE_MULTI, _many)
+
+KINDS = {
+    "kprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=functions.matching, many=_MULTI),
+    "kretprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _return, matching=functions.matching, many=_MULTI),
+}

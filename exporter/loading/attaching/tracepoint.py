@@ -1,0 +1,89 @@
+"""Programs at tracepoints: by perf event with the event's record (tracepoint), raw, and typed by BTF (tp_btf)."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+
+from exporter.kernel import bpf, perf_event
+from exporter.kernel.btf import BTF_KIND_TYPEDEF
+from exporter.kernel.features import Kernel
+from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, hang, types
+from exporter.loading.attaching.tracing import attach as attach_tracing
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+
+def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
+    """The BTF id of the tracepoint's prototype, typedef btf_trace_NAME (include/trace/bpf_probe.h)."""
+    found = types(kernel, point).find(f"btf_trace_{point.target}", BTF_KIND_TYPEDEF)
+    if not found:
+        raise _no_event(kernel, point)
+    return BtfTarget(found)
+
+
+def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    try:
+        return Hold((bpf.raw_tracepoint_open(point.target, prog_fd),))
+    except FileNotFoundError as error:
+        raise _no_event(kernel, point) from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # __bpf_probe_register(): max_ctx_offset > num_args
+            text = f"{point.step}: {point.function} reads more arguments than this tracepoint has on this kernel"
+            raise RefusedError(Reason.VERIFIER, text) from error
+        raise refused(point.step, error, kernel) from error
+
+
+def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    category, _, event = point.target.partition(":")
+    try:
+        identity = kernel.tracepoint_id(category, event)
+    except OSError as error:
+        raise RefusedError(Reason.PERMISSION, f"{point.step}: {error.strerror}") from error
+    if identity is None:
+        raise _no_event(kernel, point)
+    try:
+        opened = perf_event.open_tracepoint(identity, kernel.sysfs)
+    except OSError as error:
+        raise refused(point.step, error, kernel) from error
+    try:
+        return hang(kernel, point, opened, prog_fd)
+    except RefusedError as error:
+        # perf_event_set_bpf_prog() says EACCES too where a program reads beyond the event's record.
+        if error.reason is Reason.UNSUPPORTED and isinstance(error.__cause__, PermissionError):
+            text = f"{point.step}: {point.function} reads beyond this tracepoint's record (see its `format` in tracefs)"
+            raise RefusedError(Reason.VERIFIER, text) from error
+        raise
+
+
+def _matching(kernel: Kernel, point: Point) -> list[str]:
+    """CATEGORY:EVENT for a tracepoint, EVENT for the others. Events of ftrace's own (category ftrace) are no
+    tracepoints, and system calls are none by themselves: only raw_syscalls:* has them raw."""
+    if kernel.tracefs is None:
+        hint = "mount -t tracefs tracefs /sys/kernel/tracing, or write the events as a list"
+        raise RefusedError(Reason.PERMISSION, f"{point.step}: a glob needs tracefs, which is not there ({hint})")
+    names = [name for name in kernel.tracepoints() if not name.startswith("ftrace:")]
+    if point.kind != "tracepoint":
+        names = [name.partition(":")[2] for name in names if not name.startswith("syscalls:")]
+    found = sorted(fnmatch.filter(set(names), point.target))
+    if not found:
+        raise RefusedError(
+            Reason.MISSING, f"{point.step}: no tracepoint matches (`perf list tracepoint` shows what there is)"
+        )
+    return found
+
+
+def _no_event(kernel: Kernel, point: Point) -> RefusedError:
+    names = kernel.near_tracepoints(point.target)
+    if names:
+        hint = f"near: {', '.join(names)}"
+    else:
+        hint = "its module may not be loaded; `perf list tracepoint` shows what there is"
+    return RefusedError(Reason.MISSING, f"{point.step}: no such tracepoint ({hint})")
+
+
+KINDS = {
+    "tracepoint": Kind(bpf.BPF_PROG_TYPE_TRACEPOINT, _tracepoint, matching=_matching),
+    "raw_tracepoint": Kind(bpf.BPF_PROG_TYPE_RAW_TRACEPOINT, _raw_tracepoint, matching=_matching),
+    "tp_btf": Kind(bpf.BPF_PROG_TYPE_TRACING, attach_tracing, bpf.BPF_TRACE_RAW_TP, _event_id, _matching),
+}

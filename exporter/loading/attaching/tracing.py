@@ -1,0 +1,35 @@
+"""Programs at functions through a trampoline, arguments typed by BTF: fentry and fexit."""
+
+from __future__ import annotations
+
+from exporter.kernel import bpf
+from exporter.kernel.features import Kernel
+from exporter.loading.attaching import functions
+from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, types
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+
+def _function_id(kernel: Kernel, point: Point) -> BtfTarget:
+    _, function = functions.place(kernel, point)
+    found = types(kernel, point).function_id(function)
+    if found:
+        return BtfTarget(found)
+    if kernel.has_function(function):
+        cause = "this function is not in the kernel's BTF (a module's, or two static ones of one name: use a kprobe)"
+        raise RefusedError(Reason.MISSING, f"{point.step}: {cause}")
+    raise functions.missing(kernel, point)
+
+
+def attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    """Where the program was loaded for."""
+    try:
+        return Hold((bpf.raw_tracepoint_open(None, prog_fd),))
+    except OSError as error:
+        raise refused(point.step, error, kernel, Reason.UNSUPPORTED) from error
+
+
+KINDS = {
+    "fentry": Kind(bpf.BPF_PROG_TYPE_TRACING, attach, bpf.BPF_TRACE_FENTRY, _function_id, functions.matching),
+    "fexit": Kind(bpf.BPF_PROG_TYPE_TRACING, attach, bpf.BPF_TRACE_FEXIT, _function_id, functions.matching),
+}
