@@ -32,7 +32,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.table import open_tables
+from exporter.collecting.opening import open_tables
 from exporter.config import load, model
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus

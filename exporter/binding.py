@@ -7,7 +7,7 @@ attached. Offsets are in bytes from the start of the key or the value, numbers i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,7 +86,9 @@ def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Bind
         try:
             if metric.map not in by_name:
                 raise BindingError(f'metric {metric.name}: no map "{metric.map}" (the C text has: {listed(by_name)})')
-            bindings.append(bind(metric, by_name[metric.map]))
+            binding = bind(metric, by_name[metric.map])
+            _check_stacks(binding, by_name)
+            bindings.append(binding)
         except BindingError as error:
             messages.extend(error.messages)
     messages.extend(_disagreements(bindings))
@@ -317,6 +319,19 @@ class _Binder:
         except ChainError as error:
             raise LayoutError(f"label {name}: {error}") from None
         return LabelField(name=name, source=source, offset=offset, size=found.size, chain=decode)
+
+
+def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:
+    """What `{kstack: MAP}` names must be a map of stacks, each a row of frames."""
+    for label in binding.labels:
+        for name in label.chain.stack_maps if label.chain is not None else ():
+            where = f"metric {binding.metric}: label {label.name}: kstack {name}:"
+            if name not in maps:
+                raise BindingError(f"{where} no such map (the C text has: {listed(maps)})")
+            if maps[name].type != bpf.BPF_MAP_TYPE_STACK_TRACE:
+                raise BindingError(f"{where} map type {maps[name].type} has no stacks (BPF_STACK_TRACE makes them)")
+            if maps[name].flags & bpf.BPF_F_STACK_BUILD_ID:
+                raise BindingError(f"{where} its stacks are build ids of user space (leave BPF_F_STACK_BUILD_ID out)")
 
 
 def _disagreements(bindings: list[Binding]) -> list[str]:

@@ -20,7 +20,7 @@ from exporter import log, messages
 from exporter.binding import BindingError
 from exporter.collecting import exposition, own
 from exporter.collecting.collector import ProgramCollector, Report
-from exporter.collecting.table import open_tables
+from exporter.collecting.opening import open_tables
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import cpus, credentials, features

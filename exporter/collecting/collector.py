@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from exporter.collecting import columns
 from exporter.collecting.exposition import Family
 from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
 from exporter.collecting.metric import FamilyOf, Metric
+from exporter.collecting.stacks import Stacks
 from exporter.collecting.table import Entries, Readable, ReadError
 from exporter.config import model
 from exporter.decoders import Names
@@ -61,7 +62,7 @@ class ProgramCollector:
         """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus). BindingError if a metric does
         not fit its map."""
         self.program = program
-        self.names = names
+        self.names = replace(names, stacks={n: t.frames for n, t in tables.items() if isinstance(t, Stacks)})
         self._tables = tables
         self._possible = list(possible)
         self._online = online

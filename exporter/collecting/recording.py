@@ -7,6 +7,7 @@ tests/golden does, and `run --record DIR` makes one of a live host.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,8 @@ import numpy as np
 from exporter.binding import bind_all
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.labels import DEFAULT_LENGTH
-from exporter.collecting.table import Entries, Readable, open_tables
+from exporter.collecting.opening import open_tables
+from exporter.collecting.table import Entries, Readable
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
@@ -96,6 +98,14 @@ class Recorded:
 
     def read(self) -> Entries:
         return self._entries
+
+    def frames(self, id: int) -> bytes | None:  # noqa: A002
+        """A stack, where the map has stacks (see stacks.Stacks)."""
+        if self._entries.keys.shape[1] != 4:
+            return None
+        key = np.frombuffer(id.to_bytes(4, sys.byteorder), np.uint8)
+        rows = np.flatnonzero((self._entries.keys == key).all(axis=1))
+        return self._entries.values[rows[0]].tobytes() if len(rows) else None
 
 
 def replay(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporter.binding import ARRAYS, READABLE
 from exporter.kernel import bpf
-from exporter.program import Map, Program
+from exporter.program import Map
 
 Bytes = NDArray[np.uint8]
 
@@ -167,8 +166,3 @@ class Table:
         values = np.empty((rows, *self._values.shape[1:]), np.uint8)
         keys[:have], values[:have] = self._keys, self._values
         self._keys, self._values = keys, values
-
-
-def open_tables(program: Program, fds: Mapping[str, int], possible_cpus: int) -> dict[str, Table]:
-    """A table for each map of the program that has entries to read. The fds stay the caller's."""
-    return {m.name: Table(fds[m.name], m, possible_cpus) for m in program.maps if m.type in READABLE and m.name in fds}

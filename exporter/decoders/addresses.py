@@ -1,10 +1,14 @@
-"""Decoder of kernel addresses: ksym."""
+"""Decoders of kernel addresses: ksym, kstack."""
 
 from __future__ import annotations
 
+import struct
+
 from exporter.config.model import Decode
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import Decoder, Input, Run, spell
 from exporter.decoders.names import Names
+
+NO_SYMBOL = "??"  # a frame in no function: the kernel has freed its init code, or a module or BPF program is gone
 
 _ADDRESS = (1 << 64) - 1  # an s64 holds a kernel address as a negative number
 
@@ -14,4 +18,62 @@ def _ksym(_step: Decode, _given: Input, names: Names) -> Run:
     return lambda address: names.symbol(address & _ADDRESS) if address else "none"
 
 
-DECODERS = (Decoder("ksym", takes=("int",), gives="text", bind=_ksym),)
+def stack(frames: bytes, names: Names) -> str | None:
+    """Frames as BPF_MAP_TYPE_STACK_TRACE and bpf_get_stack() keep them, u64 each up to the first 0 -> "inner;outer".
+
+    The innermost function first, so that a text that is too long loses its outer end. None for no frame at all.
+    """
+    count = len(frames) // 8
+    addresses = struct.unpack(f"={count}Q", frames[: 8 * count])
+    found = []
+    for address in addresses:
+        if not address:
+            break
+        found.append(names.symbol(address) or NO_SYMBOL)
+    return ";".join(found) or None
+
+
+def _kstack_argument(step: Decode) -> str | None:
+    if step.argument is not None and not (isinstance(step.argument, str) and step.argument):
+        return "decoder kstack: the argument is the name of a BPF_STACK_TRACE map, as in {kstack: stacks}"
+    return None
+
+
+def _kstack_fits(step: Decode, given: Input) -> str | None:
+    if step.argument is not None:
+        if given.shape == "int":
+            return None
+        field = spell(given.source) if given.source is not None else given.shape
+        return f"decoder kstack: {field} is no id of a stack in {step.argument} (the s64 of its get_stackid())"
+    source = given.source
+    element = source.element if source is not None else None
+    if source is None or element is None or element.kind not in ("int", "pointer") or element.size != 8:
+        field = spell(source) if source is not None else f"what {given.before} gives"
+        return f"decoder kstack takes the frames, u64[N], but {field} is none (for an id name the map: {{kstack: MAP}})"
+    return None
+
+
+def _kstack(step: Decode, _given: Input, names: Names) -> Run:
+    """A stack by its id in a map, or the frames themselves. A negative id is the error of get_stackid(): no answer."""
+    if step.argument is None:
+        return lambda frames: stack(frames, names)
+
+    def run(number: int) -> str | None:
+        frames = names.stack_frames(step.argument, number)
+        return None if frames is None else stack(frames, names)
+
+    return run
+
+
+DECODERS = (
+    Decoder("ksym", takes=("int",), gives="text", bind=_ksym),
+    Decoder(
+        "kstack",
+        takes=("int", "bytes"),
+        gives="text",
+        bind=_kstack,
+        argument=_kstack_argument,
+        fits=_kstack_fits,
+        volatile=True,
+    ),
+)

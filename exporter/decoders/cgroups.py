@@ -1,4 +1,4 @@
-"""Decoders of cgroups and what their paths tell: cgroup, systemd_unit, container."""
+"""Decoders of cgroups and what their paths tell: cgroup, systemd_unit, container, pod."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ _SLICE = re.compile(r"_?[A-Za-z0-9:_.\\-]{1,249}\.slice")
 #   docker-ID.scope  /docker/ID  cri-containerd-ID.scope  /kubepods/.../podUID/ID  SLICE:cri-containerd:ID
 #   crio-ID.scope  crio-ID  libpod-ID.scope  libpod-payload-ID  nerdctl-ID.scope  /default/ID (containerd)
 _CONTAINER = re.compile(r"(?:([a-z][a-z0-9-]*)-|[^/]*:([a-z][a-z0-9-]*):)?([0-9a-f]{64})(?:\.scope)?")
+
+# A directory that is a pod's own, by kubelet's two cgroup drivers: podUID (cgroupfs) and, with "_" for "-",
+# kubepods-burstable-podUID.slice (systemd). The uid of a static pod is 32 hex digits without a "-".
+_POD = re.compile(
+    r"(?:kubepods(?:-[a-z]+)?-)?pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?"
+)
 
 
 def unit(path: str) -> str:
@@ -49,6 +55,16 @@ def container(path: str) -> str:
     return NONE
 
 
+def pod_uid(path: str) -> str | None:
+    """The uid of the pod that a cgroup path belongs to, as Kubernetes writes it; None outside of pods."""
+    for part in reversed(path.split("/")):
+        # nerdctl and the containerd of old hosts: podUID.slice:cri-containerd:ID as one directory
+        match = _POD.fullmatch(part.partition(":")[0])
+        if match:
+            return match[1].replace("_", "-")
+    return None
+
+
 def _cgroup(_step: Decode, _given: Input, names: Names) -> Run:
     return names.cgroup_path
 
@@ -61,8 +77,17 @@ def _container(_step: Decode, _given: Input, _names: Names) -> Run:
     return container
 
 
+def _pod(_step: Decode, _given: Input, names: Names) -> Run:
+    def run(path: str) -> str | None:
+        uid = pod_uid(path)
+        return NONE if uid is None else names.pod(uid)
+
+    return run
+
+
 DECODERS = (
     Decoder("cgroup", takes=("int",), gives="text", bind=_cgroup, volatile=True),
     Decoder("systemd_unit", takes=("text",), gives="text", bind=_systemd_unit, unknown=None),
     Decoder("container", takes=("text",), gives="text", bind=_container, unknown=None),
+    Decoder("pod", takes=("text",), gives="text", bind=_pod, volatile=True),
 )

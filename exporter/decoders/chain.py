@@ -11,7 +11,18 @@ from difflib import get_close_matches
 from functools import partial
 
 from exporter.config.model import Decode
-from exporter.decoders import addresses, cgroups, enumerations, integers, network, strings
+from exporter.decoders import (
+    addresses,
+    cgroups,
+    devices,
+    dns,
+    enumerations,
+    integers,
+    network,
+    prefixes,
+    processes,
+    strings,
+)
 from exporter.decoders.declaration import (
     Decoder,
     Input,
@@ -26,14 +37,22 @@ from exporter.decoders.names import Names
 from exporter.program import Type
 
 KEEP, DROP = "keep", "drop"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # in the place of bytes that are not UTF-8
 
 # One small file per family; a new one is named here and nowhere else.
-_FAMILIES = (integers, strings, enumerations, network, addresses, cgroups)
+_FAMILIES = (
+    integers,
+    strings,
+    enumerations,
+    network,
+    prefixes,
+    dns,
+    addresses,
+    cgroups,
+    processes,
+    devices,
+)
 _DECODERS: Mapping[str, Decoder] = {decoder.name: decoder for family in _FAMILIES for decoder in family.DECODERS}
-
-# Settled in the schema, not built yet: refused by name, so that nobody hunts for a typing error.
-_LATER: tuple[str, ...] = ("cidr", "dname", "kstack", "majorminor", "pod", "regexp", "syscall", "username")
-_LATER += ("pci_class", "pci_device", "pci_subclass", "pci_vendor")
 
 
 class ChainError(ValueError):
@@ -69,8 +88,6 @@ def check_chain(steps: Sequence[Decode]) -> list[str]:
 
 
 def _no_such_decoder(name: str) -> str:
-    if name in _LATER:
-        return f"decoder {name} is not built yet"
     near = get_close_matches(name, _DECODERS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(_DECODERS))}"
     return f"no decoder {name!r} ({hint})"
@@ -129,13 +146,20 @@ class Chain:
         asked = (step.decode for step in self.steps if step.decoder.name == "enum")
         return tuple(decode.argument for decode in asked if decode.argument is not None)
 
+    @property
+    def stack_maps(self) -> tuple[str, ...]:
+        """Maps of stack traces that the chain will ask for."""
+        asked = (step.decode for step in self.steps if step.decoder.name == "kstack")
+        return tuple(decode.argument for decode in asked if decode.argument is not None)
+
     def bind(self, names: Names, length: int | None = None) -> Callable[[bytes], str | None]:
         """The chain as one function: the field's bytes as they lie in memory -> label text, None = drop the series.
 
         A bit-field comes as the bytes of its declared type with its value in host order. `length` cuts the text to so
         many bytes of UTF-8, at a character. The function never raises for odd data. A step without an answer ends the
         chain with what its `unknown` says; it is counted in `names.errors` by decoder, unless the step's own `unknown`
-        names a text or keep: then the author has said what those values are.
+        names a text or keep: then the author has said what those values are. Text that had to be cut, or was no UTF-8,
+        is counted under the last decoder.
         """
         read = _reader(self.type, self.steps[0].given.shape)
         runs = [
@@ -156,7 +180,11 @@ class Chain:
                     value = value if unknown == KEEP else unknown or "unknown"
                     break
                 value = answer
-            return clean(value, length)
+            text = _as_text(value)
+            shown = clean(text, length)
+            if shown != text or REPLACEMENT in shown:
+                errors[name] += 1
+            return shown
 
         return decode
 
@@ -216,7 +244,7 @@ def _first_shape(decoder: Decoder, field: Type) -> Shape:
         if shape in offered:
             return shape
     hint = ""
-    if decoder.name in ("systemd_unit", "container") and is_number(field):
+    if decoder.name in ("systemd_unit", "container", "pod") and is_number(field):
         hint = " (put cgroup before it)"
     raise ChainError(f"decoder {decoder.name} takes {' or '.join(decoder.takes)}, but comes first and {is_a}{hint}")
 
@@ -230,11 +258,12 @@ def _reader(field: Type, shape: Shape) -> Callable[[bytes], int | bytes | str]:
     return bytes
 
 
-def clean(value: int | bytes | str, length: int | None = None) -> str:
-    """Any last value of a chain as label text: valid UTF-8, at most `length` bytes of it, cut at a character."""
-    if isinstance(value, bytes):
-        value = value.hex()
-    text = str(value)
+def _as_text(value: int | bytes | str) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def clean(text: str, length: int | None = None) -> str:
+    """Text as a label can have it: valid UTF-8, at most `length` bytes of it, cut at a character."""
     if text.isascii():
         return text if length is None else text[:length]
     raw = text.encode("utf-8", "replace")  # lone surrogates, from file names that are not UTF-8

@@ -1,22 +1,31 @@
-"""Names of things on this host that decoders ask for: cgroups, kernel symbols, interfaces, enums of the kernel."""
+"""Names of things on this host that decoders ask for: cgroups, kernel symbols, interfaces, devices, users, pods, ..."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter.kernel.cgroups import Cgroups
+from exporter.kernel.devices import BlockDevices
 from exporter.kernel.enums import KernelEnums
 from exporter.kernel.interfaces import Interfaces
+from exporter.kernel.pci_ids import PciIds
+from exporter.kernel.pods import Pods
 from exporter.kernel.symbols import Symbols
+from exporter.kernel.users import Users
+
+NOWHERE = Path("/dev/null")  # a root that holds nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
     """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open.
 
+    stacks  of one program: map of stack traces -> its frames by id (None = no such stack)
+    machine whose system call numbers these are, as uname(2) spells it
     errors  answers that a decoder did not have, by decoder; labels are cached by those who call, so this counts
             lookups, not samples
     """
@@ -25,6 +34,12 @@ class Names:
     symbols: Symbols
     enums: KernelEnums
     interfaces: Interfaces = field(default_factory=Interfaces)
+    devices: BlockDevices = field(default_factory=BlockDevices)
+    users: Users = field(default_factory=Users)
+    pods: Pods = field(default_factory=lambda: Pods(None))
+    pci: PciIds = field(default_factory=PciIds)
+    stacks: Mapping[str, Callable[[int], bytes | None]] = field(default_factory=dict)
+    machine: str = field(default_factory=lambda: os.uname().machine)
     errors: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -34,8 +49,10 @@ class Names:
         sys: Path = Path("/sys"),
         btf: Path | None = None,
         enums: Iterable[str] = (),
+        root: Path = Path("/"),
     ) -> Names:
-        """Opens kallsyms and the cgroup tree under these roots; what cannot be opened has no names, and is no error.
+        """Opens kallsyms, the cgroup tree and the pods' logs under these roots; what cannot be opened has no names, and
+        is no error.
 
         btf    the kernel's types; None = sys/kernel/btf/vmlinux
         enums  kernel enums read at once (Chain.kernel_enums); others are read when asked for, if that is still allowed
@@ -44,6 +61,10 @@ class Names:
             cgroups=Cgroups.open(proc),
             symbols=Symbols.open(proc),
             enums=KernelEnums(btf if btf is not None else sys / "kernel/btf/vmlinux"),
+            devices=BlockDevices(sys),
+            users=Users(root / "etc/passwd"),
+            pods=Pods.open(root),
+            pci=PciIds(root),
         )
         for name in enums:
             opened.enums.values(name)
@@ -51,8 +72,16 @@ class Names:
 
     @classmethod
     def empty(cls) -> Names:
-        """Names of a host without cgroups, symbols and BTF: nothing is opened. For `check` and recorded maps."""
-        return cls(Cgroups(None), Symbols(None), KernelEnums(None))
+        """Names of a host without cgroups, symbols, BTF, devices and users: nothing is opened. For `check` and recorded
+        maps."""
+        return cls(
+            Cgroups(None),
+            Symbols(None),
+            KernelEnums(None),
+            devices=BlockDevices(NOWHERE),
+            users=Users(NOWHERE / "passwd"),
+            pci=PciIds(NOWHERE),
+        )
 
     def counting_apart(self) -> Names:
         """The same lookups with an `errors` of its own: one for each program."""
@@ -61,6 +90,7 @@ class Names:
     def close(self) -> None:
         self.cgroups.close()
         self.symbols.close()
+        self.pods.close()
 
     def cgroup_path(self, id: int) -> str | None:  # noqa: A002
         """Path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/", "/system.slice/cron.service"."""
@@ -77,3 +107,16 @@ class Names:
     def kernel_enum(self, name: str) -> dict[int, str] | None:
         """Values of `enum name`; {} if this kernel has no such enum, None if its types cannot be read."""
         return self.enums.values(name)
+
+    def user(self, uid: int) -> str | None:
+        """Name of a user of the host."""
+        return self.users.name(uid)
+
+    def pod(self, uid: str) -> str | None:
+        """NAMESPACE/NAME of a pod by its uid as Kubernetes writes it."""
+        return self.pods.name(uid)
+
+    def stack_frames(self, map: str, id: int) -> bytes | None:  # noqa: A002
+        """Raw frames of a stack in a BPF_MAP_TYPE_STACK_TRACE map of the program; None if there is none of this id."""
+        frames = self.stacks.get(map)
+        return frames(id) if frames is not None and 0 <= id < 1 << 32 else None

@@ -1,6 +1,8 @@
-"""Decoder of C strings: string."""
+"""Decoders of C strings: string, regexp."""
 
 from __future__ import annotations
+
+import re
 
 from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, is_number, spell
@@ -22,4 +24,40 @@ def _string(_step: Decode, _given: Input, _names: Names) -> Run:
     return text
 
 
-DECODERS = (Decoder("string", takes=("bytes",), gives="text", bind=_string, fits=_fits, unknown=None),)
+def _patterns(step: Decode) -> list[str]:
+    return [step.argument] if isinstance(step.argument, str) else list(step.argument)
+
+
+def _regexp_argument(step: Decode) -> str | None:
+    patterns = step.argument
+    if not isinstance(patterns, str) and not (
+        isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)
+    ):
+        return "decoder regexp: the argument is a list of patterns, as in {regexp: ['^(kswapd)', '^(systemd.*)$']}"
+    for pattern in _patterns(step):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"decoder regexp: pattern {pattern!r}: {error} (Python's re)"
+    return None
+
+
+def _regexp(step: Decode, _given: Input, _names: Names) -> Run:
+    """What the first pattern that is found anywhere in the text matches: its first group, all of the match without."""
+    searches = [re.compile(pattern).search for pattern in _patterns(step)]
+
+    def run(subject: str) -> str | None:
+        for search in searches:
+            match = search(subject)
+            if match:
+                group = match[1] if match.re.groups else None
+                return match[0] if group is None else group
+        return None
+
+    return run
+
+
+DECODERS = (
+    Decoder("string", takes=("bytes",), gives="text", bind=_string, fits=_fits, unknown=None),
+    Decoder("regexp", takes=("text",), gives="text", bind=_regexp, argument=_regexp_argument, unknown="drop"),
+)

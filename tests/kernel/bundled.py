@@ -13,7 +13,8 @@ from exporter import config
 from exporter.binding import bind_all
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.table import Table, open_tables
+from exporter.collecting.opening import open_tables
+from exporter.collecting.table import Readable
 from exporter.config import model
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
@@ -60,7 +61,7 @@ class Samples:
 class Running:
     """A program that counts."""
 
-    def __init__(self, program: Program, collector: ProgramCollector, tables: Mapping[str, Table]) -> None:
+    def __init__(self, program: Program, collector: ProgramCollector, tables: Mapping[str, Readable]) -> None:
         self.program = program
         self._collector = collector
         self._tables = tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,8 +19,9 @@ KEY = Type("struct", "key", 16)
 STATE = Type("enum", "state", 4, values=(("IDLE", 0),))
 
 ALL = (
-    "bool, cgroup, container, enum, errno, hex, ifname, inet, int, ksym, map, port_class, proto, string, "
-    "systemd_unit, tcp_state, uint"
+    "bool, cgroup, cidr, container, dname, enum, errno, hex, ifname, inet, int, kstack, ksym, majorminor, map, "
+    "pci_class, pci_device, pci_subclass, pci_vendor, pod, port_class, proto, regexp, string, syscall, systemd_unit, "
+    "tcp_state, uint, username"
 )
 
 
@@ -28,7 +29,7 @@ def step(name: str, argument: Any = None, unknown: str | None = None, **options:
     return Decode(name=name, argument=argument, unknown=unknown, options=options)
 
 
-def test_all_decoders_of_this_version_are_there() -> None:
+def test_all_decoders_of_the_schema_are_there() -> None:
     assert ", ".join(sorted(types())) == ALL
 
 
@@ -42,8 +43,59 @@ def test_all_decoders_of_this_version_are_there() -> None:
         ([], ["decode is empty: leave it out for the decoder that fits the field's type"]),
         ([step("uintt")], ["no decoder 'uintt' (did you mean uint?)"]),
         ([step("xyzzy")], [f"no decoder 'xyzzy' (one of {ALL})"]),
-        ([step("regexp", ["^a"])], ["decoder regexp is not built yet"]),
-        ([step("pci_vendor")], ["decoder pci_vendor is not built yet"]),
+        ([step("string"), step("regexp", ["^a"])], []),
+        ([step("regexp", "^a(b)")], []),
+        ([step("cgroup"), step("pod")], []),
+        ([step("cidr", 24, v6=56)], []),
+        ([step("cidr", ["10.0.0.0/8", "fc00::/7"])], []),
+        ([step("cidr", {"10.0.0.0/8": "internal"})], []),
+        ([step("kstack", "stacks")], []),
+        *(
+            (
+                [step("regexp", wrong)],
+                ["decoder regexp: the argument is a list of patterns, as in {regexp: ['^(kswapd)', '^(systemd.*)$']}"],
+            )
+            for wrong in cast(tuple[Any, ...], (None, [], 7, {"a": "b"}, ["a", 7]))
+        ),
+        (
+            [step("regexp", ["ok", "(a"])],
+            ["decoder regexp: pattern '(a': missing ), unterminated subpattern at position 0 (Python's re)"],
+        ),
+        ([step("uint"), step("regexp", "a")], ["decoder regexp takes text, but uint before it gives int"]),
+        *(
+            (
+                [step("cidr", wrong)],
+                [
+                    "decoder cidr: the argument is none of {cidr: 24, v6: 56}, {cidr: [10.0.0.0/8]}, "
+                    "{cidr: {10.0.0.0/8: internal}}, or none for the key of an LPM trie"
+                ],
+            )
+            for wrong in cast(tuple[Any, ...], (33, -1, True, "10.0.0.0/8", [], {}))
+        ),
+        ([step("cidr", 24, v6=129)], ["decoder cidr: v6 is the length of an IPv6 prefix, 0 to 128"]),
+        ([step("cidr", v6=56)], ["decoder cidr: v6 goes with the length for IPv4"]),
+        (
+            [step("cidr", ["10.0.0.0/8"], v6=56)],
+            ["decoder cidr: v6 goes with the length for IPv4, as in {cidr: 24, v6: 56}"],
+        ),
+        ([step("cidr", ["10.0.0.1/8"])], ["decoder cidr: 10.0.0.1/8 has host bits set"]),
+        (
+            [step("cidr", {"ten": "x"})],
+            ["decoder cidr: 'ten' does not appear to be an IPv4 or IPv6 network"],
+        ),
+        ([step("cidr", {"10.0.0.0/8": ["x"]})], ["decoder cidr: ['x'] is not a text"]),
+        ([step("inet"), step("cidr", 24)], ["decoder cidr takes bytes, but inet before it gives text"]),
+        (
+            [step("kstack", 7)],
+            ["decoder kstack: the argument is the name of a BPF_STACK_TRACE map, as in {kstack: stacks}"],
+        ),
+        (
+            [step("uint"), step("kstack")],
+            [
+                "decoder kstack takes the frames, u64[N], but what uint gives is none "
+                "(for an id name the map: {kstack: MAP})"
+            ],
+        ),
         ([step("inet", 4)], ["decoder inet takes no argument"]),
         ([step("ksym", "offset")], ["decoder ksym takes no argument"]),
         ([step("uint", strip="A")], ["decoder uint has no option 'strip' (it has none)"]),
@@ -115,6 +167,30 @@ def test_mistakes_that_the_configuration_alone_shows(steps: list[Decode], messag
             [step("map", {1: "b"})],
             "decoder map: key 1 is a number, but the field is a text (write '1' in quotes)",
         ),
+        (
+            U64,
+            [step("pod")],
+            "decoder pod takes text, but comes first and the field is a number (u64) (put cgroup before it)",
+        ),
+        (U32, [step("regexp", "a")], "decoder regexp takes text, but comes first and the field is a number (u32)"),
+        (U32, [step("dname")], "decoder dname takes bytes, but the field is a number (u32)"),
+        (MAC, [step("cidr", 24)], "decoder cidr takes 4 or 16 bytes, but the field has 6 (u8[6])"),
+        (
+            U32,
+            [step("cidr")],
+            "decoder cidr without an argument takes the key of an LPM trie, a u32 and 4 or 16 bytes, but the field is "
+            "u32 (else write a length, as in {cidr: 24})",
+        ),
+        (
+            COMM,
+            [step("kstack", "stacks")],
+            "decoder kstack: char[16] is no id of a stack in stacks (the s64 of its get_stackid())",
+        ),
+        (
+            U64,
+            [step("kstack")],
+            "decoder kstack takes the frames, u64[N], but u64 is none (for an id name the map: {kstack: MAP})",
+        ),
         (KEY, None, "the field is struct key, which has no text of its own: name one of its members"),
         (
             Type("union", "", 8),
@@ -135,3 +211,8 @@ def test_mistakes_that_the_type_of_the_field_shows(field: Type, steps: list[Deco
 def test_a_chain_names_the_kernel_enums_that_it_will_ask_for() -> None:
     assert chain(U32, [step("enum", "skb_drop_reason")]).kernel_enums == ("skb_drop_reason",)
     assert chain(STATE, [step("enum")]).kernel_enums == ()
+
+
+def test_a_chain_names_the_maps_of_stacks_that_it_will_ask_for() -> None:
+    assert chain(U32, [step("kstack", "stacks")]).stack_maps == ("stacks",)
+    assert chain(U32, [step("uint")]).stack_maps == ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.binding import bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.table import open_tables
+from exporter.collecting.opening import open_tables
 from exporter.config import model
 from exporter.decoders.names import Names
 from exporter.kernel import cpus

@@ -1,0 +1,45 @@
+"""Decoders of devices: majorminor, pci_vendor, pci_device, pci_class, pci_subclass."""
+
+from __future__ import annotations
+
+from exporter.config.model import Decode
+from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.names import Names
+
+
+def _majorminor(_step: Decode, _given: Input, names: Names) -> Run:
+    """A block device by the kernel's dev_t (MKDEV(disk->major, disk->first_minor)); 0 is no device: "none"."""
+    return lambda device: names.devices.name(device) if device else "none"
+
+
+# Numbers of struct pci_dev: vendor; vendor << 16 | device; class >> 16; class >> 8. Without a name they are shown in
+# hex: a host without the package pci.ids can still tell its devices apart.
+
+
+def _pci_vendor(_step: Decode, _given: Input, names: Names) -> Run:
+    return lambda number: names.pci.vendor(number) or _hex(number, 4)
+
+
+def _pci_device(_step: Decode, _given: Input, names: Names) -> Run:
+    return lambda number: names.pci.device(number) or _hex(number, 8)
+
+
+def _pci_class(_step: Decode, _given: Input, names: Names) -> Run:
+    return lambda number: names.pci.class_(number) or _hex(number, 2)
+
+
+def _pci_subclass(_step: Decode, _given: Input, names: Names) -> Run:
+    return lambda number: names.pci.subclass(number) or _hex(number, 4)
+
+
+def _hex(number: int, digits: int) -> str | None:
+    return f"0x{number:0{digits}x}" if 0 <= number < 16**digits else None
+
+
+DECODERS = (
+    Decoder("majorminor", takes=("int",), gives="text", bind=_majorminor, volatile=True),
+    Decoder("pci_vendor", takes=("int",), gives="text", bind=_pci_vendor),
+    Decoder("pci_device", takes=("int",), gives="text", bind=_pci_device),
+    Decoder("pci_class", takes=("int",), gives="text", bind=_pci_class),
+    Decoder("pci_subclass", takes=("int",), gives="text", bind=_pci_subclass),
+)
