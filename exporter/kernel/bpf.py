@@ -67,6 +67,7 @@ PERCPU_MAPS = frozenset({BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BP
 
 BPF_PROG_TYPE_KPROBE = 2
 BPF_PROG_TYPE_TRACEPOINT = 5
+BPF_PROG_TYPE_PERF_EVENT = 7
 BPF_PROG_TYPE_RAW_TRACEPOINT = 17
 BPF_PROG_TYPE_TRACING = 26
 
@@ -74,6 +75,8 @@ BPF_TRACE_RAW_TP = 23
 BPF_TRACE_FENTRY = 24
 BPF_TRACE_FEXIT = 25
 BPF_PERF_EVENT = 41
+BPF_TRACE_KPROBE_MULTI = 42
+BPF_TRACE_UPROBE_MULTI = 48
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
@@ -160,7 +163,7 @@ def map_create(
         btf_key_type_id=key_type_id,
         btf_value_type_id=value_type_id,
     )
-    return _call(BPF_MAP_CREATE, attr, "BPF_MAP_CREATE", name)
+    return call(BPF_MAP_CREATE, attr, "BPF_MAP_CREATE", name)
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
@@ -177,7 +180,7 @@ def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
     """Set the value of `key`. A full map is E2BIG, an existing key with BPF_NOEXIST EEXIST."""
     k, v = _buffer(key), _buffer(value)
     attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v), flags=flags)
-    _call(BPF_MAP_UPDATE_ELEM, attr, "BPF_MAP_UPDATE_ELEM", f"fd {fd}")
+    call(BPF_MAP_UPDATE_ELEM, attr, "BPF_MAP_UPDATE_ELEM", f"fd {fd}")
 
 
 def map_delete(fd: int, key: bytes) -> bool:
@@ -240,7 +243,7 @@ def map_info(fd: int) -> MapInfo:
 
 def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
     """Another fd of the map with this id, with BPF_F_RDONLY one that cannot change it (4.15). Needs CAP_SYS_ADMIN."""
-    return _call(BPF_MAP_GET_FD_BY_ID, GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
+    return call(BPF_MAP_GET_FD_BY_ID, GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
 
 
 # --- BTF ---
@@ -248,7 +251,7 @@ def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
 
 def btf_fd_by_id(id: int) -> int:  # noqa: A002
     """An fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
-    return _call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
+    return call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
 
 
 def btf_raw(fd: int) -> bytes:
@@ -289,12 +292,14 @@ def prog_load(
     name: str,
     expected_attach_type: int = 0,
     attach_btf_id: int = 0,
+    attach_btf_obj_fd: int = 0,
     kern_version: int = 0,
     log_level: int = 0,
 ) -> int:
     """The fd of a verified program; `instructions` are struct bpf_insn (8 bytes each), map fds already in place.
 
     A refusal that comes with a log is VerifierError; without one (no right to load, unknown type) plain OSError.
+    `attach_btf_id` is in the BTF of `attach_btf_obj_fd` (a module's, 5.11), 0 is vmlinux.
     `kern_version` (LINUX_VERSION_CODE) is ignored since 5.0 (6c4fc209fcf9).
     """
     code, terms = _buffer(instructions), _buffer(license.encode("ascii") + b"\0")
@@ -307,6 +312,7 @@ def prog_load(
         prog_name=object_name(name),
         expected_attach_type=expected_attach_type,
         attach_btf_id=attach_btf_id,
+        attach_btf_obj_fd=attach_btf_obj_fd,
     )
     if not log_level:
         fd = _prog_load(attr)
@@ -357,13 +363,13 @@ def raw_tracepoint_open(name: str | None, prog_fd: int) -> int:
     """
     event = None if name is None else _buffer(name.encode("ascii", "replace") + b"\0")
     attr = RawTracepointOpen(name=0 if event is None else ctypes.addressof(event), prog_fd=prog_fd)
-    return _call(BPF_RAW_TRACEPOINT_OPEN, attr, "BPF_RAW_TRACEPOINT_OPEN", name or "")
+    return call(BPF_RAW_TRACEPOINT_OPEN, attr, "BPF_RAW_TRACEPOINT_OPEN", name or "")
 
 
 def link_create(prog_fd: int, target_fd: int, attach_type: int) -> int:
     """The fd of a link that attaches the program to the target (a perf event since 5.15) until it is closed."""
     attr = LinkCreate(prog_fd=prog_fd, target_fd=target_fd, attach_type=attach_type)
-    return _call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", "")
+    return call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", "")
 
 
 # --- the call itself ---
@@ -388,7 +394,8 @@ def _syscall(command: int, attr: Attr) -> int:
     return result
 
 
-def _call(command: int, attr: Attr, verb: str, name: str) -> int:
+def call(command: int, attr: Attr, verb: str, name: str) -> int:
+    """A command as it is, its result; OSError says `verb` and `name`."""
     result = _syscall(command, attr)
     if result < 0:
         raise _error(ctypes.get_errno(), verb, name)
@@ -416,7 +423,7 @@ def _prog_load(attr: ProgLoad) -> int:
 
 def _object_info(fd: int, info: ctypes.Structure, kind: str) -> None:
     attr = ObjGetInfo(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
-    _call(BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"{kind} fd {fd}")
+    call(BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"{kind} fd {fd}")
 
 
 def _error(number: int, verb: str, name: str) -> OSError:
