@@ -1,0 +1,241 @@
+"""The supervisor with children of the test's own: what it does when one is slow, hangs, dies or speaks nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from exporter import log, messages, supervisor
+from exporter.config import model
+from exporter.program import Descriptors, Program, State
+from exporter.supervisor import Supervisor
+
+Load = Callable[[model.Program], tuple[Program, Descriptors]]
+
+
+def spec(name: str) -> model.Program:
+    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text="")
+
+
+class Run:
+    """A supervisor in a process of its own, as it always is; its log and what its server was told, in files."""
+
+    def __init__(
+        self, directory: Path, load: Load, names: list[str], serve: Callable[[socket.socket], None] | None
+    ) -> None:
+        self._directory = directory
+        self._serve = serve or self._write_down
+        self.pid = os.fork()
+        if self.pid == 0:
+            with (directory / "log").open("w") as stream:
+                log.configure("debug", "logfmt", stream)
+                code = Supervisor([spec(name) for name in names], load=load, serve=self._serving).run()
+                stream.flush()
+            os._exit(code)
+
+    def _serving(self, sock: socket.socket) -> NoReturn:
+        self._serve(sock)
+        os._exit(0)
+
+    def _write_down(self, sock: socket.socket) -> None:
+        """A server that writes each message down, with what its descriptors are."""
+        sock.send(b"ready")
+        with (self._directory / "told").open("a") as told:
+            while (message := messages.receive(sock)) is not None:
+                document, fds = message
+                document["fds"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in fds]
+                print(json.dumps(document), file=told, flush=True)
+
+    @property
+    def log(self) -> str:
+        path = self._directory / "log"
+        return path.read_text() if path.exists() else ""
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """The last that the server was told of each program."""
+        path = self._directory / "told"
+        documents = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return {d["program"]["name"]: {**d["program"], "fds": d["fds"]} for d in documents if "program" in d}
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def end(self) -> int:
+        os.kill(self.pid, signal.SIGTERM)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
+        return code
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[Run] = []
+
+    def started(load: Load, names: list[str], serve: Callable[[socket.socket], None] | None = None) -> Run:
+        runs.append(Run(tmp_path, load, names, serve))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        if run.pid:
+            os.kill(run.pid, signal.SIGKILL)
+            os.waitpid(run.pid, 0)
+
+
+def loads(program: model.Program) -> tuple[Program, Descriptors]:
+    """A program with one map, one program and one link, which are memory files with telling names."""
+    fds = Descriptors(
+        maps={"m": os.memfd_create("writable")},
+        readonly={"m": os.memfd_create("readonly")},
+        programs={"f": os.memfd_create("program")},
+        links=[os.memfd_create("link")],
+    )
+    return Program(program.name, State.RUNNING), fds
+
+
+def hangs(program: model.Program) -> tuple[Program, Descriptors]:
+    if program.name == "slow":
+        time.sleep(600)
+    return loads(program)
+
+
+def test_the_server_is_given_read_only_maps_and_nothing_else(start: Start) -> None:
+    run = start(loads, ["a", "b"])
+    run.wait(lambda: all(p["state"] == "running" for p in run.states().values()) and len(run.states()) == 2)
+    assert {name: p["fds"] for name, p in run.states().items()} == {
+        name: ["/memfd:readonly (deleted)"] for name in "ab"
+    }
+    assert run.end() == 0
+
+
+def test_a_loader_that_hangs_is_killed_at_its_deadline_and_harms_nothing_else(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOADER_DEADLINE", 1.0)
+    run = start(hangs, ["slow", "quick"])
+    run.wait(lambda: "program failed" in run.log)
+    run.wait(lambda: run.states()["slow"]["state"] == "failed")
+    slow = run.states()["slow"]
+    assert (slow["reason"], slow["text"]) == ("timeout", "slow: load: no answer within 1 s (host overloaded?)")
+    assert run.states()["quick"]["state"] == "running"
+    assert run.end() == 0
+
+
+def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text(start: Start) -> None:
+    def broken(program: model.Program) -> tuple[Program, Descriptors]:
+        if program.name == "raises":
+            raise RuntimeError("a bug")
+        if program.name == "exits":
+            os._exit(7)
+        for fd in range(3, 64):  # whichever it is: the socket to the supervisor
+            try:
+                socket.socket(fileno=os.dup(fd)).send(b"nonsense")
+            except OSError:
+                continue
+        time.sleep(600)
+        raise AssertionError
+
+    run = start(broken, ["raises", "exits", "babbles"])
+    run.wait(lambda: len(run.states()) == 3 and all(p["state"] == "failed" for p in run.states().values()))
+    texts = {name: (p["reason"], p["text"]) for name, p in run.states().items()}
+    assert texts["raises"] == (
+        "internal",
+        "raises: load: internal error: RuntimeError: a bug (please report it)",
+    )
+    assert texts["exits"] == (
+        "internal",
+        "exits: load: the loader ended with exit code 7 and no word (please report it)",
+    )
+    assert texts["babbles"][0] == "killed"
+    assert "loader's message was not understood" in run.log
+    assert run.end() == 0
+
+
+def test_no_more_than_four_loaders_run_at_once(start: Start, tmp_path: Path) -> None:
+    def counted(program: model.Program) -> tuple[Program, Descriptors]:
+        mark = tmp_path / f"loading-{program.name}"
+        mark.touch()
+        time.sleep(0.3)
+        (tmp_path / f"seen-{program.name}").write_text(str(len(list(tmp_path.glob("loading-*")))))
+        mark.unlink()
+        return loads(program)
+
+    names = [f"p{i}" for i in range(10)]
+    run = start(counted, names)
+    run.wait(lambda: len(list(tmp_path.glob("seen-*"))) == 10, 20)
+    seen = [int((tmp_path / f"seen-{name}").read_text()) for name in names]
+    assert 1 < max(seen) <= 4
+    assert run.end() == 0
+
+
+def test_a_server_that_always_dies_is_started_again_with_growing_pauses(start: Start) -> None:
+    def dies(sock: socket.socket) -> None:
+        os._exit(3)
+
+    run = start(loads, ["a"], dies)
+    time.sleep(2)
+    starts = len(re.findall("server ended with exit code 3", run.log))
+    assert 3 <= starts <= 7  # at once, then after 0.1, 0.2, 0.4, 0.8 s
+    assert run.end() == 0
+
+
+def test_a_server_that_does_not_read_is_replaced(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SEND_TIMEOUT", 0.5)
+
+    def deaf(sock: socket.socket) -> None:
+        sock.send(b"ready")
+        time.sleep(600)
+
+    run = start(loads, [f"p{i}" for i in range(300)], deaf)  # more than the socket's buffer holds
+    run.wait(lambda: "the server does not take messages: starting another one" in run.log, 30)
+    assert run.end() == 0
+
+
+def test_nothing_stays_open_when_it_ends() -> None:
+    fds = loads(spec("a"))[1]
+    numbers = [*fds.maps.values(), *fds.readonly.values(), *fds.programs.values(), *fds.links]
+    supervisor.close(fds)
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    assert fds == Descriptors()
+
+
+def test_the_children_do_not_outlive_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
+    from exporter.kernel import credentials
+
+    def serve(sock: socket.socket) -> None:
+        credentials.die_with_parent(signal.SIGKILL, os.getppid())
+        (tmp_path / "server").write_text(str(os.getpid()))
+        threading.Event().wait(600)
+
+    run = start(loads, ["a"], serve)
+    run.wait((tmp_path / "server").exists)
+    run.wait(lambda: bool((tmp_path / "server").read_text()))
+    server = int((tmp_path / "server").read_text())
+    os.kill(run.pid, signal.SIGKILL)
+    os.waitpid(run.pid, 0)
+    run.pid = 0
+    deadline = time.monotonic() + 5
+    while (
+        Path(f"/proc/{server}").exists()
+        and "Z" not in Path(f"/proc/{server}/status").read_text().split("State:")[1][:4]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
