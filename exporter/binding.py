@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.buckets import Buckets, slot_range, upper_bounds
 from exporter.config import model
 from exporter.decoders import Chain, ChainError, chain
-from exporter.fields import LayoutError, Number, describe, leaves, listed, number, resolve, visible
+from exporter.fields import ORDERS, Field, LayoutError, Number, describe, leaves, listed, number, resolve, visible
 from exporter.kernel import bpf
 from exporter.program import Map, Type
 
@@ -38,7 +38,8 @@ class BindingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabelField:
-    """Where a label's text comes from: bytes of the key or value through `chain`, the CPU's number, or `const`."""
+    """Where a label's text comes from: bytes of the key or value through `chain`, the CPU's number, or `const`. A
+    bit-field is read as `number` and given to the chain as the `size` bytes of its declared type."""
 
     name: str
     source: Literal["key", "value", "cpu", "const"]
@@ -46,6 +47,7 @@ class LabelField:
     size: int = 0
     chain: Chain | None = None
     const: str = ""
+    number: Number | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +174,9 @@ class _Binder:
                 raise LayoutError(f"value {value}: only a gauge can have a number, 1, to count entries")
             return None
         path = value if value is not None else "value"
-        found, offset = self.in_value(path, "value")
-        return number(found, offset, f"value {path}" if value is not None else "value")
+        return number(self.in_value(path, "value"), f"value {path}" if value is not None else "value")
 
-    def in_value(self, path: str, what: str) -> tuple[Type, int]:
+    def in_value(self, path: str, what: str) -> Field:
         root = self.value_type()
         try:
             return resolve(root, path, "value")
@@ -197,16 +198,17 @@ class _Binder:
     def slots_in_value(self) -> Buckets:
         m, root = self.metric, self.value_type()
         path = m.slots if m.slots is not None else ("value" if root.kind == "array" else "slots")
-        array, offset = self.in_value(path, "slots")
+        field = self.in_value(path, "slots")
+        array = field.type
         if array.kind != "array" or array.element is None:
             raise LayoutError(f"slots {path}: {describe(array)} is no array of numbers")
         if array.count < 2:
             raise LayoutError(f"slots {path}: an array of {array.count} has no room for a bucket and the overflow")
-        first = number(array.element, offset, f"slots {path}")
+        first = number(Field(array.element, field.offset), f"slots {path}")
         total: Number | None = None
         if m.sum is not None or (root.kind == "struct" and any(x.name == "sum" for x in visible(root))):
             sum_path = m.sum if m.sum is not None else "sum"
-            total = number(*self.in_value(sum_path, "sum"), f"sum {sum_path}")
+            total = number(self.in_value(sum_path, "sum"), f"sum {sum_path}")
         given = m.buckets if m.buckets is not None else model.Buckets()
         if given.slot_is_bound:
             raise LayoutError("buckets: slot_is_bound is for a slot in the key")
@@ -226,10 +228,10 @@ class _Binder:
         if m.sum is not None:
             raise LayoutError("sum: only with slots in the value; use sum_slot")
         try:
-            found, offset = resolve(self.key_type(), path, "key")
+            slot = number(resolve(self.key_type(), path, "key"), f"slot {path}")
         except LayoutError as mistake:
-            raise LayoutError(f"slot: {mistake}") from None
-        slot = number(found, offset, f"slot {path}")
+            text = str(mistake)
+            raise LayoutError(text if text.startswith("slot ") else f"slot: {text}") from None
         value = self.value_number(m.value)
         low, high = slot_range(m.buckets, None)
         bounds = upper_bounds(m.buckets, low, high, m.scale)
@@ -273,12 +275,8 @@ class _Binder:
                 f"labels: the key of map {self.map.name} is {describe(key)} without field names "
                 "(name it: labels: [{name: index, field: key}], or say labels: [])"
             )
-        slot = None if slot_path is None else resolve(key, slot_path, "key")[1]
-        return [
-            self.field_label("_".join(path), None, found, offset)
-            for path, found, offset in leaves(key, (), 0)
-            if offset != slot
-        ]
+        slot = None if slot_path is None else resolve(key, slot_path, "key")
+        return [self.field_label("_".join(path), None, field) for path, field in leaves(key, (), 0) if field != slot]
 
     def label(self, label: model.Label) -> LabelField:
         if label.const is not None:
@@ -294,14 +292,14 @@ class _Binder:
             return LabelField(name=label.name, source="cpu")
         try:
             if path == "value" or path.startswith(("value.", "value[")):
-                found, offset = resolve(self.value_type(), path, "value")
+                field = resolve(self.value_type(), path, "value")
                 if self.percpu and not self.cpu_label():
                     raise LayoutError(f"field {path}: each CPU has its own value (add a label with field: cpu)")
-                return self.field_label(label.name, label.decode, found, offset, "value")
-            found, offset = resolve(self.key_type(), path, "key")
+                return self.field_label(label.name, label.decode, field, "value")
+            field = resolve(self.key_type(), path, "key")
         except LayoutError as mistake:
             raise LayoutError(f"label {label.name}: {mistake}") from None
-        return self.field_label(label.name, label.decode, found, offset)
+        return self.field_label(label.name, label.decode, field)
 
     def cpu_label(self) -> bool:
         return any(label.field == "cpu" for label in self.metric.labels or [])
@@ -310,15 +308,17 @@ class _Binder:
         self,
         name: str,
         steps: list[model.Decode] | None,
-        found: Type,
-        offset: int,
+        field: Field,
         source: Literal["key", "value"] = "key",
     ) -> LabelField:
+        bits = number(field, f"label {name}") if field.bits else None
+        # Read as a number, a bit-field is in this machine's byte order, whatever its type is called.
+        found = replace(field.type, name="") if bits and field.type.name in ORDERS else field.type
         try:
             decode = chain(found, steps)
         except ChainError as error:
             raise LayoutError(f"label {name}: {error}") from None
-        return LabelField(name=name, source=source, offset=offset, size=found.size, chain=decode)
+        return LabelField(name, source, field.offset, found.size, decode, number=bits)
 
 
 def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:

@@ -1,4 +1,4 @@
-"""Paths such as `a.b` or `a[2]` in the C type of a key or value -> type and byte offset; what a type is called."""
+"""Paths such as `a.b` or `a[2]` in the C type of a key or value -> type and place; what a type is called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.program import Member, Type
 
 Order = Literal["=", ">", "<"]
 
-_ORDERS: dict[str, Order] = {
+ORDERS: dict[str, Order] = {
     "__be16": ">",
     "__be32": ">",
     "__be64": ">",
@@ -27,28 +27,46 @@ class LayoutError(Exception):
 @dataclass(frozen=True, slots=True)
 class Number:
     """A number of `width` bytes (1, 2, 4 or 8) at `offset`; `order` is "=" for this machine's, ">" and "<" for the
-    kernel's __be and __le types, as in numpy and struct."""
+    kernel's __be and __le types, as in numpy and struct.
+
+    A bit-field is `bits` wide and begins `shift` bits (0 to 7) behind the start of the byte at `offset`, counted from
+    the lowest bit on a little-endian machine and from the highest on a big-endian one, as BTF does; it may reach into a
+    ninth byte (packed structs). `width` is that of its declared type.
+    """
 
     offset: int
     width: int
     signed: bool
     order: Order = "="
+    bits: int = 0
+    shift: int = 0
 
 
-def resolve(root: Type, path: str, root_name: str) -> tuple[Type, int]:
-    """The type and byte offset of `path` (a.b, a[2], `key`, `key.a`) in a key or value of type `root`."""
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a key or value; `bits` and `shift` of a bit-field as in Number."""
+
+    type: Type
+    offset: int
+    bits: int = 0
+    shift: int = 0
+
+
+def resolve(root: Type, path: str, root_name: str) -> Field:
+    """The field at `path` (a.b, a[2], a[1][2], `key`, `key.a`, union.member) in a key or value of type `root`."""
     if path == root_name and (root.kind != "struct" or not any(m.name == path for m in visible(root))):
-        return root, 0
+        return Field(root, 0)
     rest = path
     if path.startswith((f"{root_name}.", f"{root_name}[")):
         rest = path[len(root_name) :].removeprefix(".")
-    found, bits = root, 0
+    found, place, width = root, 0, 0
     for step in rest.replace("[", ".[").lstrip(".").split("."):
         if step.startswith("["):
-            found, bits = _index(found, bits, step)
+            found, place = _index(found, place, step)
         else:
-            found, bits = _member(found, bits, step, root_name, found is root)
-    return found, bits // 8
+            member = _member(found, step, root_name, found is root)
+            found, place, width = member.type, place + member.offset, member.bits
+    return Field(found, place // 8, width, place % 8)
 
 
 def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
@@ -62,15 +80,13 @@ def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
     return array.element, bits + int(text) * array.element.size * 8
 
 
-def _member(owner: Type, bits: int, name: str, root_name: str, at_root: bool) -> tuple[Type, int]:
+def _member(owner: Type, name: str, root_name: str, at_root: bool) -> Member:
     if owner.kind not in ("struct", "union"):
         hint = f'the {root_name} is no struct: write "{root_name}"' if at_root else "it is no struct"
         raise LayoutError(f'no field "{name}" in {describe(owner)} ({hint})')
     for member in visible(owner):
         if member.name == name:
-            if member.bits:
-                raise LayoutError(f'field "{name}" is a bit-field, which cannot be read (use a member of its own)')
-            return member.type, bits + member.offset
+            return member
     raise LayoutError(f'no field "{name}" in {describe(owner)} (it has: {listed([m.name for m in visible(owner)])})')
 
 
@@ -88,29 +104,35 @@ def visible(owner: Type) -> list[Member]:
     return members
 
 
-def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], Type, int]]:
-    """All fields of a struct with nested ones flattened: path, type, byte offset."""
-    fields: list[tuple[tuple[str, ...], Type, int]] = []
+def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], Field]]:
+    """All fields of a struct with nested ones flattened, with their paths; `base` is the struct's own place in bits."""
+    fields: list[tuple[tuple[str, ...], Field]] = []
     for member in owner.members:
         inner = (*path, member.name) if member.name else path
-        offset = base + member.offset // 8
-        if member.bits:
-            raise LayoutError(f'label {"_".join(inner)}: field "{member.name}" is a bit-field, which cannot be read')
+        place = base + member.offset
         if member.type.kind == "union":
             raise LayoutError(
                 f"labels: {'.'.join(inner) or 'the key'} is a union, and only its reader knows which member counts "
                 "(list the labels)"
             )
         if member.type.kind == "struct":
-            fields.extend(leaves(member.type, inner, offset))
-        else:
-            fields.append((inner, member.type, offset))
+            fields.extend(leaves(member.type, inner, place))
+        elif member.name:  # a bit-field without a name is padding
+            fields.append((inner, Field(member.type, place // 8, member.bits, place % 8)))
     return fields
 
 
-def number(found: Type, offset: int, what: str) -> Number:
+def number(field: Field, what: str) -> Number:
+    """The field as a number; LayoutError with `what` in front if it is none."""
+    found = field.type
     if found.kind in ("int", "enum") and found.size in (1, 2, 4, 8):
-        return Number(offset=offset, width=found.size, signed=found.signed, order=_ORDERS.get(found.name, "="))
+        # What is assigned to a bit-field is a number of the C text, whatever its type is called.
+        order = "=" if field.bits else ORDERS.get(found.name, "=")
+        return Number(field.offset, found.size, found.signed, order, field.bits, field.shift)
+    if found.kind == "float":
+        raise LayoutError(
+            f"{what}: {describe(found)} is a floating-point number, and BPF programs have none (use an integer)"
+        )
     if found.kind == "struct":
         raise LayoutError(
             f"{what}: {describe(found)} is no number (its members: {listed([m.name for m in visible(found)])})"

@@ -5,6 +5,7 @@ No float64 touches a count: above 2^53 it would no longer be exact.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -32,10 +33,29 @@ def as_bytes(records: Bytes) -> list[bytes]:
 
 
 def narrow(records: Bytes, number: Number, count: int = 1) -> Column:
-    """The same in their own width. Offsets need not be aligned (packed structs)."""
+    """The same in their own width. Offsets need not be aligned (packed structs); a bit-field is always one."""
+    if number.bits:
+        return bit_field(records, number)[..., np.newaxis]
     field = records[..., number.offset : number.offset + number.width * count]
     kind = "i" if number.signed else "u"
     return field.view(np.dtype(f"{number.order}{kind}{number.width}"))
+
+
+def bit_field(records: Bytes, number: Number, byte_order: str = sys.byteorder) -> Column:
+    """A bit-field of each record, in the width of its declared type: (..., size) uint8 -> (...). The rules of BTF: bits
+    are counted from the lowest on a little-endian machine, from the highest on a big-endian one."""
+    value = np.zeros(records.shape[:-1], np.uint64)
+    for index in range((number.shift + number.bits + 7) // 8):
+        byte = records[..., number.offset + index].astype(np.uint64)
+        # Where the byte's lowest bit is in the value; below 0 it begins in front of the field or ends behind it.
+        little = byte_order == "little"
+        place = 8 * index - number.shift if little else number.shift + number.bits - 8 * (index + 1)
+        value |= byte << np.uint64(place) if place >= 0 else byte >> np.uint64(-place)
+    value &= np.uint64((1 << number.bits) - 1)
+    if number.signed:
+        sign = np.uint64(1 << (number.bits - 1))
+        value = (value ^ sign) - sign  # modulo 2^64, which is what a negative number is
+    return value.astype(f"u{number.width}").view(f"{'i' if number.signed else 'u'}{number.width}")
 
 
 def widened(column: Column) -> Column:

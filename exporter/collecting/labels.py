@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.binding import LabelField
-from exporter.collecting.columns import as_bytes
+from exporter.collecting.columns import as_bytes, narrow
 from exporter.collecting.table import Bytes, Entries
 from exporter.decoders import Names
 
@@ -45,6 +45,11 @@ class Field:
         label = self._label
         if label.source == "cpu":
             return np.ascontiguousarray(cpus, np.uint32).view(np.uint8).reshape(-1, 4)
+        if label.number is not None:
+            records = entries.keys if label.source == "key" else entries.values[:, 0]
+            if rows is not None:
+                records = entries.keys[rows] if label.source == "key" else entries.values[rows, cpus]
+            return narrow(records, label.number).view(np.uint8)
         end = label.offset + label.size
         if label.source == "value":
             return (

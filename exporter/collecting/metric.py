@@ -76,9 +76,9 @@ class Metric:
     def _cells(self, entries: Entries, number: Number, count: int) -> Column:
         """The (entries, CPUs, count) numbers, narrow counters widened."""
         cells = columns.narrow(entries.values, number, count)
-        if self.binding.type == "gauge" or number.width == 8:
+        if self.binding.type == "gauge" or (number.width == 8 and not number.bits):
             return columns.widened(cells)
-        widening = self._widening.setdefault(number, Widening(self._keys_stay))
+        widening = self._widening.setdefault(number, Widening(self._keys_stay, number.bits))
         return widening.totals(entries.keys, cells)
 
 

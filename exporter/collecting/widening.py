@@ -16,8 +16,10 @@ class Widening:
     half of its range (2^31: 140 million events a second over 15 s).
     """
 
-    def __init__(self, keys_stay: bool) -> None:
+    def __init__(self, keys_stay: bool, bits: int = 0) -> None:
+        """`bits`: of a counter in a bit-field, 0 for one that fills its column."""
         self._keys_stay = keys_stay  # arrays: nothing is ever deleted
+        self._bits = bits
         self._keys: Bytes | None = None
         self._last: Column | None = None
         self._totals: Column | None = None
@@ -25,18 +27,21 @@ class Widening:
     def totals(self, keys: Bytes, column: Column) -> Column:
         """The 64-bit totals of `column` (n, ...) as it was read now for the `keys` (n, key size)."""
         unsigned = np.ascontiguousarray(column.astype(column.dtype.newbyteorder("="))).view(f"u{column.dtype.itemsize}")
+        bits = self._bits or 8 * unsigned.itemsize
+        mask = unsigned.dtype.type((1 << bits) - 1)
+        unsigned = unsigned & mask
         if self._keys is None or self._last is None or self._totals is None:
             totals = unsigned.astype(np.uint64)
         else:
             last, totals = self._aligned(keys, unsigned, self._keys, self._last, self._totals)
-            difference = unsigned - last  # modulo 2^width, as the counter itself
+            difference = (unsigned - last) & mask  # modulo 2^bits, as the counter itself
             if not self._keys_stay:
-                started_again = (unsigned < last) & (difference >> (8 * unsigned.itemsize - 1) != 0)
+                started_again = (unsigned < last) & (difference >> (bits - 1) != 0)
                 difference = np.where(started_again, unsigned, difference)
                 totals = np.where(started_again, 0, totals)
             totals = totals + difference
         self._keys, self._last, self._totals = keys.copy(), unsigned, totals
-        return totals
+        return np.asarray(totals)
 
     @staticmethod
     def _aligned(keys: Bytes, now: Column, old_keys: Bytes, last: Column, totals: Column) -> tuple[Column, Column]:

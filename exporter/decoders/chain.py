@@ -226,6 +226,10 @@ def _default(field: Type) -> str:
     if field.kind == "array":
         hint = "name an element, as in field[0], or decode it by hex, inet or string"
         raise ChainError(f"the field is {spell(field)}: {hint}")
+    if field.kind == "float":
+        raise ChainError(
+            f"the field is {spell(field)}, a floating-point number: BPF programs have none (use an integer)"
+        )
     raise ChainError(f"the field is {spell(field)}, which cannot be a label")
 
 

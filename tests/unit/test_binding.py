@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from exporter.binding import BindingError, LabelField, bind, bind_all
 from exporter.buckets import scaled
 from exporter.config.model import Buckets, Decode, Label, Metric
+from exporter.decoders import Names
 from exporter.fields import Number
 from exporter.kernel import bpf
 from exporter.program import Map, Member, Type
@@ -66,6 +69,7 @@ def mistake(of: Metric, on: Map) -> str:
         ("value.calls", Number(0, 8, False)),
         ("errors", Number(8, 4, True)),
         ("slots[9]", Number(88, 8, False)),
+        ("flag", Number(104, 4, False, bits=1)),
     ],
 )
 def test_value_paths(path: str, number: Number) -> None:
@@ -233,9 +237,9 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (metric(value="slots[x]"), a_map(), "value: [x]: an index is a number in brackets, as in a[2]"),
         (metric(value="calls.x"), a_map(), 'value: no field "x" in u64 (it is no struct)'),
         (
-            metric(value="flag"),
-            a_map(),
-            'value: field "flag" is a bit-field, which cannot be read (use a member of its own)',
+            metric(value="ratio"),
+            a_map(value=Type("struct", "", 8, members=(Member("ratio", 0, Type("float", "double", 8)),))),
+            "value ratio: double is a floating-point number, and BPF programs have none (use an integer)",
         ),
         (metric(value="calls"), a_map(value=None), 'map "m": its BTF does not describe the value'),
         (metric(value="calls"), a_map(key=None), 'map "m": its BTF does not describe the key'),
@@ -391,3 +395,36 @@ def test_entries_of_one_family_must_agree_in_what_only_the_layout_shows() -> Non
     with pytest.raises(BindingError) as raised:
         bind_all([metric(value="calls"), metric(map="n")], maps)
     assert raised.value.messages == ("metric x: labels of its entries for maps m and n differ (op, slot and port)",)
+
+
+def test_bit_fields_of_a_key_are_labels_in_the_byte_order_of_the_machine() -> None:
+    byte = Type("int", "__be16", 2)
+    key = Type(
+        "struct", "k", 2, members=(Member("low", 0, byte, 3), Member("", 3, byte, 2), Member("high", 5, byte, 11))
+    )
+    bound = bind(metric(value="calls"), a_map(key=key))
+    assert [(x.name, x.size, x.number) for x in bound.labels] == [
+        ("high", 2, Number(0, 2, False, bits=11, shift=5)),
+        ("low", 2, Number(0, 2, False, bits=3)),
+    ]
+    chain = bound.labels[0].chain
+    assert chain is not None
+    assert chain.bind(Names.empty())((1234).to_bytes(2, sys.byteorder)) == "1234"
+
+
+def test_kstack_names_a_map_of_stacks() -> None:
+    label = Label(name="op", field="op", decode=[Decode(name="kstack", argument="stacks")])
+    of = metric(value="calls", labels=[label])
+    stacks = Map("stacks", bpf.BPF_MAP_TYPE_STACK_TRACE, 4, 1016, 1024)
+    assert bind_all([of], [a_map(), stacks])[0].labels[0].chain is not None
+    for maps, text in (
+        ([a_map()], "no such map (the C text has: m)"),
+        ([a_map(), replace(stacks, type=1)], "map type 1 has no stacks (BPF_STACK_TRACE makes them)"),
+        (
+            [a_map(), replace(stacks, flags=bpf.BPF_F_STACK_BUILD_ID)],
+            "its stacks are build ids of user space (leave BPF_F_STACK_BUILD_ID out)",
+        ),
+    ):
+        with pytest.raises(BindingError) as raised:
+            bind_all([of], maps)
+        assert str(raised.value) == f"metric x: label op: kstack stacks: {text}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.collecting import columns
 from exporter.collecting.table import Bytes
@@ -84,3 +87,22 @@ def test_scaling(values: list[int], scale: float, expected: list[float]) -> None
     found = columns.scaled(np.array(values, np.uint64), scale).tolist()
     assert found == expected
     assert [type(x) for x in found] == [type(x) for x in expected]
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@given(data=st.data())
+def test_bit_fields_are_read_by_the_rules_of_btf(order: Literal["little", "big"], data: st.DataObject) -> None:
+    """Against the rule in one line: the struct's bytes as one number, whose lowest (or highest) bit is number 0."""
+    width = data.draw(st.sampled_from([1, 2, 4, 8]))
+    bits = data.draw(st.integers(1, 8 * width))
+    offset, shift, signed = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 7), st.booleans()))
+    raw = data.draw(st.binary(min_size=16, max_size=16))
+    place = 8 * offset + shift
+    value = int.from_bytes(raw, order) >> (place if order == "little" else 128 - place - bits)
+    value &= (1 << bits) - 1
+    if signed and value >> (bits - 1):
+        value -= 1 << bits
+    number = Number(offset, width, signed, bits=bits, shift=shift)
+    found = columns.bit_field(records(raw, raw), number, order)
+    assert found.tolist() == [[value], [value]]
+    assert found.dtype == f"{'i' if signed else 'u'}{width}"

@@ -198,7 +198,11 @@ def test_mistakes_that_the_configuration_alone_shows(steps: list[Decode], messag
             "the field is union, which has no text of its own: name one of its members",
         ),
         (MAC, None, "the field is u8[6]: name an element, as in field[0], or decode it by hex, inet or string"),
-        (Type("float", "double", 8), None, "the field is double, which cannot be a label"),
+        (
+            Type("float", "double", 8),
+            None,
+            "the field is double, a floating-point number: BPF programs have none (use an integer)",
+        ),
         (U32, [step("uint", 3), step("nope!")], f"decoder uint takes no argument; no decoder 'nope!' (one of {ALL})"),
     ],
 )

@@ -60,3 +60,12 @@ def test_any_steps_below_half_the_range_add_up(steps: list[int], width: int) -> 
         total += step % 2 ** (8 * width - 1)
         narrow = np.array([[total % 2 ** (8 * width)]], np.uint64).astype(f"u{width}")
         assert widening.totals(keys(7), narrow).tolist() == [[total]]
+
+
+def test_counters_in_bit_fields_wrap_where_their_bits_end() -> None:
+    widening = Widening(keys_stay=True, bits=12)
+    widening.totals(keys(0), column(4095))
+    assert widening.totals(keys(0), column(4)).tolist() == [[4100]]
+    signed = Widening(keys_stay=True, bits=4)
+    signed.totals(keys(0), np.array([[7]], np.int32))
+    assert signed.totals(keys(0), np.array([[-8]], np.int32)).tolist() == [[8]]
