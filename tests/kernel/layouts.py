@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 NUMBERS = ("u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64", "__be16", "__be32", "__be64", "size_t", "char")
@@ -35,6 +36,9 @@ class Struct:
         return f"struct {self.name} {{ {self.body} }} {self.attributes};"
 
 
+Member = Callable[[str, list[Written], int], str]  # path in front, what is written so far, depth left -> declaration
+
+
 class Maker:
     def __init__(self, random: random.Random) -> None:
         self._random = random
@@ -55,7 +59,15 @@ class Maker:
         return Struct(name, self._body("", members, 2), attributes, members)
 
     def _body(self, prefix: str, written: list[Written], depth: int) -> str:
-        kinds = [self._number, self._number, self._bit_field, self._bit_field, self._array, self._matrix, self._enum]
+        kinds: list[Member] = [
+            self._number,
+            self._number,
+            self._bit_field,
+            self._bit_field,
+            self._array,
+            self._matrix,
+            self._enum,
+        ]
         if depth:
             kinds += [self._nested, self._nested, self._union, self._union]
         parts = [self._random.choice(kinds)(prefix, written, depth) for _ in range(self._random.randint(1, 5))]
