@@ -1,0 +1,37 @@
+"""The configurations of this directory as the exporter reads them, and which of them wait for something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter import config
+from exporter.config import model
+from exporter.kernel.features import Kernel
+from exporter.loading import requires
+
+HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
+
+# Keys that are settled and come later.
+LATER = {
+    "bpf_jit": "kaddrs",
+    "cgroup_id_map": "fill",
+    "xdp": "xdp",
+}
+# What is being built: name -> what it needs. An entry that is accepted and compiles must go.
+WAITING = {
+    "usdt": "bpf_usdt_readarg()",
+}
+READY = [name for name in NAMES if name not in LATER and name not in WAITING]
+
+
+def spec(name: str) -> model.Program:
+    """One of them alone. ConfigErrors if it is refused; names are the peer's, so what they look like is no matter."""
+    return config.load_bundled(name, bundled=HERE).config.programs[0]
+
+
+def of_this_kernel(name: str) -> model.Program:
+    """With those variants whose `requires` hold here; the others read members that this kernel does not have."""
+    program = spec(name)
+    variants = [v for v in program.variants if not requires.unmet(v.requires, Kernel())]
+    return program.model_copy(update={"variants": variants})

@@ -1,0 +1,194 @@
+"""IP traffic of known amount in network namespaces: lost segments, waiting connections, ICMP, fragments."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.kernel.workloads import namespaces
+from tests.peer.workloads import counters
+
+LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
+FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+CLIENT, SERVER = {"ipv4": "10.98.0.1", "ipv6": "fd00:98::1"}, {"ipv4": "10.98.0.2", "ipv6": "fd00:98::2"}
+NOBODY = "02:00:00:00:00:99"  # no device has it: what is sent there is carried over and thrown away
+
+
+@contextmanager
+def cable(name: str) -> Iterator[tuple[str, str]]:
+    """Names of two namespaces joined by a veth pair: client's and server's."""
+    client, server = f"{name}c", f"{name}s"
+    with namespaces.namespace(client), namespaces.namespace(server):
+        subprocess.run(
+            f"ip link add ve{name} netns {client} type veth peer name ve{name} netns {server}", shell=True, check=True
+        )
+        for space, addresses in ((client, CLIENT), (server, SERVER)):
+            namespaces.call(space, _configure, f"ve{name}", addresses)
+        yield client, server
+
+
+def _configure(device: str, addresses: dict[str, str]) -> None:
+    for command in (
+        f"ip address add {addresses['ipv4']}/24 dev {device}",
+        f"ip address add {addresses['ipv6']}/64 dev {device} nodad",
+        f"ip link set {device} up",
+    ):
+        subprocess.run(command.split(), check=True)
+
+
+def accept_one(family: str, port: int) -> int:
+    """Serve one connection, read all of it; how many bytes."""
+    with socket.create_server((SERVER[family], port), family=FAMILIES[family]) as listener:
+        served, _ = listener.accept()
+        total = 0
+        with served:
+            while data := served.recv(1 << 16):
+                total += len(data)
+        return total
+
+
+def lose_segments(family: str, port: int, device: str, seconds: float) -> dict[str, int]:
+    """Send while nothing arrives for so long, then let it through: what the kernel counted in this namespace."""
+    before = counters.netstat("Tcp")
+    with socket.create_connection((SERVER[family], port), timeout=20) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.send(b"x")
+        time.sleep(0.1)  # acknowledged, so that there is a round trip time to go by
+        lost = f"ip neighbour replace {SERVER[family]} lladdr {NOBODY} dev {device} nud permanent"
+        subprocess.run(lost.split(), check=True)
+        for _ in range(5):
+            client.send(b"x" * 1000)
+        time.sleep(seconds)
+        subprocess.run(f"ip neighbour del {SERVER[family]} dev {device}".split(), check=True)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""  # the server has read all of it
+    return counters.rise(before, counters.netstat("Tcp"))
+
+
+def fill_backlog(family: str, port: int, count: int, wait: float = 0.0) -> int:
+    """`count` connections that nobody accepts for `wait` seconds, and then all of them; how many were accepted."""
+    address = (LOOPBACK[family], port)
+    with socket.create_server(address, family=FAMILIES[family], backlog=4096) as listener:
+        clients = [socket.create_connection(address) for _ in range(count)]
+        time.sleep(wait)
+        served = [listener.accept()[0] for _ in range(count)]
+        for one in (*clients, *served):
+            one.close()
+    return count
+
+
+def raise_somaxconn() -> None:
+    Path("/proc/sys/net/core/somaxconn").write_text("4096")
+
+
+def ping(family: str, source: str, count: int) -> dict[str, int]:
+    """`count` echo requests to the loopback, each answered: what the kernel counted as received."""
+    before = counters.netstat("Icmp")
+    kind, protocol = (8, socket.IPPROTO_ICMP) if family == "ipv4" else (128, socket.IPPROTO_ICMPV6)
+    with socket.socket(FAMILIES[family], socket.SOCK_RAW, protocol) as raw:
+        raw.bind((source, 0))
+        for number in range(count):
+            packet = struct.pack("!BBHHH", kind, 0, 0, 77, number)
+            if family == "ipv4":
+                packet = struct.pack("!BBHHH", kind, 0, _checksum(packet), 77, number)
+            raw.sendto(packet, (LOOPBACK[family], 0))
+    end = time.monotonic() + 5
+    while (
+        counters.rise(before, _in_messages()).get("IcmpInMsgs", 0)
+        + counters.rise(before, _in_messages()).get("Icmp6InMsgs", 0)
+        < 2 * count
+        and time.monotonic() < end
+    ):
+        time.sleep(0.01)
+    return counters.rise(before, counters.netstat("Icmp"))
+
+
+def _in_messages() -> dict[str, int]:
+    return counters.netstat("Icmp")
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~total & 0xFFFF
+
+
+def send_fragments(family: str, port: int, count: int) -> dict[str, int]:
+    """`count` datagrams larger than the loopback's MTU: what the kernel counted as fragments to put together."""
+    subprocess.run(["ip", "link", "set", "lo", "mtu", "1500"], check=True)
+    before = counters.netstat("Ip")
+    with (
+        socket.socket(FAMILIES[family], socket.SOCK_DGRAM) as receiver,
+        socket.socket(FAMILIES[family], socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((LOOPBACK[family], port))
+        for _ in range(count):
+            sender.sendto(bytes(5000), (LOOPBACK[family], port))
+            assert len(receiver.recv(8192)) == 5000
+    return counters.rise(before, counters.netstat("Ip"))
+
+
+def keep_alive(port: int, count: int) -> int:
+    """So many timers of tcp_keepalive_timer() started: one for each connection that is told to keep alive.
+
+    They end by a reset, because FIN_WAIT2 would start the same timer.
+    """
+    with socket.create_server((LOOPBACK["ipv4"], port)) as listener:
+        for _ in range(count):
+            client = socket.create_connection((LOOPBACK["ipv4"], port))
+            served, _ = listener.accept()
+            with client, served:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return count
+
+
+def overflow_receiver(family: str, port: int, count: int) -> dict[str, int]:
+    """Datagrams to a socket that reads none, until its buffer has refused `count` of them; what the kernel counted."""
+    before = counters.netstat("Udp")
+    errors = "Udp6RcvbufErrors" if family == "ipv6" else "UdpRcvbufErrors"
+    with (
+        socket.socket(FAMILIES[family], socket.SOCK_DGRAM) as receiver,
+        socket.socket(FAMILIES[family], socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        receiver.bind((LOOPBACK[family], port))
+        for _ in range(10000):
+            sender.sendto(b"x" * 100, (LOOPBACK[family], port))
+            if counters.netstat("Udp")[errors] - before.get(errors, 0) >= count:
+                break
+    return counters.rise(before, counters.netstat("Udp"))
+
+
+def datagrams(port: int, count: int) -> int:
+    """So many datagrams over the loopback, each received."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((LOOPBACK["ipv4"], port))
+        for _ in range(count):
+            sender.sendto(b"x", (LOOPBACK["ipv4"], port))
+            assert select.select([receiver], [], [], 5)[0]
+            receiver.recv(1)
+    return count
+
+
+def closed_udp_port(family: str, port: int, count: int) -> int:
+    """So many datagrams to a port where nobody is."""
+    with socket.socket(FAMILIES[family], socket.SOCK_DGRAM) as sender:
+        for _ in range(count):
+            sender.sendto(b"x", (LOOPBACK[family], port))
+    return count
+
+
+def own_port() -> int:
+    """Below what the kernel gives out by itself."""
+    return 20000 + os.getpid() % 10000
