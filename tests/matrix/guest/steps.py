@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -60,10 +61,13 @@ def _in_child(check: Check, deadline: float) -> tuple[Any, str]:
 
 def _answer(check: Check, write: int) -> None:
     value, error = None, ""
-    try:
-        value = check()
-    except BaseException:  # noqa: BLE001 - whatever went wrong is the answer
-        error = traceback.format_exc()
+    with tempfile.TemporaryFile() as words:
+        os.dup2(words.fileno(), 2)  # children of the check say there what went wrong with them
+        try:
+            value = check()
+        except BaseException:  # noqa: BLE001 - whatever went wrong is the answer
+            words.seek(0)
+            error = words.read().decode(errors="replace") + traceback.format_exc()
     try:
         with os.fdopen(write, "w") as pipe:
             json.dump({"value": value, "error": error}, pipe)
