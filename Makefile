@@ -10,7 +10,7 @@ LISTEN ?= :10435
 CACHE ?= /var/cache/bpf-exporter
 
 RUN_PACKAGES := python3-bpfcc python3-venv libbpf1
-TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6-dev prometheus \
+TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6-dev systemtap-sdt-dev prometheus \
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd lz4 debootstrap systemd-container chromium
 
 .PHONY: help run test lint format unit kernel matrix e2e bench packages-run packages-test mounts clean

@@ -39,7 +39,7 @@ class Reason(StrEnum):
     MISSING = "missing"  # the function, tracepoint or event does not exist here
     PERMISSION = "permission"
     UNSUPPORTED = "unsupported"  # this kernel has no such attach kind or map type
-    LIMIT = "limit"  # a glob that matches too much
+    LIMIT = "limit"  # more than there may be: matches of a glob, samples a second
     BINDING = "binding"  # a metric names a map or field that the C text does not have
     KILLED = "killed"  # the loader was killed (out of memory?)
     TIMEOUT = "timeout"

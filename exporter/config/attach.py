@@ -15,6 +15,14 @@ _FUNC = r"[A-Za-z_*?][A-Za-z0-9_.*?]*"
 _EVENT = r"[A-Za-z_*?][A-Za-z0-9_*?]*"
 _FUNCTION_TARGET = (re.compile(rf"([A-Za-z0-9_-]+:)?{_FUNC}"), "write FUNC or MODULE:FUNC, like tcp_sendmsg")
 _EVENT_TARGET = (re.compile(_EVENT), "write EVENT without its category, like sock_send_length")
+# A path has no colon, and the name of a library or program neither a colon nor a slash.
+_FILE = r"(/[^:]+|[A-Za-z0-9_][A-Za-z0-9_.+-]*)"
+_SYMBOL = r"[A-Za-z_*?$.][A-Za-z0-9_*?$.@]*"
+_USDT_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+_FUNCTION_IN_FILE = (
+    re.compile(rf"{_FILE}:({_SYMBOL}(\+(0x[0-9a-fA-F]+|[0-9]+))?|0x[0-9a-fA-F]+)"),
+    "write FILE:SYMBOL or FILE:0xOFFSET, like libssl.so.3:SSL_read, FILE a name or an absolute path",
+)
 _SPELLING = {
     "kprobe": _FUNCTION_TARGET,
     "kretprobe": _FUNCTION_TARGET,
@@ -23,6 +31,19 @@ _SPELLING = {
     "tracepoint": (re.compile(rf"{_EVENT}:{_EVENT}"), 'write CATEGORY:EVENT, like "tcp:tcp_send_reset"'),
     "raw_tracepoint": _EVENT_TARGET,
     "tp_btf": _EVENT_TARGET,
+    "uprobe": _FUNCTION_IN_FILE,
+    "uretprobe": (
+        re.compile(rf"{_FILE}:({_SYMBOL}|0x[0-9a-fA-F]+)"),
+        "write FILE:SYMBOL or FILE:0xOFFSET of a function's start, like libssl.so.3:SSL_read",
+    ),
+    "usdt": (
+        re.compile(rf"{_FILE}:{_USDT_NAME}:{_USDT_NAME}"),
+        "write FILE:PROVIDER:PROBE, like libc.so.6:libc:setjmp, FILE a name or an absolute path",
+    ),
+    "perf_event": (
+        re.compile(r"[A-Za-z][A-Za-z0-9-]*|(0x[0-9a-fA-F]+|[0-9]+):(0x[0-9a-fA-F]+|[0-9]+)"),
+        "write an event as `perf list` prints it, like cpu-clock, or TYPE:CONFIG in numbers",
+    ),
 }
 _DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -74,7 +95,11 @@ def variants(
 
 def requires(written: document.Requires) -> model.Requires:
     return model.Requires(
-        kernel=written.kernel, member=list(written.member), tracepoint_field=list(written.tracepoint_field)
+        kernel=written.kernel,
+        arch=["aarch64" if name == "arm64" else name for name in written.arch],
+        module=[name.replace("-", "_") for name in written.module],
+        member=list(written.member),
+        tracepoint_field=list(written.tracepoint_field),
     )
 
 
@@ -122,6 +147,8 @@ def _point(
         report.error(mark, f"{words}{wrong}; {right}")
         return None
     kind = kinds[0]
+    if not _has_its_rate(point, kind, node, path, words, report):
+        return None
     mark = at(node, (*path, kind)).mark
     targets: list[str] = []
     for written in getattr(point, kind):
@@ -144,7 +171,30 @@ def _point(
             f'{words}"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT',
         )
         return None
-    return model.AttachPoint(kind=kind, targets=targets, function=function, optional=point.optional)
+    return model.AttachPoint(
+        kind=kind,
+        targets=targets,
+        function=function,
+        optional=point.optional,
+        period=point.period,
+        frequency=point.frequency,
+    )
+
+
+def _has_its_rate(point: document.AttachPoint, kind: str, node: Node, path: Path, words: str, report: Report) -> bool:
+    """Exactly one of `period` and `frequency` for a perf_event, and neither for another kind."""
+    written = [name for name in ("period", "frequency") if getattr(point, name) is not None]
+    if kind != "perf_event" and written:
+        report.error(at(node, (*path, written[0])).mark, f"{words}{written[0]} belongs to perf_event; take it out")
+        return False
+    if kind == "perf_event" and len(written) != 1:
+        wrong = "period and frequency exclude each other; keep one" if written else _NO_RATE
+        report.error(at(node, path).mark, f"{words}{wrong}")
+        return False
+    return True
+
+
+_NO_RATE = 'neither "period" nor "frequency"; write frequency: 99 (times a second) or period: 1000 (events)'
 
 
 def _function_of_macro(kind: str, targets: list[str]) -> str | None:

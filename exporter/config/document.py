@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.config import fields, model
 
-NOT_BUILT_KINDS = ("uprobe", "uretprobe", "usdt", "perf_event", "xdp", "tc_ingress", "tc_egress")
+NOT_BUILT_KINDS = ("xdp", "tc_ingress", "tc_egress")
 _WORKING_KINDS = "kinds that work: " + ", ".join(model.ATTACH_KINDS)
 
 
@@ -31,12 +31,12 @@ class Limits(Document):
 
 
 class Requires(Document):
-    not_built: ClassVar[dict[str, str]] = {
-        "arch": "ask for the kernel, a member or a tracepoint field",
-        "module": "mark the attach point or the program optional",
-    }
     kernel: fields.KernelRange | None = None
     """range of kernel versions, like ">=5.10" or ">=5.10, <6.12\""""
+    arch: fields.Machines = []
+    """x86_64 or arm64, or a list of both"""
+    module: fields.Modules = []
+    """kernel module that is loaded or built in, or a list of them"""
     member: fields.StructMembers = []
     """STRUCT.MEMBER that this kernel's BTF has, or a list of them"""
     tracepoint_field: fields.TracepointFields = []
@@ -46,13 +46,9 @@ class Requires(Document):
 class AttachPoint(Document):
     """Exactly one KIND: TARGET."""
 
-    not_built: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(NOT_BUILT_KINDS, _WORKING_KINDS),
-        "period": "it belongs to perf_event",
-        "frequency": "it belongs to perf_event",
-    }
+    not_built: ClassVar[dict[str, str]] = dict.fromkeys(NOT_BUILT_KINDS, _WORKING_KINDS)
     kprobe: fields.Targets | None = None
-    """FUNC or MODULE:FUNC, at entry; a list is several points"""
+    """FUNC or MODULE:FUNC, at entry; a list is several points, * and ? are globs of at most 200 matches"""
     kretprobe: fields.Targets | None = None
     """FUNC or MODULE:FUNC, at return"""
     fentry: fields.Targets | None = None
@@ -65,6 +61,18 @@ class AttachPoint(Document):
     """EVENT"""
     tp_btf: fields.Targets | None = None
     """EVENT, with arguments typed by BTF"""
+    uprobe: fields.Targets | None = None
+    """FILE:SYMBOL or FILE:0xOFFSET, at entry; FILE: absolute path, or the name of a library or program"""
+    uretprobe: fields.Targets | None = None
+    """FILE:SYMBOL, at return"""
+    usdt: fields.Targets | None = None
+    """FILE:PROVIDER:PROBE"""
+    perf_event: fields.Targets | None = None
+    """event as `perf list` prints it, or TYPE:CONFIG in numbers, sampled on every CPU"""
+    period: Annotated[int, Field(ge=1)] | None = None
+    """perf_event: run once in so many events"""
+    frequency: Annotated[int, Field(ge=1)] | None = None
+    """perf_event: run so many times a second"""
     function: fields.CName | None = None
     """the C function; left out: the name that bcc's macro for this kind gives (kprobe__FUNC, ...)"""
     optional: bool = False

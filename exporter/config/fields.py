@@ -121,6 +121,8 @@ class OneOrMore:
 
 
 Targets = Annotated[list[str], OneOrMore(r".+", "name a function or event, or a list of them")]
+Machines = Annotated[list[str], OneOrMore("x86_64|arm64", "write x86_64 or arm64")]
+Modules = Annotated[list[str], OneOrMore(r"[A-Za-z0-9_-]+", "write the name of a kernel module, like nf_conntrack")]
 StructMembers = Annotated[
     list[str], OneOrMore(rf"{IDENTIFIER}(\.{IDENTIFIER})+", 'write STRUCT.MEMBER, like "request_queue.disk"')
 ]

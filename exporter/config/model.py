@@ -7,7 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-ATTACH_KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
+ATTACH_KINDS = (
+    *("kprobe", "kretprobe", "fentry", "fexit"),
+    *("tracepoint", "raw_tracepoint", "tp_btf"),
+    *("uprobe", "uretprobe", "usdt"),
+    "perf_event",
+)
 
 
 class Model(BaseModel):
@@ -16,6 +21,8 @@ class Model(BaseModel):
 
 class Requires(Model):
     kernel: str | None = None  # ">=5.10"
+    arch: list[str] = []  # as uname -m says it: x86_64, aarch64
+    module: list[str] = []  # "xfs"
     member: list[str] = []  # "request_queue.disk"
     tracepoint_field: list[str] = []  # "tcp:tcp_send_reset.reason"
 

@@ -19,6 +19,7 @@ class Kernel:
 
     proc: Path = Path("/proc")
     sysfs: Path = Path("/sys")
+    modules: Path = Path("/lib/modules")
     release: str = field(default_factory=platform.release)
     machine: str = field(default_factory=platform.machine)  # as uname -m: x86_64, aarch64
 
@@ -54,6 +55,27 @@ class Kernel:
         """Up to three functions whose names look like this one. Names that start otherwise are not weighed: there are
         120,000 of them."""
         return near(name, {found for found, _ in self.functions() if found[:2] == name[:2] or name in found})
+
+    def has_module(self, name: str) -> bool:
+        """Whether a module is loaded, or what it would hold is built in (name with _ for -)."""
+        if (self.sysfs / "module" / name).is_dir():  # loaded, or built in with parameters or a version
+            return True
+        try:
+            built_in = (self.modules / self.release / "modules.builtin").read_text().split()
+        except OSError:
+            built_in = []
+        if any(Path(path).stem.replace("-", "_") == name for path in built_in):
+            return True
+        # Without /lib/modules: file systems say so themselves, others by functions that begin with their name.
+        try:
+            registered = (self.proc / "filesystems").read_text().split()
+        except OSError:
+            registered = []
+        return name in registered or self._has_functions_of(name)
+
+    def _has_functions_of(self, name: str) -> bool:
+        starts = (f"{name}_init", f"init_{name}", f"{name}_module_init", f"{name}_exit")
+        return any(found in starts and not place for found, place in self.functions())
 
     def traceable_functions(self) -> frozenset[str] | None:
         """Names of the functions that ftrace can be put on; None where tracefs does not say."""

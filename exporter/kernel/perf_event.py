@@ -1,8 +1,9 @@
-"""perf_event_open(2): BPF programs at kprobes and at tracepoints. Closing the fd detaches the program.
+"""perf_event_open(2): BPF programs at kprobes, uprobes, tracepoints and samples. Closing the fd detaches the program.
 
-Kprobes are made through their PMU (Linux 4.17, Documentation/ABI/testing/sysfs-bus-event_source-devices-...; struct
-perf_event_attr in include/uapi/linux/perf_event.h) and never through tracefs' kprobe_events: what is written there
-outlives the process, a probe of the PMU goes with its fd.
+Kprobes and uprobes are made through their PMU (Linux 4.17, Documentation/ABI/testing/
+sysfs-bus-event_source-devices-...; struct perf_event_attr in include/uapi/linux/perf_event.h) and never through
+tracefs' kprobe_events or uprobe_events: what is written there outlives the process, a probe of the PMU goes with its
+fd.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import fcntl
 import os
 import platform
+import struct
 from pathlib import Path
 
 from exporter.kernel import cpus
@@ -43,15 +45,31 @@ class PerfEventAttr(ctypes.Structure):
         ("bits", u64),
         ("wakeup_events", u32),
         ("bp_type", u32),
-        ("config1", u64),  # kprobe PMU: the address of the function's name
-        ("config2", u64),  # kprobe PMU: the offset in it
+        ("config1", u64),  # kprobe PMU: the address of the function's name; uprobe PMU: of the file's
+        ("config2", u64),  # kprobe PMU: the offset in it; uprobe PMU: the offset in the file
     ]
+
+
+# Bits of PerfEventAttr.bits
+_DISABLED = 1 << 0
+_FREQ = 1 << 10
+_TIME_ENABLED = 1 << 0  # PERF_FORMAT_TOTAL_TIME_ENABLED
+_REF_CTR_SHIFT = 32  # PERF_UPROBE_REF_CTR_OFFSET_SHIFT; .../devices/uprobe/format/ref_ctr_offset says config:32-63
 
 
 def kprobe_type(sysfs: Path = cpus.SYSFS) -> int | None:
     """The number of the kprobe PMU; None on a kernel without kprobes (CONFIG_KPROBE_EVENTS)."""
+    return _pmu_type("kprobe", sysfs)
+
+
+def uprobe_type(sysfs: Path = cpus.SYSFS) -> int | None:
+    """The number of the uprobe PMU; None on a kernel without uprobes (CONFIG_UPROBE_EVENTS)."""
+    return _pmu_type("uprobe", sysfs)
+
+
+def _pmu_type(name: str, sysfs: Path) -> int | None:
     try:
-        return int((sysfs / "bus/event_source/devices/kprobe/type").read_text())
+        return int((sysfs / "bus/event_source/devices" / name / "type").read_text())
     except FileNotFoundError:
         return None
 
@@ -71,6 +89,44 @@ def open_kprobe(function: str, at_return: bool, sysfs: Path = cpus.SYSFS) -> int
     return _open(attr, f"kprobe {function}", sysfs)
 
 
+def open_uprobe(
+    path: str | os.PathLike[str], offset: int, at_return: bool, semaphore: int = 0, sysfs: Path = cpus.SYSFS
+) -> int:
+    """The fd of a perf event where code at that offset of the file runs, in every process, or where its function
+    returns. `semaphore`: offset in the file of a USDT probe's counter, which the kernel raises while the event lives.
+
+    OSError: ENODEV without uprobes; ENOENT no such file; EINVAL not a file that can be mapped; EOPNOTSUPP an
+    instruction that cannot be probed, found only if a process has the file mapped already.
+    """
+    number = uprobe_type(sysfs)
+    if number is None:
+        raise OSError(errno.ENODEV, "perf_event_open uprobe: this kernel has no uprobe PMU (CONFIG_UPROBE_EVENTS)")
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    config = int(at_return) | semaphore << _REF_CTR_SHIFT
+    attr = PerfEventAttr(type=number, config=config, config1=ctypes.addressof(name), config2=offset)
+    return _open(attr, f"uprobe {os.fspath(path)}:0x{offset:x}", sysfs)
+
+
+def open_sampling(type: int, config: int, cpu: int, period: int, frequency: int) -> int:  # noqa: A002
+    """The fd of an event that overflows on one CPU after `period` of it, or `frequency` times a second: one of the two
+    is 0. It stands still until `set_bpf`.
+
+    OSError: ENOENT, EOPNOTSUPP, ENODEV this CPU does not count that, or the CPU is offline; EINVAL a frequency above
+    kernel.perf_event_max_sample_rate.
+    """
+    bits = _DISABLED | (_FREQ if frequency else 0)
+    attr = PerfEventAttr(
+        type=type, config=config, sample_period=frequency or period, read_format=_TIME_ENABLED, bits=bits
+    )
+    return _call(attr, cpu, f"event {type}:{config} on CPU {cpu}")
+
+
+def time_enabled(event_fd: int) -> int:
+    """Nanoseconds that an event of `open_sampling` has been counting. It stands still for ever once the event's CPU has
+    been offline: the kernel takes the event off it then, and does not put it back (perf_event_exit_cpu())."""
+    return int(struct.unpack_from("=QQ", os.read(event_fd, 16))[1])
+
+
 def open_tracepoint(identity: int, sysfs: Path = cpus.SYSFS) -> int:
     """The fd of a perf event at the tracepoint with this id (tracefs events/CATEGORY/EVENT/id)."""
     return _open(PerfEventAttr(type=PERF_TYPE_TRACEPOINT, config=identity), f"tracepoint {identity}", sysfs)
@@ -87,13 +143,16 @@ def set_bpf(event_fd: int, prog_fd: int) -> None:
 
 
 def _open(attr: PerfEventAttr, name: str, sysfs: Path) -> int:
+    attr.sample_period, attr.wakeup_events = 1, 1
+    return _call(attr, cpus.online(sysfs)[0], name)  # any CPU that runs; CPU 0 may be offline
+
+
+def _call(attr: PerfEventAttr, cpu: int, name: str) -> int:
     number = _NR_PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
         known = ", ".join(_NR_PERF_EVENT_OPEN)
         raise OSError(errno.ENOSYS, f"perf_event_open(2): unknown architecture {platform.machine()} (known: {known})")
     attr.size = ctypes.sizeof(PerfEventAttr)
-    attr.sample_period, attr.wakeup_events = 1, 1
-    cpu = cpus.online(sysfs)[0]  # any that runs; CPU 0 may be offline
     fd: int = _libc.syscall(number, ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
     if fd < 0:
         raise OSError(ctypes.get_errno(), f"perf_event_open {name}: {os.strerror(ctypes.get_errno())}")

@@ -9,14 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching import kprobe, tracepoint, tracing
+from exporter.loading.attaching import kprobe, sampling, tracepoint, tracing, uprobe, usdt
 from exporter.loading.attaching.kind import MOST_PLACES, Hold, Kind, Point, is_glob, kernel_types
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
 __all__ = ["KINDS", "Hold", "Kind", "Point", "attach", "is_glob", "kernel_types", "places"]
 
-KINDS: dict[str, Kind] = {**kprobe.KINDS, **tracing.KINDS, **tracepoint.KINDS}
+KINDS: dict[str, Kind] = {
+    **kprobe.KINDS,
+    **tracing.KINDS,
+    **tracepoint.KINDS,
+    **uprobe.KINDS,
+    **usdt.KINDS,
+    **sampling.KINDS,
+}
 
 
 def attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:

@@ -17,7 +17,7 @@ from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, compiler, load, requires, seed
+from exporter.loading import artifact, compiler, load, prelude, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
@@ -147,14 +147,15 @@ def close(descriptors: Descriptors) -> None:
 
 def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
     """The variant's artifact, and whether it was in the cache."""
-    key = artifact.key(program, variant, host.target, host.header)
+    header = prelude.header(host.header, program, variant, host.kernel)
+    key = artifact.key(program, variant, host.target, header)
     if cached := host.cache.get(key, compiler.bcc_version()):
         return cached, True
     for point in points(variant):
         if not point.optional:
             load.probe(host.kernel, point)
     try:
-        compiled = compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
+        compiled = compiler.compile_variant(program, variant, host.target, header, host.cache.headers)
     except compiler.CompileError as error:
         raise RefusedError(error.reason, error.text) from error
     try:

@@ -106,20 +106,33 @@ def probe(kernel: Kernel, point: Point) -> None:
     let us there. Takes milliseconds, a compiler run seconds. Of a glob the first place that lets us is enough."""
     refusal: RefusedError | None = None
     for place in places(kernel, point):
-        kind = KINDS[place.kind]
         try:
-            target = kind.target(kernel, place) if kind.target else None
-            program = _load(kernel, place, _RETURN_0, "GPL", kind.expected_attach_type, target)
-            try:
-                close(attach(kernel, place, program).fds)
-            finally:
-                os.close(program)
+            _probe(kernel, place)
         except RefusedError as error:
             refusal = refusal or error
         else:
             return
     if refusal:
         raise refusal
+
+
+def _probe(kernel: Kernel, point: Point) -> None:
+    kind = KINDS[point.kind]
+    target = kind.target(kernel, point) if kind.target else None
+    if kind.many and kind.many.least == 1:  # quicker to detach
+        program = _load(kernel, point, _RETURN_0, "GPL", kind.many.expected_attach_type, target)
+        try:
+            os.close(kind.many.attach(kernel, [point], program))
+            return
+        except OSError:
+            pass
+        finally:
+            os.close(program)
+    program = _load(kernel, point, _RETURN_0, "GPL", kind.expected_attach_type, target)
+    try:
+        close(attach(kernel, point, program).fds)
+    finally:
+        os.close(program)
 
 
 def _load(kernel: Kernel, point: Point, code: bytes, terms: str, expected: int, target: BtfTarget | None) -> int:

@@ -25,6 +25,9 @@ def unmet(requires: model.Requires, kernel: Kernel) -> list[str]:
     sentences = []
     if requires.kernel is not None and not matches(requires.kernel, kernel.version):
         sentences.append(f"kernel {requires.kernel} (this one is {kernel.release})")
+    if requires.arch and kernel.machine not in requires.arch:
+        sentences.append(f"arch {' or '.join(requires.arch)} (this machine is {kernel.machine})")
+    sentences += [f"module {name} ({why})" for name in requires.module if (why := _no_module(name, kernel))]
     sentences += [f"member {path} ({why})" for path in requires.member if (why := _no_member(path, kernel))]
     sentences += [
         f"tracepoint_field {path} ({why})" for path in requires.tracepoint_field if (why := _no_field(path, kernel))
@@ -45,6 +48,13 @@ def _holds(comparison: str, version: tuple[int, ...]) -> bool:
     wanted = tuple(int(part) for part in match["version"].split("."))
     found = (version + (0,) * len(wanted))[: len(wanted)]
     return _OPERATORS[match["operator"]](found, wanted)
+
+
+def _no_module(name: str, kernel: Kernel) -> str:
+    """Why there is no such module, "" if it is loaded or built in."""
+    if kernel.has_module(name):
+        return ""
+    return f"neither loaded nor built in: modprobe {name}, before the exporter starts"
 
 
 def _no_member(path: str, kernel: Kernel) -> str:

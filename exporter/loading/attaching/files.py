@@ -1,0 +1,47 @@
+"""Targets that begin with a FILE: the program or library on this host, opened as ELF, or the refusal that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from exporter.kernel import libraries
+from exporter.kernel.features import Kernel
+from exporter.loading.attaching.kind import Point
+from exporter.loading.refusal import RefusedError, refused
+from exporter.program import Reason
+
+if TYPE_CHECKING:
+    from exporter.kernel.elf import ElfFile
+
+
+@contextmanager
+def opened(kernel: Kernel, point: Point, name: str) -> Iterator[ElfFile]:
+    """The file of an absolute path, a library's name ("c", "libssl.so.3") or a program's. RefusedError if there is
+    none, or it is not this machine's code."""
+    # pyelftools takes 7 MB: only a loader that needs it imports it, not the supervisor that loaders are forked from.
+    from exporter.kernel.elf import ElfFile, NotElfError
+
+    path = libraries.find(name, machine=kernel.machine)
+    if path is None:
+        where = "" if "/" in name else " in ld.so's cache and directories, nor a program in /usr/bin and the like"
+        raise RefusedError(Reason.MISSING, f"{point.step}: no file {name}{where} (write its absolute path)")
+    try:
+        with ElfFile(path, kernel.machine) as elf:
+            yield elf
+    except NotElfError as error:
+        raise RefusedError(Reason.UNSUPPORTED, f"{point.step}: {error}") from error
+    except OSError as error:
+        raise refused(point.step, error, kernel) from error
+
+
+def offset(point: Point, elf: ElfFile, address: int, what: str) -> int:
+    """Where in the file the address is. RefusedError for a damaged or half stripped file."""
+    found = elf.offset(address)
+    if found is None:
+        raise RefusedError(
+            Reason.UNSUPPORTED,
+            f"{point.step}: {what} is at 0x{address:x}, which {elf.path} does not hold (a file of debug symbols?)",
+        )
+    return found

@@ -1,0 +1,114 @@
+"""Programs at USDT probes: FILE:PROVIDER:PROBE, every place of the probe in the file, in every process that maps it.
+
+The kernel raises the probe's semaphore in each of them while the program is attached (4.20), in one that starts later
+too. Where the arguments are depends on the file, so the text that reads them is part of what is compiled: an artifact
+is bound to the build of the file that it was made for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+
+from exporter.kernel import bpf
+from exporter.kernel.features import Kernel, near
+from exporter.loading.attaching import files, uprobe, usdt_arguments
+from exporter.loading.attaching.kind import Hold, Kind, Many, Point
+from exporter.loading.attaching.uprobe import Place
+from exporter.loading.refusal import RefusedError
+from exporter.loading.source import without_comments
+from exporter.program import Reason
+
+
+def locate(kernel: Kernel, point: Point) -> list[Place]:
+    """Every place of the probe. RefusedError."""
+    file, provider, name = point.target.split(":")
+    with files.opened(kernel, point, file) as elf:
+        notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
+        if not notes:
+            raise _no_probe(point, [f"{note.provider}:{note.name}" for note in elf.usdt_notes()], str(elf.path))
+        return [
+            Place(
+                elf.path,
+                files.offset(point, elf, note.address, "the probe"),
+                files.offset(point, elf, note.semaphore, "its semaphore") if note.semaphore else 0,
+            )
+            for note in notes
+        ]
+
+
+def _no_probe(point: Point, have: list[str], path: str) -> RefusedError:
+    wanted = point.target.partition(":")[2]
+    if not have:
+        hint = "it has none: built without sys/sdt.h, or --enable-dtrace and the like"
+    elif names := near(wanted, set(have)):
+        hint = f"near: {', '.join(names)}"
+    else:
+        some = sorted(set(have))
+        hint = f"it has {', '.join(some[:5])}{' and more' if len(some) > 5 else ''}"
+    return RefusedError(Reason.MISSING, f"{point.step}: no probe {wanted} in {path} ({hint})")
+
+
+def readers(points: Sequence[Point], text: str, kernel: Kernel) -> str:
+    """C text for the arguments that the functions at these points read, "" where they read none. `text`: the program's.
+
+    It names the build of each file, and so makes another build another artifact. A point marked optional whose probe is
+    not here has no arguments. RefusedError.
+    """
+    pieces: list[str] = []
+    bare = without_comments(text)
+    for function in dict.fromkeys(point.function for point in points if point.kind == "usdt"):
+        numbers = usdt_arguments.used(function, bare)
+        own = [point for point in points if point.kind == "usdt" and point.function == function]
+        with ExitStack() as opened:
+            builds: list[str] = []
+            locations: list[usdt_arguments.Location] = []
+            for point in own:
+                try:
+                    found, build = _locations(opened, kernel, point)
+                except RefusedError:
+                    if not point.optional:
+                        raise
+                    continue
+                locations += found
+                builds.append(f"// {point.target.partition(':')[2]} in build {build or 'without id'}\n")
+            try:
+                written = [usdt_arguments.reader(function, n, locations, kernel.machine) for n in numbers]
+            except usdt_arguments.UnreadableError as error:
+                hint = "see `readelf -n` for what there is"
+                raise RefusedError(Reason.UNSUPPORTED, f"{own[0].step}: {error} ({hint})") from error
+        if written:
+            pieces += [*builds, *written]
+    return f'#line 1 "usdt arguments"\n{"".join(pieces)}' if pieces else ""
+
+
+def _locations(opened: ExitStack, kernel: Kernel, point: Point) -> tuple[list[usdt_arguments.Location], str]:
+    file, provider, name = point.target.split(":")
+    elf = opened.enter_context(files.opened(kernel, point, file))
+    notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
+    if not notes:
+        locate(kernel, point)  # says what there is instead
+    return [usdt_arguments.Location(n.address, n.arguments, cache(elf.variable)) for n in notes], elf.build_id
+
+
+def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+    fds: list[int] = []
+    try:
+        for place in locate(kernel, point):
+            fds += uprobe.attach_place(kernel, point, place, prog_fd, at_return=False).fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return Hold(tuple(fds))
+
+
+def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
+    return uprobe.link([place for p in points for place in locate(kernel, p)], prog_fd, at_return=False)
+
+
+_MULTI = Many(bpf.BPF_TRACE_UPROBE_MULTI, _many, uprobe.of_file, least=1)
+
+KINDS = {"usdt": Kind(bpf.BPF_PROG_TYPE_KPROBE, _attach, many=_MULTI)}
