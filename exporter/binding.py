@@ -24,7 +24,9 @@ READABLE = ARRAYS | {
     bpf.BPF_MAP_TYPE_PERCPU_HASH,
     bpf.BPF_MAP_TYPE_LRU_HASH,
     bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    bpf.BPF_MAP_TYPE_LPM_TRIE,
 }
+LRU = frozenset({bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH})
 _INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
 
 
@@ -53,7 +55,7 @@ class LabelField:
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A metric bound to its map. `labels` are in the order of their names; `value` is None for a gauge that counts
-    entries and for a histogram whose slots are in the value."""
+    entries and for a histogram whose slots are in the value. `approximate`: the map forgets entries by itself (LRU)."""
 
     metric: str
     type: Literal["counter", "gauge", "histogram"]
@@ -66,6 +68,7 @@ class Binding:
     reduce: Literal["sum", "max", "min"]
     max_series: int
     buckets: Buckets | None = None
+    approximate: bool = False
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -77,11 +80,14 @@ class Binding:
         return any(label.source == "cpu" for label in self.labels)
 
 
-def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Binding, ...]:
-    """Bind the enabled metrics of one program. BindingError with one message for each metric that cannot be."""
+def bind_all(
+    metrics: Sequence[model.Metric], maps: Sequence[Map], options: Mapping[str, model.MapOptions] | None = None
+) -> tuple[Binding, ...]:
+    """Bind the enabled metrics of one program, and check the options of its maps. BindingError with one message for
+    each metric that cannot be bound and each option that its map cannot have."""
     by_name = {m.name: m for m in maps}
     bindings: list[Binding] = []
-    messages: list[str] = []
+    messages = [text for name, chosen in (options or {}).items() if (text := _unfit(name, chosen, by_name))]
     for metric in metrics:
         if not metric.enabled:
             continue
@@ -99,11 +105,6 @@ def bind_all(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> tuple[Bind
     return tuple(bindings)
 
 
-def check_bindings(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> None:
-    """Raise BindingError unless every enabled metric fits its map."""
-    bind_all(metrics, maps)
-
-
 def bind(metric: model.Metric, map: Map) -> Binding:  # noqa: A002 (the kernel's word)
     """Bind one metric to the layout of its map. BindingError says what is wrong and what there is instead."""
     try:
@@ -117,7 +118,9 @@ class _Binder:
         self.metric = metric
         self.map = map
         if map.type not in READABLE:
-            raise LayoutError(f'map "{map.name}" has type {map.type}: only hash and array maps have entries to read')
+            raise LayoutError(
+                f'map "{map.name}" has type {map.type}: only hash, array and LPM trie maps have entries to read'
+            )
         self.array = map.type in ARRAYS
         self.percpu = map.type in bpf.PERCPU_MAPS
         self.key = _INDEX if self.array else map.key
@@ -151,6 +154,7 @@ class _Binder:
             reduce=m.reduce,
             max_series=m.max_series,
             buckets=buckets,
+            approximate=self.map.type in LRU,
         )
 
     # --- types ---
@@ -319,6 +323,20 @@ class _Binder:
         except ChainError as error:
             raise LayoutError(f"label {name}: {error}") from None
         return LabelField(name, source, field.offset, found.size, decode, number=bits)
+
+
+def _unfit(name: str, options: model.MapOptions, maps: Mapping[str, Map]) -> str:
+    """Why a map cannot have the options that `maps:` gives it; "" if it can."""
+    map_ = maps.get(name)
+    if map_ is None:
+        return f"maps {name}: no such map (the C text has: {listed(maps)})"
+    if not options.zeros and map_.type not in ARRAYS:
+        return f"maps {name}: zeros: only an array has entries that nobody made (leave zeros out)"
+    if options.ttl and map_.type in ARRAYS:
+        return f"maps {name}: ttl: entries of an array cannot be deleted (use a hash in the C text, or leave ttl out)"
+    if options.ttl and map_.type not in READABLE:
+        return f"maps {name}: ttl: map type {map_.type} has no entries to delete (leave ttl out)"
+    return ""
 
 
 def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:

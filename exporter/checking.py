@@ -72,7 +72,7 @@ def _compiled(program: model.Program, variant: model.Variant, host: Host, *, thi
         return Verdict(program.name, variant.name, True, "not compiled", Reason.REQUIRES, text)
     try:
         compiled = compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
-        bind_all(program.metrics, compiled.maps)
+        bind_all(program.metrics, compiled.maps, program.maps)
     except compiler.CompileError as error:
         return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
     except BindingError as error:
@@ -86,8 +86,8 @@ def load_all(config: model.Config, host: Host) -> list[Verdict]:
     verdicts = []
     for spec in config.programs:
 
-        def fits(maps: Sequence[Map], metrics: Sequence[model.Metric] = tuple(spec.metrics)) -> None:
-            bind_all(metrics, maps)
+        def fits(maps: Sequence[Map], spec: model.Program = spec) -> None:
+            bind_all(spec.metrics, maps, spec.maps)
 
         program, descriptors = child.load_program(spec, host, fits)
         child.close(descriptors)

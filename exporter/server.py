@@ -21,6 +21,7 @@ from exporter.binding import BindingError
 from exporter.collecting import exposition, own
 from exporter.collecting.collector import ProgramCollector, Report
 from exporter.collecting.opening import open_tables
+from exporter.collecting.series import Budget
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import cpus, credentials, features
@@ -40,6 +41,7 @@ class Options:
     account: tuple[int, int]  # uid and gid
     metrics_path: str
     label_length: int
+    series: int  # of all metrics together
     supervisor: int  # its process id
 
 
@@ -76,9 +78,10 @@ class _Held:
 class Programs:
     """All programs as the supervisor last told of them: the Source of the web application."""
 
-    def __init__(self, names: Names, *, label_length: int, unprivileged: bool) -> None:
+    def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
         self._label_length = label_length
+        self._budget = Budget(series)
         self._unprivileged = unprivileged
         self._restarts = 0
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
@@ -110,6 +113,7 @@ class Programs:
                 possible=cpus.possible_numbers(),
                 online=cpus.online,
                 label_length=self._label_length,
+                budget=self._budget,
             )
         except BindingError as error:  # the loader has checked the same: only two versions at once can come here
             text = f"{program.name}: collect: {'; '.join(error.messages)}"
@@ -165,7 +169,9 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
     release = features.version(os.uname().release)
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
-    programs = Programs(Names.open(), label_length=options.label_length, unprivileged=not keep)
+    programs = Programs(
+        Names.open(), label_length=options.label_length, series=options.series, unprivileged=not keep
+    )
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
     servers = [Server(sock, application) for sock in listeners]

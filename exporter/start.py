@@ -101,7 +101,7 @@ def _loader(cache: artifact.Cache) -> LoadFunction:
         os.nice(LOADER_NICE)
 
         def check(maps: Sequence[Map]) -> None:
-            bind_all(program.metrics, maps)
+            bind_all(program.metrics, maps, program.maps)
 
         return child.load_program(program, host, check)
 
@@ -122,7 +122,7 @@ def _server(listeners: Sequence[socket.socket], config: model.Config, options: O
 
     def serve(sock: socket.socket) -> NoReturn:
         try:
-            chosen = server.Options(options.account, options.metrics_path, config.label_length, parent)
+            chosen = server.Options(options.account, options.metrics_path, config.label_length, config.series, parent)
             server.serve(sock, listeners, chosen)
         except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
             log.get().error("server failed", error=f"{type(error).__name__}: {error}")

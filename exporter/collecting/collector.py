@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from exporter.collecting import columns
 from exporter.collecting.exposition import Family
 from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
 from exporter.collecting.metric import FamilyOf, Metric
+from exporter.collecting.options import Expiring, with_options
+from exporter.collecting.series import Budget, Limit
 from exporter.collecting.stacks import Stacks
 from exporter.collecting.table import Entries, Readable, ReadError
 from exporter.config import model
@@ -28,6 +31,7 @@ class MetricReport:
     series: int = 0
     folded: int = 0  # label sets shown as "other"
     dropped: int = 0  # rows without a label set, because a decoder said so
+    expired: int | None = None  # label sets that ttl ended so far; None where no map has a ttl
 
 
 @dataclass(slots=True)
@@ -57,18 +61,19 @@ class ProgramCollector:
         possible: Sequence[int],
         online: Callable[[], Sequence[int]],
         label_length: int = DEFAULT_LENGTH,
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus). BindingError if a metric does
-        not fit its map."""
+        """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus); `budget` of all programs
+        together. BindingError if a metric does not fit its map."""
         self.program = program
         self.names = replace(names, stacks={n: t.frames for n, t in tables.items() if isinstance(t, Stacks)})
-        self._tables = tables
+        self._tables = with_options(tables, spec.maps, clock)
         self._possible = list(possible)
         self._online = online
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
-        self._families = self._bound(bind_all(spec.metrics, program.maps), label_length)
+        self._families = self._bound(bind_all(spec.metrics, program.maps, spec.maps), label_length, budget)
         measured = {metric.binding.map for one in self._families for metric in one.metrics}
         self._helpers = [
             name
@@ -76,9 +81,10 @@ class ProgramCollector:
             if name not in measured and name != LOST_UPDATES and self._maps[name].type not in ARRAYS
         ]
         self._helpers_read = -float("inf")
+        self._expired_series: Counter[str] = Counter()
         self.report = Report()
 
-    def _bound(self, bindings: Sequence[Binding], label_length: int) -> list[FamilyOf]:
+    def _bound(self, bindings: Sequence[Binding], label_length: int, budget: Budget | None) -> list[FamilyOf]:
         texts: list[tuple[str, LabelTexts]] = []
         families: dict[str, list[Metric]] = {}
         for binding in bindings:
@@ -90,7 +96,8 @@ class ProgramCollector:
             metric = Metric(binding, shared, self._maps[binding.map].type in ARRAYS)
             families.setdefault(binding.metric, []).append(metric)
         return [
-            FamilyOf(metrics, max(metric.binding.max_series for metric in metrics)) for metrics in families.values()
+            FamilyOf(metrics, Limit(max(metric.binding.max_series for metric in metrics), budget))
+            for metrics in families.values()
         ]
 
     def collect(self) -> list[Family]:
@@ -112,9 +119,11 @@ class ProgramCollector:
         families = []
         for one in self._families:
             with self._reported(report, f"metric {one.binding.metric}"):
+                ended = one.limit.ended
                 families.append(one.collect(read, self._online_indices, now))
                 how = one.arrangement
-                report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped)
+                expired = self._expired(one, ended)
+                report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
         with self._reported(report, "entries"):
             self._count_entries(report, now)
         with self._reported(report, f"map {LOST_UPDATES}"):
@@ -123,6 +132,17 @@ class ProgramCollector:
         report.seconds = time.perf_counter() - start
         self.report = report
         return families
+
+    def _expired(self, family: FamilyOf, ended_before: int) -> int | None:
+        """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some."""
+        tables = [self._tables[metric.binding.map] for metric in family.metrics]
+        expiring = [table for table in tables if isinstance(table, Expiring)]
+        if not expiring:
+            return None
+        name = family.binding.metric
+        if any(table.expired for table in expiring):
+            self._expired_series[name] += family.limit.ended - ended_before
+        return self._expired_series[name]
 
     @contextmanager
     def _reported(self, report: Report, what: str) -> Iterator[None]:

@@ -26,12 +26,6 @@ def numbers(records: Bytes, number: Number, count: int = 1) -> Column:
     return widened(narrow(records, number, count))
 
 
-def as_bytes(records: Bytes) -> list[bytes]:
-    """Each row of (n, size) as a bytes object."""
-    rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, records.shape[1]))).ravel().tolist()
-    return rows
-
-
 def narrow(records: Bytes, number: Number, count: int = 1) -> Column:
     """The same in their own width. Offsets need not be aligned (packed structs); a bit-field is always one."""
     if number.bits:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.binding import LabelField
-from exporter.collecting.columns import as_bytes, narrow
-from exporter.collecting.table import Bytes, Entries
+from exporter.collecting.columns import narrow
+from exporter.collecting.table import Bytes, Entries, as_bytes
 from exporter.decoders import Names
 
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number

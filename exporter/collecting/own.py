@@ -22,6 +22,8 @@ _MAP_TYPES = {
     bpf.BPF_MAP_TYPE_PERCPU_ARRAY: "percpu_array",
     bpf.BPF_MAP_TYPE_LRU_HASH: "lru_hash",
     bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH: "lru_percpu_hash",
+    bpf.BPF_MAP_TYPE_LPM_TRIE: "lpm_trie",
+    bpf.BPF_MAP_TYPE_STACK_TRACE: "stack_trace",
 }
 _PROCESS = ProcessCollector(registry=None)
 
@@ -163,7 +165,7 @@ def _collections(reports: Mapping[str, Report], decoder_errors: Mapping[str, Map
     yield family(
         "bpf_exporter_decoder_errors_total",
         "counter",
-        "Values for which a decoder had no answer.",
+        "Values for which a decoder had no answer, that were not UTF-8, or that were too long for a label.",
         ("program", "decoder"),
         [((name, decoder), n) for name, errors in decoder_errors.items() for decoder, n in errors.items()],
     )
@@ -189,6 +191,13 @@ def _collections(reports: Mapping[str, Report], decoder_errors: Mapping[str, Map
         "Map entries that the metric leaves out because a decoder has no answer and says drop.",
         labels,
         [(which, m.dropped) for which, m in metrics],
+    )
+    yield family(
+        "bpf_exporter_metric_expired_series_total",
+        "counter",
+        "Label sets that ended because their map entries did not change for the ttl of the map.",
+        labels,
+        [(which, m.expired) for which, m in metrics if m.expired is not None],
     )
 
 

@@ -1,13 +1,14 @@
 """Label sets of rows -> the series of a family: equal sets made one, and at most max_series of them.
 
-What expiry (ttl) and totals of keys that are gone will need belongs here too: a series is named by its label set, and
-`Limit` is the one place that says which of them are shown.
+A series is named by its label set, and `Limit` is the one place that says which of them are shown.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,24 @@ class Arrangement:
     dropped: int
 
 
+class Budget:
+    """Series of all metrics together (limits.series). Programs are collected by several threads at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        # By who shows them; what a program that was unloaded had is free again.
+        self._shown: WeakKeyDictionary[Limit, int] = WeakKeyDictionary()
+
+    def grant(self, limit: Limit, shown: int, wanted: int) -> int:
+        """How many of the `wanted` series `limit` may show beside the `shown` ones that it has already."""
+        with self._lock:
+            free = self._most - sum(n for other, n in self._shown.items() if other is not limit) - shown
+            granted = max(0, min(wanted, free))
+            self._shown[limit] = shown + granted
+            return granted
+
+
 class Limit:
     """Which label sets of a family are shown: the first `max_series` seen stay as long as they live, later ones fold.
 
@@ -44,20 +63,28 @@ class Limit:
     count with it, and a counter must not go down.
     """
 
-    def __init__(self, max_series: int) -> None:
+    def __init__(self, max_series: int, budget: Budget | None = None) -> None:
         self._most = max_series
+        self._budget = budget
         self._shown: list[LabelSet] = []  # sorted
         self._folded: set[LabelSet] = set()
+        self.ended = 0  # label sets that were shown or folded and are gone, so far
 
     def admit(self, alive: Mapping[LabelSet, object]) -> tuple[list[LabelSet], set[LabelSet]]:
         """The sets of `alive` that are shown, sorted, and those that have to be folded."""
+        before = len(self._shown) + len(self._folded)
         shown = [labels for labels in self._shown if labels in alive]
         self._folded &= alive.keys()
+        self.ended += before - len(shown) - len(self._folded)
         if len(shown) + len(self._folded) < len(alive):
             fresh = sorted(alive.keys() - shown - self._folded)
-            room = max(0, self._most - len(shown))
+            room = max(0, min(self._most - len(shown), len(fresh)))
+            if self._budget is not None:
+                room = self._budget.grant(self, len(shown), room)
             self._folded.update(fresh[room:])
             shown = sorted(shown + fresh[:room])  # two sorted runs: merged, not sorted anew
+        elif self._budget is not None:
+            self._budget.grant(self, len(shown), 0)
         self._shown = shown
         return shown, self._folded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,12 @@ _BYTE_ORDER: Literal["little", "big"] = sys.byteorder
 _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
 _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
+
+
+def as_bytes(records: Bytes) -> list[bytes]:
+    """Each row of (n, size) as a bytes object."""
+    rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, records.shape[1]))).ravel().tolist()
+    return rows
 
 
 class ReadError(Exception):
@@ -74,8 +80,11 @@ class Table:
         """All entries. OSError from the kernel, ReadError if there is no end to them."""
         if self._batches:
             try:
-                return self._entries(self._read_batches())
+                count = self._read_batches()
+                return self._entries(count) if self.map.type != bpf.BPF_MAP_TYPE_LPM_TRIE else self._once(count)
             except OSError as error:
+                if error.errno == errno.EINTR:  # a trie whose keys go while it is read, three times over
+                    return self._entries(self._walk())
                 # Not by version: hash maps have it since 5.6, arrays too, per-CPU arrays since 5.13 (f008d732ab18), and
                 # distributions move such things back. A kernel without the command says EINVAL, a map type without it
                 # ENOTSUPP.
@@ -83,6 +92,19 @@ class Table:
                     raise
                 self._batches = False
         return self._entries(self._read_indices() if self.map.type in ARRAYS else self._walk())
+
+    def _once(self, count: int) -> Entries:
+        """A trie's batch starts over where the key that it stands on is deleted (generic_map_lookup_batch() goes by
+        BPF_MAP_GET_NEXT_KEY): a key may come twice, and the later value is the newer."""
+        rows = {key: row for row, key in enumerate(as_bytes(self._keys[:count]))}
+        if len(rows) == count:
+            return self._entries(count)
+        last = sorted(rows.values())
+        return Entries(self._keys[last], self._values[last])
+
+    def delete(self, key: bytes) -> bool:
+        """Remove an entry; False if it is not there any more. OSError from the kernel: EPERM with a read-only fd."""
+        return bpf.map_delete(self.fd, key)
 
     def _entries(self, count: int) -> Entries:
         return Entries(self._keys[:count], self._values[:count])

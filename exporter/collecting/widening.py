@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.collecting.columns import Column, as_bytes
-from exporter.collecting.table import Bytes
+from exporter.collecting.columns import Column
+from exporter.collecting.table import Bytes, as_bytes
 
 
 class Widening:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exporter.config import families
 from exporter.config.bundled import bundled_dir
+from exporter.config.document import Limits
 from exporter.config.files import Reader
 from exporter.config.findings import ConfigErrors, Finding, Mark, Report, in_order
 from exporter.config.merge import Merge
@@ -57,7 +58,7 @@ def load(
     """
     merge = _merge(bundled, enforce_owner, trust_owner)
     main = merge.main(Path(path))
-    return _loaded(merge, strict, main.limits.label_length)
+    return _loaded(merge, strict, main.limits)
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
@@ -65,7 +66,7 @@ def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None
     directory = bundled if bundled is not None else bundled_dir()
     merge = _merge(directory, False, None)
     merge.bundled_entry(directory / f"{name}.yaml")
-    return _loaded(merge, strict, Config().label_length)
+    return _loaded(merge, strict, Limits())
 
 
 def _merge(bundled: Path | None, enforce_owner: bool, trust_owner: int | Iterable[int] | None) -> Merge:
@@ -74,7 +75,7 @@ def _merge(bundled: Path | None, enforce_owner: bool, trust_owner: int | Iterabl
     return Merge(reader, bundled if bundled is not None else bundled_dir(), Report())
 
 
-def _loaded(merge: Merge, strict: bool, label_length: int) -> LoadedConfig:
+def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
     report = merge.report
     families.check(merge.programs, report)
     errors = [*report.errors, *(report.warnings if strict else ())]
@@ -82,7 +83,7 @@ def _loaded(merge: Merge, strict: bool, label_length: int) -> LoadedConfig:
         raise ConfigErrors(in_order(errors))
     programs = [placed.program for placed in merge.programs]
     return LoadedConfig(
-        Config(programs=programs, label_length=label_length),
+        Config(programs=programs, **limits.model_dump()),
         tuple(in_order(report.warnings)),
         tuple(merge.reader.read),
     )

@@ -22,10 +22,10 @@ class Document(BaseModel):
 
 
 class Limits(Document):
-    not_built: ClassVar[dict[str, str]] = {
-        "series": "max_series of each metric limits its series",
-        "map_memory": "the sizes in the C text limit it",
-    }
+    series: Annotated[int, Field(ge=1)] = 100_000
+    """label sets of all metrics together; beyond them new ones fold as with max_series"""
+    map_memory: fields.Size = 256 << 20
+    """bytes, or 64MiB: kernel memory of one program's maps on this host; a program that needs more is not loaded"""
     label_length: Annotated[int, Field(ge=8)] = 128
     """bytes; longer label values are cut at a character"""
 
@@ -91,13 +91,15 @@ class Variant(Document):
 class MapOptions(Document):
     not_built: ClassVar[dict[str, str]] = {
         "drain": "the map keeps its entries; make it large enough",
-        "ttl": "the map keeps its entries; use an LRU map in the C text where old ones may go",
-        "zeros": "every element of an array is shown",
         "pinned": "a program of your own has to fill the map",
         "key": "it belongs to pinned",
         "value": "it belongs to pinned",
         "fill": "filter in the C text, by defines",
     }
+    ttl: fields.Duration = 0.0
+    """entries that did not change for so long, like 10m, are deleted and their series end; 0s: never"""
+    zeros: bool = True
+    """false: entries of an array that have always been zero are left out"""
     seed: Literal["listening_ports"] | None = None
     """fill the map once before attaching: listening_ports (u16 port -> u32 count, every network namespace)"""
 

@@ -198,6 +198,44 @@ def _finite(value: float) -> float:
 
 Number = Annotated[float, AfterValidator(_finite)]
 
+_DURATIONS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = r"([0-9]+)(ms|s|m|h|d)"
+
+
+def _duration(value: Any) -> float:
+    match = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
+    if match is None:
+        raise wrong("is no duration; write a number and its unit, like 90s, 10m or 1h")
+    return int(match[1]) * _DURATIONS[match[2]]
+
+
+Duration = Annotated[
+    float, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": f"^({_DURATION})$", "default": "0s"})
+]
+
+_SIZES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = r"([0-9]+)(KiB|MiB|GiB)"
+
+
+def _size(value: Any) -> int:
+    match = re.fullmatch(f"{_SIZE}|([0-9]+)", str(value)) if isinstance(value, int | str) else None
+    size = 0 if match is None else int(match[3]) if match[3] else int(match[1]) * _SIZES[match[2]]
+    if size <= 0 or isinstance(value, bool):
+        raise wrong("is no size; write bytes, or a number with KiB, MiB or GiB, like 64MiB")
+    return size
+
+
+Size = Annotated[
+    int,
+    PlainValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^({_SIZE})$"}],
+            "default": "256MiB",
+        }
+    ),
+]
+
 
 def _decode(value: Any) -> model.Decode:
     """`cgroup` or `{NAME: ARGUMENT, option: ..., unknown: ...}`: the first key that is not `unknown` is the decoder."""

@@ -201,7 +201,7 @@ class Merge:
                     defines=program.defines,
                     requires=attach.requires(program.requires),
                     variants=variants,
-                    maps={name: model.MapOptions(seed=options.seed) for name, options in program.maps.items()},
+                    maps={name: model.MapOptions(**options.model_dump()) for name, options in program.maps.items()},
                     metrics=resolved,
                     source=source,
                     line=line,

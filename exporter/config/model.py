@@ -43,6 +43,8 @@ class Variant(Model):
 
 
 class MapOptions(Model):
+    ttl: float = 0.0  # seconds; 0 = never
+    zeros: bool = True
     seed: Literal["listening_ports"] | None = None
 
 
@@ -120,3 +122,5 @@ class Program(Model):
 class Config(Model):
     programs: list[Program] = Field(default_factory=list)
     label_length: int = 128
+    series: int = 100_000
+    map_memory: int = 256 << 20  # bytes

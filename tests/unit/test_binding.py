@@ -250,7 +250,7 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (
             metric(),
             a_map(kind=bpf.BPF_MAP_TYPE_RINGBUF),
-            'map "m" has type 27: only hash and array maps have entries to read',
+            'map "m" has type 27: only hash, array and LPM trie maps have entries to read',
         ),
         (
             metric(value="calls", labels=[Label(name="l", field="x")]),

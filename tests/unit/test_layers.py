@@ -19,6 +19,7 @@ FLOORS = {
     "binding": 1,
     "buckets": 1,
     "fields": 1,
+    "map_memory": 1,
     "messages": 1,
     "log": 0.5,
     "notify": 0.5,

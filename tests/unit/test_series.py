@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 from exporter.collecting.labels import LabelSet, Rows
-from exporter.collecting.series import Arrangement, Limit, arrange
+from exporter.collecting.series import Arrangement, Budget, Limit, arrange
 
 
 def rows(*sets: LabelSet | None) -> Rows:
@@ -81,3 +83,33 @@ def test_a_real_series_called_other_takes_the_folded_ones_in() -> None:
 def test_no_rows_no_series() -> None:
     how = arrange([rows()], [()], Limit(1))
     assert (how.sets, how.order.tolist(), how.folded) == ([], [], 0)
+
+
+def test_metrics_share_one_budget_and_later_label_sets_fold() -> None:
+    budget = Budget(3)
+    one, other = Limit(10, budget), Limit(10, budget)
+    assert arranged(one, ("a",), ("b",)).folded == 0
+    how = arranged(other, ("c",), ("d",), ("e",))
+    assert how.sets == [("c",), ("other",)]
+    assert how.folded == 2
+    assert arranged(one, ("a",), ("b",), ("f",)).folded == 1
+
+
+def test_places_in_the_budget_are_free_again_when_series_or_their_metric_end() -> None:
+    budget = Budget(2)
+    one, other = Limit(10, budget), Limit(10, budget)
+    arranged(one, ("a",), ("b",))
+    arranged(one, ("a",))
+    assert arranged(other, ("c",)).folded == 0
+    del one
+    gc.collect()
+    assert arranged(other, ("c",), ("d",)).folded == 0
+
+
+def test_label_sets_that_ended_are_counted_shown_or_folded() -> None:
+    limit = Limit(1)
+    arranged(limit, ("a",), ("b",))
+    assert limit.ended == 0
+    arranged(limit, ("a",))
+    arranged(limit, ("c",))
+    assert limit.ended == 2

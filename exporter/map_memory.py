@@ -1,0 +1,83 @@
+"""How much kernel memory a program's maps take when they are full, before any of them is made.
+
+By the kernel's own accounts of each map type (map_mem_usage since 6.4: 90a5527d7686), which count possible CPUs: a host
+with 8 CPUs of 128 possible ones pays for 128. They leave out what the allocator rounds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.kernel import bpf
+from exporter.program import Map
+
+_MIB = 1 << 20
+
+# Sizes of 64-bit kernels: struct htab_elem without key and value, struct bucket (kernel/bpf/hashtab.c); struct
+# lpm_trie_node without its data (lpm_trie.c, with the rcu_head that it had until 6.12); struct stack_map_bucket without
+# its frames (stackmap.c).
+_HTAB_ELEM, _BUCKET, _TRIE_NODE, _STACK_BUCKET, _POINTER = 48, 16, 40, 16, 8
+
+_HASHES = frozenset(
+    {
+        bpf.BPF_MAP_TYPE_HASH,
+        bpf.BPF_MAP_TYPE_PERCPU_HASH,
+        bpf.BPF_MAP_TYPE_LRU_HASH,
+        bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    }
+)
+
+
+def map_memory(map: Map, possible_cpus: int) -> int:  # noqa: A002 (the kernel's word)
+    """Bytes of a full map on a host with so many possible CPUs; of a type not known here its keys and values."""
+    percpu = map.type in bpf.PERCPU_MAPS
+    values = _up(map.value_size) * (possible_cpus if percpu else 1)
+    if map.type in _HASHES:
+        # No preallocation: an entry costs as much and a list node more, but only while it is there.
+        extra = 2 * _POINTER if map.flags & bpf.BPF_F_NO_PREALLOC else 0
+        pointer = _POINTER if percpu else 0
+        entries = map.max_entries
+        if map.type == bpf.BPF_MAP_TYPE_HASH and not extra:
+            entries += possible_cpus  # one spare entry for each, so that an update in place needs no allocation
+        return _buckets(map.max_entries) * _BUCKET + entries * (
+            _HTAB_ELEM + _up(map.key_size) + pointer + values + extra
+        )
+    if map.type == bpf.BPF_MAP_TYPE_PERCPU_ARRAY:
+        return map.max_entries * (_POINTER + values)
+    if map.type == bpf.BPF_MAP_TYPE_LPM_TRIE:
+        # Each entry may need one more node, where its branch leaves another's.
+        return 2 * map.max_entries * (_TRIE_NODE + map.key_size + map.value_size)
+    if map.type == bpf.BPF_MAP_TYPE_STACK_TRACE:
+        buckets = _buckets(map.max_entries)
+        return buckets * _POINTER + map.max_entries * (_STACK_BUCKET + map.value_size)
+    if map.type == bpf.BPF_MAP_TYPE_RINGBUF:
+        return map.max_entries
+    if map.type == bpf.BPF_MAP_TYPE_ARRAY:
+        return map.max_entries * values
+    return map.max_entries * (_up(map.key_size) + max(values, _POINTER))
+
+
+def over_limit(maps: Sequence[Map], possible_cpus: int, limit: int) -> str:
+    """Why the maps of a program must not be made where `limit` bytes are allowed; "" if they may."""
+    sizes = sorted(((map_memory(m, possible_cpus), m.name) for m in maps), reverse=True)
+    total = sum(size for size, _ in sizes)
+    if total <= limit:
+        return ""
+    largest = ", ".join(f"{name} {_text(size)}" for size, name in sizes[:3])
+    return (
+        f"maps: {_text(total)} of kernel memory with {possible_cpus} possible CPUs, limits.map_memory is {_text(limit)}"
+        f" (largest: {largest}; make them smaller in the C text, or raise the limit)"
+    )
+
+
+def _up(size: int) -> int:
+    return (size + 7) // 8 * 8
+
+
+def _buckets(entries: int) -> int:
+    """roundup_pow_of_two()."""
+    return 1 << max(0, entries - 1).bit_length()
+
+
+def _text(size: int) -> str:
+    return f"{size / _MIB:.1f} MiB"
