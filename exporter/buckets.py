@@ -35,8 +35,12 @@ def slot_range(given: model.Buckets, last: int | None) -> tuple[int, int]:
     if given.type == "fixed":
         if not given.bounds:
             raise LayoutError("buckets: type fixed needs bounds")
-        last = len(given.bounds) - 1 if last is None else last
-        last = min(last, len(given.bounds) - 1) if given.max is None else last
+        if last is not None and given.max is None and last != len(given.bounds) - 1:
+            raise LayoutError(
+                f"buckets: {len(given.bounds)} bounds do not fit an array of {last + 2} (it has a slot for each of "
+                f"{last + 1} bounds and one for what is above all; if they are to be less, say max)"
+            )
+        last = len(given.bounds) - 1
     low = given.min if given.min is not None else 0
     high = given.max if given.max is not None else last
     if high is None:

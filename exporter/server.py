@@ -169,9 +169,7 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
     release = features.version(os.uname().release)
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
-    programs = Programs(
-        Names.open(), label_length=options.label_length, series=options.series, unprivileged=not keep
-    )
+    programs = Programs(Names.open(), label_length=options.label_length, series=options.series, unprivileged=not keep)
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
     servers = [Server(sock, application) for sock in listeners]

@@ -24,7 +24,7 @@ class Document(BaseModel):
 class Limits(Document):
     series: Annotated[int, Field(ge=1)] = 100_000
     """label sets of all metrics together; beyond them new ones fold as with max_series"""
-    map_memory: fields.Size = 256 << 20
+    map_memory: fields.Size = Field(default="256MiB", validate_default=True)
     """bytes, or 64MiB: kernel memory of one program's maps on this host; a program that needs more is not loaded"""
     label_length: Annotated[int, Field(ge=8)] = 128
     """bytes; longer label values are cut at a character"""
@@ -96,7 +96,7 @@ class MapOptions(Document):
         "value": "it belongs to pinned",
         "fill": "filter in the C text, by defines",
     }
-    ttl: fields.Duration = 0.0
+    ttl: fields.Duration = Field(default="0s", validate_default=True)
     """entries that did not change for so long, like 10m, are deleted and their series end; 0s: never"""
     zeros: bool = True
     """false: entries of an array that have always been zero are left out"""

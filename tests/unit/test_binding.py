@@ -178,8 +178,8 @@ def test_slots_in_the_value_are_exp2_over_the_whole_array() -> None:
         (Buckets(type="exp2", min=2, max=4), (4.0, 8.0, 16.0), 2),
         (Buckets(type="exp2zero", min=0, max=3), (0.0, 1.0, 2.0, 4.0), 0),
         (Buckets(type="linear", width=50, min=1, max=3), (50.0, 100.0, 150.0), 1),
-        (Buckets(type="fixed", bounds=[100, 1000, 5000]), (100.0, 1000.0, 5000.0), 0),
-        (Buckets(type="fixed", bounds=[100, 1000, 5000], min=1), (1000.0, 5000.0), 1),
+        (Buckets(type="fixed", bounds=[100, 1000, 5000], max=2), (100.0, 1000.0, 5000.0), 0),
+        (Buckets(type="fixed", bounds=[100, 1000, 5000], min=1, max=2), (1000.0, 5000.0), 1),
     ],
 )
 @pytest.mark.parametrize("in_key", [False, True])
@@ -323,9 +323,21 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         ),
         (histogram(buckets=Buckets(type="linear", max=4)), HISTS, "buckets: type linear needs a width above 0"),
         (histogram(buckets=Buckets(type="fixed")), HISTS, "buckets: type fixed needs bounds"),
-        (histogram(buckets=Buckets(type="fixed", bounds=[1, 1, 2])), HISTS, "buckets: the bounds do not rise"),
+        (histogram(buckets=Buckets(type="fixed", bounds=[1, 1, 2], max=2)), HISTS, "buckets: the bounds do not rise"),
         (
-            histogram(buckets=Buckets(type="fixed", bounds=[1, math.inf])),
+            histogram(buckets=Buckets(type="fixed", bounds=[1, 2, 3])),
+            HISTS,
+            "buckets: 3 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is above "
+            "all; if they are to be less, say max)",
+        ),
+        (
+            histogram(buckets=Buckets(type="fixed", bounds=list(range(1, 13)))),
+            HISTS,
+            "buckets: 12 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is above "
+            "all; if they are to be less, say max)",
+        ),
+        (
+            histogram(buckets=Buckets(type="fixed", bounds=[1, math.inf], max=1)),
             HISTS,
             "buckets: a bound is not a finite number (+Inf is always there)",
         ),
