@@ -7,6 +7,7 @@ tests/golden does, and `run --record DIR` makes one of a live host.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,7 @@ def record(
         )
     return {
         "format": FORMAT,
+        "machine": os.uname().machine,
         "possible_cpus": list(possible),
         "online_cpus": list(online),
         "document": to_json(program),
@@ -115,8 +117,8 @@ def replay(
     label_length: int = DEFAULT_LENGTH,
     clock: Callable[[], float] = time.monotonic,
 ) -> ProgramCollector:
-    """A collector on the recorded bytes, with the enums of the kernel they come from; all other names are those of
-    `names`. ValueError for a recording of another format, BindingError as usual."""
+    """A collector on the recorded bytes, with the enums and system calls of the kernel they come from; all other names
+    are those of `names`. ValueError for a recording of another format, BindingError as usual."""
     if document.get("format") != FORMAT:
         raise ValueError(f"recording of format {document.get('format')!r}, expected {FORMAT}")
     program = from_json(document["document"])
@@ -129,7 +131,7 @@ def replay(
         program,
         model.Program.model_validate(document["spec"]),
         tables,
-        replace(names, enums=KernelEnums(None, enums)),
+        replace(names, enums=KernelEnums(None, enums), machine=document.get("machine", names.machine)),
         possible=possible,
         online=lambda: document["online_cpus"],
         label_length=label_length,

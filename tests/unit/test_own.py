@@ -38,7 +38,7 @@ REPORT = Report(
     seconds=0.25,
     entries={"m": 23},
     insert_failures={"m": 7},
-    metrics={"x_total": MetricReport(series=20, folded=3, dropped=1)},
+    metrics={"x_total": MetricReport(20, folded=3, dropped=1, expired=4), "y": MetricReport()},
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -91,6 +91,8 @@ def test_a_collection_reports_time_success_and_series() -> None:
     assert value(found, "metric_series", program="tcp", metric="x_total") == 20
     assert value(found, "metric_folded_series", program="tcp", metric="x_total") == 3
     assert value(found, "metric_dropped_series", program="tcp", metric="x_total") == 1
+    assert value(found, "metric_expired_series_total", program="tcp", metric="x_total") == 4
+    assert value(found, "metric_expired_series_total", program="tcp", metric="y") is None  # its map has no ttl
     assert value(found, "decoder_errors_total", program="tcp", decoder="cgroup") == 2
     assert value(samples(Report(success=False)), "program_collect_success", program="tcp") == 0
 

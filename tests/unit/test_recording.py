@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,35 @@ def test_bytes_of_another_size_are_refused(tmp_path: Path) -> None:
     document["maps"]["m"][0][0] = "02"
     with pytest.raises(ValueError, match="map m: the entries recorded do not have its sizes"):
         recording.replay(document, Names.open(proc=tmp_path, sys=tmp_path))
+
+
+class Stacks(OneEntry):
+    def read(self) -> Entries:
+        stack = struct.pack("=3Q", 0xFFFFFFFF81000001, 0xFFFFFFFF81000100, 0)
+        return Entries(np.array([[7, 0, 0, 0]], np.uint8), np.frombuffer(stack, np.uint8).reshape(1, 1, 24))
+
+
+def test_stacks_and_system_calls_are_those_of_the_recording(tmp_path: Path) -> None:
+    stacks = Map("stacks", bpf.BPF_MAP_TYPE_STACK_TRACE, 4, 24, 16)
+    labels = [
+        model.Label(name="stack", field="family", decode=[model.Decode(name="kstack", argument="stacks")]),
+        model.Label(name="call", field="reason", decode=[model.Decode(name="syscall")]),
+    ]
+    spec = SPEC.model_copy(update={"metrics": [SPEC.metrics[0].model_copy(update={"labels": labels})]})
+    program = Program("p", State.RUNNING, maps=(*PROGRAM.maps, stacks))
+
+    class Keyed(OneEntry):
+        def read(self) -> Entries:
+            one = super().read()
+            return Entries(np.array([[7, 0, 0, 0, 63, 0, 0, 0]], np.uint8), one.values)
+
+    document = recording.record(
+        program, spec, {"m": Keyed(), "stacks": Stacks()}, possible=[0, 1], online=[0], enums=ENUMS
+    )
+    (tmp_path / "kallsyms").write_text("ffffffff81000000 T do_one\nffffffff81000100 T do_two\n")
+    for machine, call in (("x86_64", "uname"), ("aarch64", "read")):
+        replayed = recording.replay(
+            json.loads(json.dumps({**document, "machine": machine})), Names.open(proc=tmp_path, sys=tmp_path)
+        )
+        assert replayed.collect()[0].series.sets == [(call, "do_one;do_two")]
+        assert replayed.report.entries["stacks"] == 1
