@@ -249,10 +249,13 @@ class Supervisor:
             self._tell_server(entry)
 
     def _tell_server(self, entry: Entry) -> None:
-        """A program's document, its configuration and its maps, read-only; never a program or a link."""
+        """A program's document, its configuration and its maps; never a program or a link. Maps are read-only but those
+        whose entries the server itself has to delete."""
         names = list(entry.fds.readonly)
+        writable = {name for name, options in entry.spec.maps.items() if options.ttl}
         document = {**to_json(entry.program), "spec": entry.spec.model_dump(mode="json"), "maps": names}
-        self._send_to_server(document, [entry.fds.readonly[name] for name in names])
+        given = {**entry.fds.readonly, **{name: fd for name, fd in entry.fds.maps.items() if name in writable}}
+        self._send_to_server(document, [given[name] for name in names])
 
     def _send_to_server(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
         if self._server is None:

@@ -106,6 +106,23 @@ def test_the_server_has_no_rights_and_holds_read_only_maps_only(daemon: Daemon) 
     assert 'rights="no capability"' in daemon.log
 
 
+def test_only_a_map_with_ttl_comes_writable(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("    metrics:", "    maps: {renames: {ttl: 1h}}\n    metrics:"))
+    with running(config, tmp_path) as daemon:
+        daemon.wait_ready()
+        pid = daemon.server_pid()
+        modes = {}
+        for fd, what in descriptors(pid).items():
+            if what == "anon_inode:bpf-map":
+                text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+                flags, kind = (re.search(rf"^{name}:\s*(\d+)$", text, re.MULTILINE) for name in ("flags", "map_type"))
+                assert flags is not None
+                assert kind is not None
+                modes[int(kind[1])] = int(flags[1], 8) & O_ACCMODE
+        assert modes == {1: os.O_RDWR, 6: os.O_RDONLY}  # the hash; the per-CPU array of lost updates
+
+
 def test_events_are_counted_to_the_number(daemon: Daemon) -> None:
     before = counted(daemon)
     rename(23)
