@@ -11,8 +11,9 @@ from exporter.binding import BindingError, bind_all
 from exporter.config import bundled_dir, model
 from exporter.kernel import rights
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, child, compiler, lint, requires, target
+from exporter.loading import artifact, child, compiler, lint, prelude, requires, target
 from exporter.loading.child import Host
+from exporter.loading.refusal import RefusedError
 from exporter.program import Map, Reason, State
 
 
@@ -71,9 +72,10 @@ def _compiled(program: model.Program, variant: model.Variant, host: Host, *, thi
         text = f"{program.name}: requires {'; requires '.join(unmet)}"
         return Verdict(program.name, variant.name, True, "not compiled", Reason.REQUIRES, text)
     try:
-        compiled = compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
+        header = prelude.header(host.header, program, variant, host.kernel)
+        compiled = compiler.compile_variant(program, variant, host.target, header, host.cache.headers)
         bind_all(program.metrics, compiled.maps, program.maps)
-    except compiler.CompileError as error:
+    except (compiler.CompileError, RefusedError) as error:
         return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
     except BindingError as error:
         text = f"{program.name}: {'; '.join(error.messages)}"

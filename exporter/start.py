@@ -79,10 +79,9 @@ def _missing_bcc(config: model.Config, cache: artifact.Cache) -> str:
     """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
     if compiler.bcc_version() is not None:
         return ""
-    host = target.this_host()
-    header = _header()
+    host = child.Host(target.this_host(), cache, _header(), features.Kernel())
     for program in config.programs:
-        if program.enabled and not any(cache.get(artifact.key(program, v, host, header)) for v in program.variants):
+        if program.enabled and not any(child.is_cached(program, variant, host) for variant in program.variants):
             python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
             return (
                 f"{program.name}: compile: bcc is not installed and no variant of it is in {cache.directory}"

@@ -68,13 +68,20 @@ class StructMember:
 class KernelBtf:
     """The types of one kernel, out of a raw BTF file such as /sys/kernel/btf/vmlinux or one taken from a vmlinuz.
 
+    A module's file (/sys/kernel/btf/MODULE) holds what vmlinux's lacks and needs it as `base`, which must stay open as
+    long: ids go on where the base's end, and everything is found in both.
+
     Opening costs 20 ms and some 10 MB until `close`. OSError if there is no such file or libbpf cannot read it.
     """
 
-    def __init__(self, path: str | os.PathLike[str] = VMLINUX) -> None:
+    def __init__(self, path: str | os.PathLike[str] = VMLINUX, base: KernelBtf | None = None) -> None:
         self.path = Path(path)
+        self._base = base
         self._lib = _libbpf()
-        self._btf = self._lib.btf__parse(os.fsencode(self.path), None)
+        if base is None:
+            self._btf = self._lib.btf__parse(os.fsencode(self.path), None)
+        else:
+            self._btf = self._lib.btf__parse_split(os.fsencode(self.path), base._btf)
         if not self._btf:
             error = ctypes.get_errno()  # from 4000 on libbpf's own, enum libbpf_errno
             raise OSError(error, f"read BTF {self.path}: {'not a BTF file' if error >= 4000 else os.strerror(error)}")
@@ -259,6 +266,7 @@ def _libbpf() -> ctypes.CDLL:
     for name, result, arguments in (
         ("libbpf_set_print", pointer, [pointer]),
         ("btf__parse", pointer, [text, pointer]),
+        ("btf__parse_split", pointer, [text, pointer]),
         ("btf__free", None, [pointer]),
         ("btf__type_cnt", number, [pointer]),
         ("btf__type_by_id", pointer, [pointer, number]),

@@ -41,11 +41,17 @@ class Kernel:
 
     def functions(self) -> Iterator[tuple[str, str]]:
         """(name, module or "") of every function in /proc/kallsyms; the names can be read without rights."""
+        for _, name, place in self.function_addresses():
+            yield name, place
+
+    def function_addresses(self) -> Iterator[tuple[int, str, str]]:
+        """(address, name, module or "") of every function; the addresses are 0 without CAP_SYSLOG, or by
+        kernel.kptr_restrict."""
         with (self.proc / "kallsyms").open(encoding="ascii", errors="replace") as lines:
             for line in lines:
                 parts = line.split()
                 if len(parts) >= 3 and parts[1] in "tTwW":
-                    yield parts[2], parts[3].strip("[]") if len(parts) > 3 else ""
+                    yield int(parts[0], 16), parts[2], parts[3].strip("[]") if len(parts) > 3 else ""
 
     def has_function(self, name: str, module: str = "") -> bool:
         """Whether there is such a function; "" is any place, else only that module."""
@@ -76,6 +82,18 @@ class Kernel:
     def _has_functions_of(self, name: str) -> bool:
         starts = (f"{name}_init", f"init_{name}", f"{name}_module_init", f"{name}_exit")
         return any(found in starts and not place for found, place in self.functions())
+
+    def modules_with_type(self, name: str) -> list[str]:
+        """Loaded modules whose BTF has that name in it, sorted; of one kilobytes to megabytes are read."""
+        word = b"\0" + name.encode() + b"\0"
+        found = []
+        for path in sorted(self.btf.parent.glob("*")):
+            try:
+                if path != self.btf and word in path.read_bytes():
+                    found.append(path.name)
+            except OSError:  # a module that goes
+                continue
+        return found
 
     def traceable_functions(self) -> frozenset[str] | None:
         """Names of the functions that ftrace can be put on; None where tracefs does not say."""

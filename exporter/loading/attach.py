@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import kprobe, sampling, tracepoint, tracing, uprobe, usdt
-from exporter.loading.attaching.kind import MOST_PLACES, Hold, Kind, Point, is_glob, kernel_types
+from exporter.loading.attaching.kind import MOST_PLACES, Hold, Kind, Point, is_glob
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
-__all__ = ["KINDS", "Hold", "Kind", "Point", "attach", "is_glob", "kernel_types", "places"]
+__all__ = ["KINDS", "Hold", "Kind", "Point", "attach", "is_glob", "places"]
 
 KINDS: dict[str, Kind] = {
     **kprobe.KINDS,

@@ -145,6 +145,15 @@ def close(descriptors: Descriptors) -> None:
     descriptors.links.clear()
 
 
+def is_cached(program: model.Program, variant: model.Variant, host: Host) -> bool:
+    """Whether the variant's artifact is in the cache; not if a file that it probes is missing."""
+    try:
+        header = prelude.header(host.header, program, variant, host.kernel)
+    except RefusedError:
+        return False
+    return host.cache.get(artifact.key(program, variant, host.target, header)) is not None
+
+
 def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
     """The variant's artifact, and whether it was in the cache."""
     header = prelude.header(host.header, program, variant, host.kernel)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from exporter.config import model
 from exporter.kernel.features import Kernel
-from exporter.loading.attach import kernel_types
+from exporter.loading.attaching.kind import kernel_types, module_types
 
 _COMPARISON = re.compile(r"\s*(?P<operator>>=|<=|==|>|<)\s*(?P<version>\d+(?:\.\d+)*)\s*")
 _OPERATORS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
@@ -28,7 +28,9 @@ def unmet(requires: model.Requires, kernel: Kernel) -> list[str]:
     if requires.arch and kernel.machine not in requires.arch:
         sentences.append(f"arch {' or '.join(requires.arch)} (this machine is {kernel.machine})")
     sentences += [f"module {name} ({why})" for name in requires.module if (why := _no_module(name, kernel))]
-    sentences += [f"member {path} ({why})" for path in requires.member if (why := _no_member(path, kernel))]
+    sentences += [
+        f"member {path} ({why})" for path in requires.member if (why := _no_member(path, kernel, requires.module))
+    ]
     sentences += [
         f"tracepoint_field {path} ({why})" for path in requires.tracepoint_field if (why := _no_field(path, kernel))
     ]
@@ -57,13 +59,21 @@ def _no_module(name: str, kernel: Kernel) -> str:
     return f"neither loaded nor built in: modprobe {name}, before the exporter starts"
 
 
-def _no_member(path: str, kernel: Kernel) -> str:
-    """Why there is no such member of a kernel struct, "" if there is."""
+def _no_member(path: str, kernel: Kernel, modules: Sequence[str] = ()) -> str:
+    """Why there is no such member of a struct of the kernel's or of these modules, "" if there is."""
     try:
-        found = kernel_types(kernel.btf).has_member(path)
+        if kernel_types(kernel.btf).has_member(path):
+            return ""
     except OSError:
         return "this kernel has no BTF to ask"
-    return "" if found else "not in this kernel's BTF"
+    for module in modules:
+        try:
+            if module_types(kernel.btf, module).has_member(path):
+                return ""
+        except OSError:  # built in, or without BTF
+            continue
+    where = f", nor in that of {' and '.join(modules)}" if modules else ""
+    return f"not in this kernel's BTF{where}"
 
 
 def _no_field(path: str, kernel: Kernel) -> str:

@@ -85,3 +85,24 @@ def test_field_of_a_tracepoint_that_is_not_there_is_unmet(kernel: Kernel) -> Non
     assert unmet(Requires(tracepoint_field=["tcp:tcp_rst.reason"]), kernel) == [
         "tracepoint_field tcp:tcp_rst.reason (no such tracepoint)"
     ]
+
+
+def test_architecture_is_one_of_those_named() -> None:
+    assert unmet(Requires(arch=["x86_64", "aarch64"]), Kernel(release="6.1.0", machine="aarch64")) == []
+    assert unmet(Requires(arch=["aarch64"]), Kernel(release="6.1.0", machine="x86_64")) == [
+        "arch aarch64 (this machine is x86_64)"
+    ]
+
+
+def test_module_is_loaded_or_built_in(tmp_path: Path) -> None:
+    (tmp_path / "module/nf_conntrack").mkdir(parents=True)
+    (tmp_path / "6.1.0").mkdir()
+    (tmp_path / "6.1.0/modules.builtin").write_text("kernel/fs/ext4/ext4.ko\nkernel/net/8021q/8021q-x.ko\n")
+    (tmp_path / "filesystems").write_text("nodev\tproc\n\txfs\n")
+    (tmp_path / "kallsyms").write_text("0 t veth_init\n0 t other_init\t[other]\n")
+    host = Kernel(proc=tmp_path, sysfs=tmp_path, modules=tmp_path, release="6.1.0")
+    assert unmet(Requires(module=["nf_conntrack", "ext4", "8021q_x", "xfs", "veth"]), host) == []
+    assert unmet(Requires(module=["btrfs", "other"]), host) == [
+        "module btrfs (neither loaded nor built in: modprobe btrfs, before the exporter starts)",
+        "module other (neither loaded nor built in: modprobe other, before the exporter starts)",
+    ]

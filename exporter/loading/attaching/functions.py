@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from collections.abc import Iterable
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching.kind import Point
@@ -51,29 +52,39 @@ def matching(kernel: Kernel, point: Point) -> list[str]:
     """FUNC or MODULE:FUNC for every function that a glob names and a probe can be put on.
 
     Left out: names that several functions have (static ones of different files), names with a suffix of the compiler
-    (.cold, .isra.0) unless the glob has a dot itself, and what ftrace and kprobes must not touch.
+    (.cold, .isra.0) unless the glob has a dot itself, what ftrace and kprobes must not touch, and of several names of
+    one function all but the first.
     """
     module, pattern = spelled(kernel, point.target)
-    names = Counter[str]()
-    places: dict[str, str] = {}
-    for name, where in kernel.functions():
-        names[name] += 1
-        places[name] = where
-    built_in = bool(module) and module not in places.values()
-    allowed, banned = kernel.traceable_functions(), kernel.banned_functions()
-    found = [
-        f"{places[name]}:{name}" if places[name] else name
-        for name in sorted(fnmatch.filter(places, pattern))
-        if names[name] == 1
-        and ("." not in name or "." in pattern)
-        and not name.startswith(_NO_FUNCTION)
-        and (not module or places[name] == ("" if built_in else module))
-        and (allowed is None or name in allowed)
-        and name not in banned
-    ]
+    symbols = list(kernel.function_addresses())
+    names = Counter(name for _, name, _ in symbols)
+    built_in = bool(module) and all(place != module for _, _, place in symbols)
+    banned = kernel.banned_functions()
+    allowed = _allowed(kernel, symbols)
+    found: dict[int | str, str] = {}
+    for address, name, place in sorted(symbols, key=lambda symbol: symbol[1]):
+        if (
+            fnmatch.fnmatchcase(name, pattern)
+            and names[name] == 1
+            and ("." not in name or "." in pattern)
+            and not name.startswith(_NO_FUNCTION)
+            and (not module or place == ("" if built_in else module))
+            and (allowed is None or allowed & {name, address})
+            and name not in banned
+        ):
+            found.setdefault(address or name, f"{place}:{name}" if place else name)
     if not found:
         raise RefusedError(
             Reason.MISSING,
             f"{point.step}: no function matches (see available_filter_functions in tracefs; inlined ones have no name)",
         )
-    return found
+    return list(found.values())
+
+
+def _allowed(kernel: Kernel, symbols: Iterable[tuple[int, str, str]]) -> set[str | int] | None:
+    """Names and addresses of what ftrace can be put on; None where that is not known. Its list has one name for each
+    address, and a system call without arguments has two: __x64_sys_getpid may stand there as __ia32_sys_getpid."""
+    names = kernel.traceable_functions()
+    if names is None:
+        return None
+    return {*names, *(address for address, name, _ in symbols if address and name in names)}

@@ -94,6 +94,12 @@ def kernel_types(path: Path) -> KernelBtf:
     return KernelBtf(path)
 
 
+@lru_cache(maxsize=16)
+def module_types(path: Path, module: str) -> KernelBtf:
+    """A module's types and the kernel's, of the directory that holds both. OSError where one has no BTF."""
+    return KernelBtf(path.parent / module, base=kernel_types(path))
+
+
 def types(kernel: Kernel, point: Point) -> KernelBtf:
     try:
         return kernel_types(kernel.btf)

@@ -8,18 +8,22 @@ import fnmatch
 from exporter.kernel import bpf, perf_event
 from exporter.kernel.btf import BTF_KIND_TYPEDEF
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, hang, types
+from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, hang, module_types, types
 from exporter.loading.attaching.tracing import attach as attach_tracing
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 
 def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
-    """The BTF id of the tracepoint's prototype, typedef btf_trace_NAME (include/trace/bpf_probe.h)."""
-    found = types(kernel, point).find(f"btf_trace_{point.target}", BTF_KIND_TYPEDEF)
-    if not found:
-        raise _no_event(kernel, point)
-    return BtfTarget(found)
+    """The BTF id of the tracepoint's prototype, typedef btf_trace_NAME (include/trace/bpf_probe.h), which for an event
+    of a module is in the module's own BTF."""
+    name = f"btf_trace_{point.target}"
+    if found := types(kernel, point).find(name, BTF_KIND_TYPEDEF):
+        return BtfTarget(found)
+    for module in kernel.modules_with_type(name):
+        if found := module_types(kernel.btf, module).find(name, BTF_KIND_TYPEDEF):
+            return BtfTarget(found, module)
+    raise _no_event(kernel, point)
 
 
 def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:

@@ -5,18 +5,26 @@ from __future__ import annotations
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import functions
-from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, types
+from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, module_types, types
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 
 def _function_id(kernel: Kernel, point: Point) -> BtfTarget:
-    _, function = functions.place(kernel, point)
-    found = types(kernel, point).function_id(function)
-    if found:
+    module, function = functions.place(kernel, point)
+    if found := types(kernel, point).function_id(function):
         return BtfTarget(found)
-    if kernel.has_function(function):
-        cause = "this function is not in the kernel's BTF (a module's, or two static ones of one name: use a kprobe)"
+    places = {module} if module else {where for name, where in kernel.functions() if name == function}
+    for where in sorted(places - {""}):
+        try:
+            found = module_types(kernel.btf, where).function_id(function)
+        except OSError as error:
+            text = f"{point.step}: module {where} has no BTF (CONFIG_DEBUG_INFO_BTF_MODULES, 5.11): use a kprobe"
+            raise RefusedError(Reason.UNSUPPORTED, text) from error
+        if found:
+            return BtfTarget(found, where)
+    if places:
+        cause = "this function is not in the kernel's BTF (several static ones have that name?): use a kprobe"
         raise RefusedError(Reason.MISSING, f"{point.step}: {cause}")
     raise functions.missing(kernel, point)
 
