@@ -271,6 +271,11 @@ class _Binder:
             return labels
         if self.array and self.map.max_entries == 1:
             return []
+        if self.map.type == bpf.BPF_MAP_TYPE_LPM_TRIE:
+            raise LayoutError(
+                f"labels: the key of map {self.map.name} is a prefix "
+                "(name it: labels: [{name: prefix, field: key, decode: [cidr]}], or say labels: [])"
+            )
         key = self.key_type()
         if slot_path is not None and key.kind != "struct":
             return []  # the slot is all of the key

@@ -232,6 +232,12 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
             'value: no field "call" in struct value_t (it has: calls, errors, slots, sum, flag)',
         ),
         (metric(), a_map(), "value: struct value_t is no number (its members: calls, errors, slots, sum, flag)"),
+        (
+            metric(value="calls"),
+            a_map(kind=bpf.BPF_MAP_TYPE_LPM_TRIE),
+            "labels: the key of map m is a prefix (name it: labels: [{name: prefix, field: key, decode: [cidr]}], or say "
+            "labels: [])",
+        ),
         (metric(value="slots"), a_map(), "value slots: u64[10] is no number of 8 to 64 bits"),
         (metric(value="slots[10]"), a_map(), "value: [10]: the array has 10 elements, numbered from 0"),
         (metric(value="slots[x]"), a_map(), "value: [x]: an index is a number in brackets, as in a[2]"),
