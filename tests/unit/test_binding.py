@@ -235,8 +235,8 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (
             metric(value="calls"),
             a_map(kind=bpf.BPF_MAP_TYPE_LPM_TRIE),
-            "labels: the key of map m is a prefix (name it: labels: [{name: prefix, field: key, decode: [cidr]}], or say "
-            "labels: [])",
+            "labels: the key of map m is a prefix (name it: labels: [{name: prefix, field: key, decode: [cidr]}], or "
+            "say labels: [])",
         ),
         (metric(value="slots"), a_map(), "value slots: u64[10] is no number of 8 to 64 bits"),
         (metric(value="slots[10]"), a_map(), "value: [10]: the array has 10 elements, numbered from 0"),
@@ -333,14 +333,14 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (
             histogram(buckets=Buckets(type="fixed", bounds=[1, 2, 3])),
             HISTS,
-            "buckets: 3 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is above "
-            "all; if they are to be less, say max)",
+            "buckets: 3 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is "
+            "above all; if they are to be less, say max)",
         ),
         (
             histogram(buckets=Buckets(type="fixed", bounds=list(range(1, 13)))),
             HISTS,
-            "buckets: 12 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is above "
-            "all; if they are to be less, say max)",
+            "buckets: 12 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is "
+            "above all; if they are to be less, say max)",
         ),
         (
             histogram(buckets=Buckets(type="fixed", bounds=[1, math.inf], max=1)),
