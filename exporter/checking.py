@@ -72,7 +72,7 @@ def _compiled(program: model.Program, variant: model.Variant, host: Host, *, thi
         text = f"{program.name}: requires {'; requires '.join(unmet)}"
         return Verdict(program.name, variant.name, True, "not compiled", Reason.REQUIRES, text)
     try:
-        header = prelude.header(host.header, program, variant, host.kernel)
+        header = prelude.header(host.header, program, variant, host.kernel, host.target)
         compiled = compiler.compile_variant(program, variant, host.target, header, host.cache.headers)
         bind_all(program.metrics, compiled.maps, program.maps)
     except (compiler.CompileError, RefusedError) as error:

@@ -105,25 +105,39 @@ class KernelBtf:
         return file_sha256(self.path)
 
     def dump_c(self, out: str | os.PathLike[str]) -> None:
-        """Writes every type as C, in an order that compiles ("vmlinux.h"): 2.8 MB in 0.1 s. OSError if it cannot."""
+        """Writes every type as C, in an order that compiles ("vmlinux.h"): 2.8 MB in 0.1 s. Of a module only what the
+        base lacks, to be compiled behind the base's. OSError if it cannot."""
         libc = _libc()
-        stream = libc.fopen(os.fsencode(out), b"w")
+        first = self._base._count() if self._base else 1
+        # btf_dump_printf_fn_t has vfprintf's signature: libc writes the text, Python is not called for each token.
+        stream = libc.fopen(os.devnull.encode() if self._base else os.fsencode(out), b"w")
         if not stream:
             error = ctypes.get_errno()
             raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
-        # btf_dump_printf_fn_t has vfprintf's signature: libc writes the text, Python is not called for each token.
         dump = self._lib.btf_dump__new(self._btf, ctypes.cast(libc.vfprintf, ctypes.c_void_p), stream, None)
         try:
-            for type_id in range(1, self._lib.btf__type_cnt(self._btf)) if dump else ():
-                error = -self._lib.btf_dump__dump_type(dump, type_id)
-                if error:
-                    raise OSError(error, f"write BTF type {type_id} of {self.path} as C: {os.strerror(error)}")
+            if dump and self._base:  # the base's types go nowhere, but the dumper knows then that they are declared
+                self._dump_types(dump, 1, first)
+                if not libc.freopen(os.fsencode(out), b"w", stream):
+                    error = ctypes.get_errno()
+                    raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
+            if dump:
+                self._dump_types(dump, first, self._count())
         finally:
             self._lib.btf_dump__free(dump)
             failed = libc.fclose(stream)
         if not dump or failed:
             error = ctypes.get_errno()
             raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
+
+    def _dump_types(self, dump: int, first: int, end: int) -> None:
+        for type_id in range(first, end):
+            error = -self._lib.btf_dump__dump_type(dump, type_id)
+            if error:
+                raise OSError(error, f"write BTF type {type_id} of {self.path} as C: {os.strerror(error)}")
+
+    def _count(self) -> int:
+        return int(self._lib.btf__type_cnt(self._btf))
 
     def find(self, name: str, kind: int) -> int:
         """The id of the first type of that BTF_KIND_* and name, 0 if there is none; anonymous types are not found."""
@@ -286,5 +300,7 @@ def _libbpf() -> ctypes.CDLL:
 def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+    libc.freopen.restype = ctypes.c_void_p
+    libc.freopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p]
     libc.fclose.restype, libc.fclose.argtypes = ctypes.c_int, [ctypes.c_void_p]
     return libc

@@ -148,7 +148,7 @@ def close(descriptors: Descriptors) -> None:
 def is_cached(program: model.Program, variant: model.Variant, host: Host) -> bool:
     """Whether the variant's artifact is in the cache; not if a file that it probes is missing."""
     try:
-        header = prelude.header(host.header, program, variant, host.kernel)
+        header = prelude.header(host.header, program, variant, host.kernel, host.target)
     except RefusedError:
         return False
     return host.cache.get(artifact.key(program, variant, host.target, header)) is not None
@@ -156,7 +156,7 @@ def is_cached(program: model.Program, variant: model.Variant, host: Host) -> boo
 
 def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
     """The variant's artifact, and whether it was in the cache."""
-    header = prelude.header(host.header, program, variant, host.kernel)
+    header = prelude.header(host.header, program, variant, host.kernel, host.target)
     key = artifact.key(program, variant, host.target, header)
     if cached := host.cache.get(key, compiler.bcc_version()):
         return cached, True

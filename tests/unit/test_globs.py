@@ -9,6 +9,7 @@ import pytest
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attach import Point, places
+from exporter.loading.attaching import functions
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
@@ -105,3 +106,8 @@ def test_glob_needs_tracefs_for_tracepoints(tmp_path: Path) -> None:
     bare = Kernel(proc=tmp_path, sysfs=tmp_path, release="6.1.0")
     with pytest.raises(RefusedError, match="a glob needs tracefs, which is not there"):
         places(bare, Point("tracepoint", "sched:*", "f"))
+
+
+def test_a_function_has_its_other_names(kernel: Kernel) -> None:
+    assert functions.aliases(kernel, "__x64_sys_getpid") == ["__ia32_sys_getpid"]
+    assert functions.aliases(kernel, "vfs_read") == []

@@ -48,6 +48,15 @@ def missing(kernel: Kernel, point: Point) -> RefusedError:
     )
 
 
+def aliases(kernel: Kernel, function: str) -> list[str]:
+    """Other names of the one function of that name; [] where several have it, or the addresses are hidden."""
+    symbols = list(kernel.function_addresses())
+    addresses = {address for address, name, _ in symbols if name == function}
+    if len(addresses) != 1 or addresses == {0}:
+        return []
+    return sorted(name for address, name, _ in symbols if address in addresses and name != function)
+
+
 def matching(kernel: Kernel, point: Point) -> list[str]:
     """FUNC or MODULE:FUNC for every function that a glob names and a probe can be put on.
 

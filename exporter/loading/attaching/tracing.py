@@ -12,8 +12,13 @@ from exporter.program import Reason
 
 def _function_id(kernel: Kernel, point: Point) -> BtfTarget:
     module, function = functions.place(kernel, point)
-    if found := types(kernel, point).function_id(function):
+    btf = types(kernel, point)
+    if found := btf.function_id(function):
         return BtfTarget(found)
+    # BTF has one name for each address, and a system call without arguments has two (__x64_, __ia32_sys_getpid).
+    for alias in functions.aliases(kernel, function):
+        if found := btf.function_id(alias):
+            return BtfTarget(found)
     places = {module} if module else {where for name, where in kernel.functions() if name == function}
     for where in sorted(places - {""}):
         try:
