@@ -191,7 +191,7 @@ class Merge:
         text = self._c_text(entry, path)
         if text is None:
             return
-        source, line, c_text = text
+        source, line, indent, c_text = text
         self.programs.append(
             Placed(
                 model.Program(
@@ -205,6 +205,7 @@ class Merge:
                     metrics=resolved,
                     source=source,
                     line=line,
+                    indent=indent,
                     text=c_text,
                 ),
                 mark,
@@ -212,8 +213,8 @@ class Merge:
             )
         )
 
-    def _c_text(self, entry: Valid[document.Program], path: Path) -> tuple[Path, int, str] | None:
-        """File, first line and C text of a program; None if it has none."""
+    def _c_text(self, entry: Valid[document.Program], path: Path) -> tuple[Path, int, int, str] | None:
+        """File, first line, indentation there and C text of a program; None if it has none."""
         program, node = entry.document, entry.node
         if (program.source is None) == (program.code is None):
             if program.source is None and not any(map(entry.wrote, ("source", "code", "object"))):
@@ -236,9 +237,9 @@ class Merge:
         if not text.strip():
             self.report.error(mark, f"{program.name}: source {source} is empty; write the C text into it")
             return None
-        return source, 1, text
+        return source, 1, 0, text
 
-    def _code(self, program: document.Program, node: Node, path: Path) -> tuple[Path, int, str] | None:
+    def _code(self, program: document.Program, node: Node, path: Path) -> tuple[Path, int, int, str] | None:
         text = program.code or ""
         folded = isinstance(node, Scalar) and node.style != "|" and (node.style == ">" or "\n" in text)
         if folded:
@@ -249,7 +250,19 @@ class Merge:
             return None
         # A block starts on the line after its `|`; line ends in front of the first text belong to it.
         block = isinstance(node, Scalar) and node.style == "|"
-        return path, node.mark.line + block, text
+        if block:
+            indent = _indent(self.reader.text(path), text, node.mark.line + 1)
+        else:  # quoted or plain, on one line
+            indent = node.mark.column - (isinstance(node, Scalar) and not node.style)
+        return path, node.mark.line + block, indent, text
+
+
+def _indent(file: str, text: str, line: int) -> int:
+    """How many columns further right the text of a block stands in a file, where it begins at that line."""
+    for inside, outside in zip(text.split("\n"), file.split("\n")[line - 1 :], strict=False):
+        if inside.strip() and outside.endswith(inside):
+            return len(outside) - len(inside)
+    return 0
 
 
 def _called(node: Mapping, index: int) -> str:

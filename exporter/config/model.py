@@ -116,6 +116,7 @@ class Program(Model):
     metrics: list[Metric]
     source: Path  # the file of the C text; for `code:` the YAML file
     line: int = 1  # where the C text starts in that file (for #line)
+    indent: int = 0  # how many columns further right it stands there (`code:`)
     text: str
 
 

@@ -82,6 +82,7 @@ def test_smallest_program_gets_every_default(here: Path) -> None:
         metrics=[model.Metric(name="ebpf_sends_total", type="counter", help="Sends.", map="sends")],
         source=here / "config.yaml",
         line=4,
+        indent=6,
         text="int on_send(void *ctx) { return 0; }\n",
     )
 
