@@ -17,27 +17,18 @@ from exporter.loading.hanging import points
 from exporter.loading.refusal import refused
 from exporter.loading.target import Target
 
-_WITH_MODULES = ("kprobe", "kretprobe", "fentry", "fexit")
-
 
 def header(shared: str, program: model.Program, variant: model.Variant, kernel: Kernel, target: Target) -> str:
     """The shared header's text and what this variant needs behind it. RefusedError where a probe or its arguments are
     not what the program needs.
 
-    The types of modules are those of the running kernel, so they are left out for another target.
+    Types are those of the modules that `requires` names, so that a program that only attaches to a module's function
+    still fits in a cache made elsewhere. They are of the running kernel's modules: another target gets none.
     """
-    added = "".join(_types(kernel, module) for module in modules(program, variant) if target.release == kernel.release)
+    named = sorted({*program.requires.module, *variant.requires.module})
+    added = "".join(_types(kernel, module) for module in named) if target.release == kernel.release else ""
     added += usdt.readers(points(variant), program.text, kernel)
     return f"{shared}\n{added}" if added else shared
-
-
-def modules(program: model.Program, variant: model.Variant) -> list[str]:
-    """The kernel modules that the program names: in `requires`, and as MODULE:FUNC."""
-    named = [*program.requires.module, *variant.requires.module]
-    for at in variant.attach:
-        if at.kind in _WITH_MODULES:
-            named += [target.partition(":")[0].replace("-", "_") for target in at.targets if ":" in target]
-    return sorted(set(named))
 
 
 def _types(kernel: Kernel, module: str) -> str:
