@@ -48,7 +48,7 @@ def verdicts(config: model.Config, *, load: bool, btf: Path | None, release: str
     wanted = target.of_btf(btf, release, arch) if btf else target.this_host()
     header = (bundled_dir() / "include" / "exporter.h").read_text()
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as scratch:
-        host = Host(wanted, artifact.Cache(Path(scratch)), header, Kernel())
+        host = Host(wanted, artifact.Cache(Path(scratch)), header, Kernel(), config.map_memory)
         return load_all(config, host) if load else compile_all(config, host, this_kernel=btf is None)
 
 

@@ -57,7 +57,7 @@ def run(config: model.Config, options: Options) -> int:
         logger.info("listening", url=listening.url(sock) + options.metrics_path)
     supervisor = Supervisor(
         config.programs,
-        load=_loader(cache),
+        load=_loader(cache, config.map_memory),
         serve=_server(listeners, config, options),
         keep=[sock.fileno() for sock in listeners],
         record=_recorder(options.record) if options.record else None,
@@ -90,9 +90,9 @@ def _missing_bcc(config: model.Config, cache: artifact.Cache) -> str:
     return ""
 
 
-def _loader(cache: artifact.Cache) -> LoadFunction:
+def _loader(cache: artifact.Cache, map_memory: int) -> LoadFunction:
     """What a loader child runs. The kernel's types are hashed once, here, and not by every loader."""
-    host = child.Host(target.this_host(), cache, _header(), features.Kernel())
+    host = child.Host(target.this_host(), cache, _header(), features.Kernel(), map_memory)
     parent = os.getpid()
 
     def load(program: model.Program) -> tuple[Program, Descriptors]:

@@ -15,13 +15,14 @@ import structlog
 
 from exporter.binding import BindingError
 from exporter.config import model
-from exporter.kernel import bpf
+from exporter.kernel import bpf, cpus
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, compiler, load, prelude, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
 from exporter.loading.target import Target
+from exporter.map_memory import over_limit
 from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Reason, State
 
 _log = structlog.get_logger(__name__)
@@ -37,12 +38,14 @@ class Host:
     cache    of artifacts
     header   text of programs/include/exporter.h
     kernel   the running kernel
+    map_memory  bytes that the maps of one program may take (limits.map_memory)
     """
 
     target: Target
     cache: artifact.Cache
     header: str
     kernel: Kernel
+    map_memory: int = model.Config().map_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ def _try(program: model.Program, variant: model.Variant, host: Host, check: Chec
         check(compiled.maps)
     except BindingError as error:
         raise RefusedError(Reason.BINDING, "; ".join(error.messages)) from error
+    if too_much := over_limit(compiled.maps, cpus.possible(host.kernel.sysfs), host.map_memory):
+        raise RefusedError(Reason.MAP, too_much)
     descriptors = Descriptors()
     programs = None
     try:

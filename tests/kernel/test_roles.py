@@ -257,3 +257,13 @@ def test_a_warm_start_needs_no_bcc(tmp_path: Path) -> None:
         assert re.search(r'program=renames .*how="from cache"', daemon.log)
         rename(23)
         assert counted(daemon) >= 23
+
+
+def test_a_program_over_the_memory_limit_is_refused_with_its_figure(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text("limits: {map_memory: 64KiB}\n" + config.read_text())
+    with running(config, tmp_path) as daemon:
+        daemon.wait_ready()
+        assert daemon.value("bpf_exporter_program_state", program="renames", state="failed") == 1
+        assert kernel_ids(daemon.process.pid)["map"] == set()
+        assert re.search(r"reason=map .*limits.map_memory", daemon.log), daemon.log
