@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 from exporter.kernel.btf import KernelBtf
@@ -30,6 +31,11 @@ _FORCED = (
 )
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<([^>\n]+)>", re.MULTILINE)
 _UNUSED_SECONDS = 30 * 86400
+
+# How libbpf writes padding. clang makes one integer of a run of bit-fields, and bcc has it lay structs out for the host
+# but LLVM count the bytes for BPF: above 64 bits the two align it differently, and members behind it are read 16 bytes
+# off, past every static assert (struct rq, sched_entity; in 7.2 task_struct). Members with a name are no bit-fields.
+_PADDING = re.compile(r"\blong: 64;")
 
 # Helpers that bcc declares and an older kernel's BTF lacks, in the order of enum bpf_func_id from 156 on (5.11). Ids
 # are ABI, and 211 was the last one (6.2): what came later are kfuncs.
@@ -104,7 +110,7 @@ def _numbers() -> list[str]:
 
 
 # Of what a tree holds besides the types; another version of this module makes trees, and artifacts, of its own.
-REVISION = hashlib.sha256("\n".join((_KCONFIG, *_numbers())).encode()).hexdigest()[:8]
+REVISION = hashlib.sha256("\n".join((_KCONFIG, _PADDING.pattern, *_numbers())).encode()).hexdigest()[:8]
 
 
 class HeadersError(Exception):
@@ -149,8 +155,9 @@ def _make(target: Target, tree: Path) -> None:
         (include / "linux").mkdir(parents=True)
         with KernelBtf(target.btf_path) as btf:
             btf.dump_c(include / "vmlinux.h")
-            kconfig = _KCONFIG.format(version=_version_code(target.release), page_shift=_page_shift(target))
-            (include / "linux" / "kconfig.h").write_text(kconfig + "\n".join(_numbers()) + "\n")
+        _name_padding(include / "vmlinux.h")
+        kconfig = _KCONFIG.format(version=_version_code(target.release), page_shift=_page_shift(target))
+        (include / "linux" / "kconfig.h").write_text(kconfig + "\n".join(_numbers()) + "\n")
         for name in _FORCED:
             _empty(include / name)
         os.rename(building, tree)
@@ -158,6 +165,11 @@ def _make(target: Target, tree: Path) -> None:
         shutil.rmtree(building, ignore_errors=True)
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another loader was faster, with the same content
             raise HeadersError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
+
+
+def _name_padding(header: Path) -> None:
+    number = count()
+    header.write_text(_PADDING.sub(lambda _: f"long exporter_padding_{next(number)};", header.read_text()))
 
 
 def _empty(path: Path) -> None:
