@@ -6,7 +6,9 @@ its artifact, puts it behind the header's text.
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter.config import model
@@ -26,19 +28,44 @@ def header(shared: str, program: model.Program, variant: model.Variant, kernel: 
     still fits in a cache made elsewhere. They are of the running kernel's modules: another target gets none.
     """
     named = sorted({*program.requires.module, *variant.requires.module})
-    added = "".join(_types(kernel, module) for module in named) if target.release == kernel.release else ""
+    added = "".join(_types_of_all(kernel, named)) if target.release == kernel.release else ""
     added += usdt.readers(points(variant), program.text, kernel)
     return f"{shared}\n{added}" if added else shared
 
 
+def _types_of_all(kernel: Kernel, modules: Sequence[str]) -> Iterator[str]:
+    """Each module's types behind those of vmlinux.h, without what one before it has defined. What is built in adds
+    nothing: it is in vmlinux.h."""
+    defined: set[str] = set()
+    for module in modules:
+        if (kernel.btf.parent / module).exists():
+            blocks = own_names(_types(kernel, module), module).split("\n\n")
+            yield f'#line 1 "types of {module}"\n' + "\n\n".join(b for b in blocks if head(b) not in defined)
+            defined |= {name for block in blocks if (name := head(block))}
+
+
 def _types(kernel: Kernel, module: str) -> str:
-    """The module's types as C, behind those of vmlinux.h; "" if it is built in (they are there) or has no BTF."""
-    if not (kernel.btf.parent / module).exists():
-        return ""
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as scratch:
         path = Path(scratch) / "types.h"
         try:
             module_types(kernel.btf, module).dump_c(path)
         except OSError as error:
             raise refused(f"read types of module {module}", error, kernel) from error
-        return f'#line 1 "types of {module}"\n{path.read_text()}'
+        return path.read_text()
+
+
+def own_names(text: str, module: str) -> str:
+    """libbpf calls a type whose name the kernel has for another one NAME___2: that of two modules are two types too."""
+    mine = set(
+        re.findall(r"^(?:struct|union|enum) (\w+___\d+) ?[{;]|^typedef .*?\b(\w+___\d+)[^\w]*;", text, re.MULTILINE)
+    )
+    names = {name for pair in mine for name in pair if name}
+    return re.sub(r"\b\w+___\d+\b", lambda m: f"{m[0]}_{module}" if m[0] in names else m[0], text)
+
+
+def head(block: str) -> str:
+    """What a block of libbpf's C defines: "struct x", the text of an enum without a name, "" for declarations."""
+    match = re.match(r"(?:struct|union|enum) (\w+ )?\{", block)
+    if match is None:
+        return ""
+    return match[0].rstrip(" {") if match[1] else block
