@@ -34,7 +34,7 @@ def wrong(found: Found) -> dict[str, str]:
     }
 
 
-def _rise(running: Running, work: Callable[..., object], *arguments: object) -> Samples:
+def rise_of(running: Running, work: Callable[..., object], *arguments: object) -> Samples:
     before = running.scrape()
     work(*arguments)
     return running.scrape().since(before)
@@ -48,21 +48,20 @@ def _late(rise: Samples, name: str, bound: float, **labels: str) -> float:
 # --- block devices and file systems ---
 
 
-def biolatency(running: Running) -> Found:
-    name = "bio_latency_seconds"
+def biolatency(running: Running, name: str = "bio_latency_seconds") -> Found:
     with disks.loop_device() as device:
         disks.read_and_write(device, 1, 1, 1)
         own = disks.requests(device)
-        rise = _rise(running, disks.read_and_write, device, COUNT, COUNT + 6, 0)
+        rise = rise_of(running, disks.read_and_write, device, COUNT, COUNT + 6, 0)
         made = counters.rise(own, disks.requests(device))
     found: Found = {}
     for operation in ("read", "write"):
         labels = {"device": device, "operation": operation}
         count = rise.sum(f"{name}_count", **labels)
         found[f"{operation}s"] = exactly(made[operation], count)
-        # The kernel counts milliseconds, rounded, from the allocation of the request on; ours begins a little later.
+        # The kernel counts from the allocation of the request on, which is no later, and cuts the sum to milliseconds.
         milliseconds = rise.sum(f"{name}_sum", **labels) * 1000
-        found[f"{operation} ms"] = (0.001 * count, milliseconds, made.get(f"{operation}_ms", 0) + count)
+        found[f"{operation} ms"] = (0.001 * count, milliseconds, made.get(f"{operation}_ms", 0) + 1)
     return found | {"at least as many as asked for": (COUNT, rise.sum(f"{name}_count", device=device), 10 * COUNT)}
 
 
@@ -70,7 +69,7 @@ def _file_system(running: Running, kind: str) -> Found:
     name = f"{kind}_latency_seconds_count"
     with disks.mounted(kind) as directory:
         made: dict[str, int] = {}
-        rise = _rise(running, lambda: made.update(disks.use(directory, COUNT)))
+        rise = rise_of(running, lambda: made.update(disks.use(directory, COUNT)))
     made = {"ext4": made, "xfs": {what: n for what, n in made.items() if what != "getattr"}}[kind]
     return {operation: exactly(n, rise.sum(name, operation=operation)) for operation, n in made.items()}
 
@@ -83,17 +82,16 @@ def xfsdist(running: Running) -> Found:
     return _file_system(running, "xfs")
 
 
-def cachestat(running: Running) -> Found:
+def cachestat(running: Running, name: str = "page_cache_ops_total") -> Found:
     """On an otherwise idle machine: pages written are made dirty, pages read for the first time are added."""
     pages = 230
-    name = "page_cache_ops_total"
     with disks.mounted("ext4") as directory:
         file = directory / "file"
         dirtied = counters.vmstat()["nr_dirtied"]
-        written = _rise(running, lambda: file.write_bytes(b"x" * pages * disks.BLOCK))
+        written = rise_of(running, lambda: file.write_bytes(b"x" * pages * disks.BLOCK))
         dirtied = counters.vmstat()["nr_dirtied"] - dirtied
         os.sync()
-        again = _rise(running, disks.read_pages, file, pages)
+        again = rise_of(running, disks.read_ends, file, pages)
     marked = written.sum(name, operation="page_mark_dirties")
     return {
         "dirtied": (min(1, dirtied), marked, dirtied),  # a folio may have several pages
@@ -107,7 +105,7 @@ def kstack(running: Running) -> Found:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         file = Path(directory) / "file"
         file.write_bytes(bytes(200 * disks.BLOCK))
-        rise = _rise(running, disks.read_pages, file, 200)
+        rise = rise_of(running, disks.read_pages, file, 200)
     stacks = rise.of("mark_page_accessed_total")
     reads = sum(n for has, n in stacks.items() if "read" in dict(has)["kstack"])
     return {"with a function that reads": (200, reads, 300)}
@@ -124,7 +122,7 @@ def cgroup(running: Running) -> Found:
             nonlocal made
             made = cgroups.call(own, tasks.migrate, COUNT)
 
-        rise = _rise(running, work)
+        rise = rise_of(running, work)
         counted = rise.sum("cgroup_sched_migrations_total", cgroup=cgroups.path(own))
         return {"migrations": exactly(made, counted), "at least": (COUNT - 1, counted, 2 * COUNT)}
 
@@ -147,18 +145,18 @@ def cfs_throttling(running: Running) -> Found:
     }
 
 
-def syscalls(running: Running) -> Found:
-    calls = _rise(running, tasks.ask_interval, COUNT)
-    errors = _rise(running, tasks.fail_with_eloop, COUNT)
+def syscalls(running: Running, prefix: str = "") -> Found:
+    calls = rise_of(running, tasks.ask_interval, COUNT)
+    errors = rise_of(running, tasks.fail_with_eloop, COUNT)
     return {
-        "calls": exactly(COUNT, calls.sum("syscalls_total", syscall="sched_rr_get_interval")),
-        "errors": exactly(COUNT, errors.sum("syscall_errors_total", errno="ELOOP")),
+        "calls": exactly(COUNT, calls.sum(f"{prefix}syscalls_total", syscall="sched_rr_get_interval")),
+        "errors": exactly(COUNT, errors.sum(f"{prefix}syscall_errors_total", errno="ELOOP")),
     }
 
 
 def raw_tracepoints(running: Running) -> Found:
     with namespaces.namespace(f"tim{os.getpid()}") as space:
-        rise = _rise(running, namespaces.call, space, inet.keep_alive, inet.own_port(), COUNT)
+        rise = rise_of(running, namespaces.call, space, inet.keep_alive, inet.own_port(), COUNT)
     return {"timers": exactly(COUNT, rise.sum("raw_timer_starts_total", function="tcp_keepalive_timer"))}
 
 
@@ -174,18 +172,18 @@ def _softirqs(running: Running, work: Callable[[], object]) -> tuple[Samples, Fo
     return rise, {}, {kind: (inner[kind], outer[kind]) for kind in outer}
 
 
-def softirq_latency(running: Running) -> Found:
+def softirq_latency(running: Running, prefix: str = "") -> Found:
     with namespaces.namespace(f"sirq{os.getpid()}") as space:
         work = _datagrams(space)
         rise, found, bounds = _softirqs(running, work)
     for kind in ("timer", "net_rx", "sched", "rcu"):
         least, most = bounds[kind]
-        found[kind] = (least, rise.sum("softirq_serviced_total", kind=kind), most)
+        found[kind] = (least, rise.sum(f"{prefix}softirq_serviced_total", kind=kind), most)
         # One may be running while we read, at either end, on each CPU.
         cpus = os.cpu_count() or 1
-        observed = rise.sum("softirq_service_latency_seconds_count", kind=kind)
+        observed = rise.sum(f"{prefix}softirq_service_latency_seconds_count", kind=kind)
         found[f"{kind} timed"] = (least - cpus, observed, most + cpus)
-    found["net_rx at least"] = (1, rise.sum("softirq_entry_latency_seconds_count", kind="net_rx"), 10**9)
+    found["net_rx at least"] = (1, rise.sum(f"{prefix}softirq_entry_latency_seconds_count", kind="net_rx"), 10**9)
     return found
 
 
@@ -210,7 +208,7 @@ def cgroup_rstat_flushing(running: Running) -> Found:
     """Each reading of cpu.stat flushes: with one lock that may be yielded to, or (later) the lock of each CPU."""
     depth = 5
     with cgroups.cgroup("rstat", depth=depth) as own:
-        rise = _rise(running, tasks.read_times, str(own / "cpu.stat"), COUNT)
+        rise = rise_of(running, tasks.read_times, str(own / "cpu.stat"), COUNT)
     locked = rise.sum("cgroup_rstat_locked_total", level=str(depth))
     held = rise.sum("cgroup_rstat_lock_hold_seconds_count")
     cpus = os.cpu_count() or 1
@@ -219,7 +217,7 @@ def cgroup_rstat_flushing(running: Running) -> Found:
 
 def regexp(running: Running) -> Found:
     """Dropping the caches runs every shrinker until it has nothing left to give."""
-    rise = _rise(running, lambda: Path("/proc/sys/vm/drop_caches").write_text("2"))
+    rise = rise_of(running, lambda: Path("/proc/sys/vm/drop_caches").write_text("2"))
     comm = Path("/proc/self/comm").read_text().strip()
     return {"runs": (1, rise.sum("mm_shrink_slab_events_total", comm=comm), 10**6)}
 
@@ -229,7 +227,7 @@ def uprobe(running: Running) -> Found:
     with cgroups.cgroup("malloc") as own, tempfile.TemporaryDirectory() as directory:
         program = str(tasks.compile_allocator(Path(directory)))
         for calls in (0, 10 * COUNT):
-            rise = _rise(running, cgroups.call, own, os.spawnv, os.P_WAIT, program, [program, f"{calls:03}"])
+            rise = rise_of(running, cgroups.call, own, os.spawnv, os.P_WAIT, program, [program, f"{calls:03}"])
             counted.append(rise.sum("libc_malloc_calls_total", cgroup=cgroups.path(own)))
     return {"calls": exactly(10 * COUNT, counted[1] - counted[0])}
 
@@ -240,7 +238,7 @@ def usdt(running: Running) -> Found:
         for name in names:
             (Path(directory) / f"{name}.py").touch()
         text = f"import sys; sys.path.insert(0, {directory!r}); import {', '.join(names)}"
-        rise = _rise(running, tasks.run, ["python3", "-S", "-c", text])
+        rise = rise_of(running, tasks.run, ["python3", "-S", "-c", text])
     return {name: exactly(1, rise.sum("python_module_imports_total", module=name)) for name in names}
 
 
@@ -251,7 +249,7 @@ def pci(running: Running) -> Found:
         nonlocal said
         said = tasks.read_pci_configuration(COUNT)
 
-    rise = _rise(running, work)
+    rise = rise_of(running, work)
     return {f"reads of {said[0]}": exactly(said[1], rise.sum("pci_user_read_config_ops_total"))}
 
 
@@ -266,7 +264,7 @@ def tcp_retransmit(running: Running) -> Found:
             finish = namespaces.start(server, inet.accept_one, family, port)
             namespaces.call(server, namespaces.wait_for_listener, port)
             before = running.scrape()
-            made = namespaces.call(client, inet.lose_segments, family, port, f"ve{name}", 2.0)
+            made = namespaces.call(client, inet.lose_segments, family, port, 2.0)
             finish()
             rise = running.scrape().since(before)
             labels = {"peer_ip": inet.SERVER[family], "local_ip": inet.CLIENT[family], "main_port": str(port)}
@@ -281,13 +279,13 @@ def tcp_retransmit(running: Running) -> Found:
     return found
 
 
-def _backlog(running: Running, name: str, slot: Callable[[int], float]) -> Found:
+def backlog(running: Running, name: str, slot: Callable[[int], float]) -> Found:
     found: Found = {}
     port = inet.own_port()
     with namespaces.namespace(f"syn{os.getpid()}") as space:
         namespaces.call(space, inet.raise_somaxconn)
         for family in inet.FAMILIES:
-            rise = _rise(running, namespaces.call, space, inet.fill_backlog, family, port, 5 * COUNT)
+            rise = rise_of(running, namespaces.call, space, inet.fill_backlog, family, port, 5 * COUNT)
             expected: dict[float, float] = {}
             for waiting in range(5 * COUNT):
                 expected[slot(waiting)] = expected.get(slot(waiting), 0) + 1
@@ -297,22 +295,22 @@ def _backlog(running: Running, name: str, slot: Callable[[int], float]) -> Found
 
 
 def tcp_syn_backlog(running: Running) -> Found:
-    return _backlog(running, "tcp_syn_backlog", lambda waiting: -(-waiting // 50) * 50.0)
+    return backlog(running, "tcp_syn_backlog", lambda waiting: -(-waiting // 50) * 50.0)
 
 
 def tcp_syn_backlog_exp2zero(running: Running) -> Found:
-    return _backlog(running, "tcp_syn_backlog_exp2zero", _power_of_two)
+    return backlog(running, "tcp_syn_backlog_exp2zero", power_of_two)
 
 
-def _power_of_two(number: int) -> float:
+def power_of_two(number: int) -> float:
     """The bound of an exp2zero bucket: 0, 1, 2, 4, ..."""
     return float(1 << max(0, number - 1).bit_length()) if number > 1 else float(number)
 
 
-def accept_latency(running: Running) -> Found:
-    name, port = "accept_latency_seconds", inet.own_port()
+def accept_latency(running: Running, name: str = "accept_latency_seconds") -> Found:
+    port = inet.own_port()
     with namespaces.namespace(f"acc{os.getpid()}") as space:
-        rise = _rise(running, namespaces.call, space, inet.fill_backlog, "ipv4", port, COUNT, WAIT)
+        rise = rise_of(running, namespaces.call, space, inet.fill_backlog, "ipv4", port, COUNT, WAIT)
     return {
         "accepted": exactly(COUNT, rise.sum(f"{name}_count")),
         "later than 131 ms": exactly(COUNT, _late(rise, name, 0.131072)),
@@ -351,7 +349,7 @@ def unix_accept_latency(running: Running) -> Found:
     name = "unix_accept_latency_seconds"
     path = "/run/dbus/system_bus_socket"
     with cgroups.cgroup("unix") as own:
-        rise = _rise(running, cgroups.call, own, unix.connect_and_wait, path, COUNT, WAIT)
+        rise = rise_of(running, cgroups.call, own, unix.connect_and_wait, path, COUNT, WAIT)
     return {
         "accepted": exactly(COUNT, rise.sum(f"{name}_count", addr=path)),
         "later than 128 ms": exactly(COUNT, _late(rise, name, 0.128, addr=path)),
@@ -362,10 +360,10 @@ def unix_socket_backlog(running: Running) -> Found:
     name = "unix_socket_backlog"
     path = "/var/run/docker/metrics.sock"
     with cgroups.cgroup("unix") as own:
-        rise = _rise(running, cgroups.call, own, unix.connect_and_wait, path, COUNT, 0)
+        rise = rise_of(running, cgroups.call, own, unix.connect_and_wait, path, COUNT, 0)
     expected: dict[float, float] = {}
     for waiting in range(COUNT):
-        expected[_power_of_two(waiting)] = expected.get(_power_of_two(waiting), 0) + 1
+        expected[power_of_two(waiting)] = expected.get(power_of_two(waiting), 0) + 1
     buckets = rise.buckets(name, addr=path)
     found: Found = {f"le {bound:g}": exactly(n, buckets.get(bound, 0)) for bound, n in expected.items()}
     return found | {"sum": exactly(sum(range(COUNT)), rise.sum(f"{name}_sum", addr=path))}

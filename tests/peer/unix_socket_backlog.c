@@ -9,6 +9,11 @@
 #define WATCHED "/var/run/docker/metrics.sock"
 #define LAST_ERRNO 4095 /* MAX_ERRNO of linux/err.h */
 
+union sun_path {
+	char text[PATH_MAX_WATCHED];
+	u64 words[PATH_MAX_WATCHED / 8];
+};
+
 struct backlog_key {
 	u32 addr;
 	u32 bucket;
@@ -16,19 +21,18 @@ struct backlog_key {
 
 BPF_HASH(unix_socket_backlog, struct backlog_key, u64, 64);
 
-BPF_PROG(found, struct sockaddr_un *address, int length, int type, int flags, struct sock *other)
+BPF_PROG(found, struct net *net, struct sockaddr_un *address, int length, int type, int flags, struct sock *other)
 {
-	char path[PATH_MAX_WATCHED] = {}, wanted[] = WATCHED;
+	union sun_path path = {}, wanted = {WATCHED};
 	struct backlog_key key = {};
 	u64 zero = 0, backlog;
 
 	if ((u64)other >= (u64)-LAST_ERRNO) // nobody there
 		return 0;
-	bpf_probe_read_kernel_str(path, sizeof(path), &address->sun_path);
-#pragma unroll
-	for (int i = 0; i < sizeof(wanted); i++)
-		if (path[i] != wanted[i])
-			return 0;
+	bpf_probe_read_kernel_str(path.text, sizeof(path.text), &address->sun_path);
+	if (path.words[0] != wanted.words[0] || path.words[1] != wanted.words[1] || path.words[2] != wanted.words[2] ||
+	    path.words[3] != wanted.words[3])
+		return 0;
 	backlog = PEEK(other->sk_receive_queue.qlen);
 	key.bucket = exp2zero_slot(backlog);
 	if (key.bucket >= SUM_SLOT)

@@ -17,30 +17,48 @@ from tests.peer.workloads import counters
 
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
-CLIENT, SERVER = {"ipv4": "10.98.0.1", "ipv6": "fd00:98::1"}, {"ipv4": "10.98.0.2", "ipv6": "fd00:98::2"}
+CLIENT = {"ipv4": "10.98.0.1", "ipv6": "fd00:98::1", "ethernet": "02:00:00:00:00:01"}
+SERVER = {"ipv4": "10.98.0.2", "ipv6": "fd00:98::2", "ethernet": "02:00:00:00:00:02"}
+DEVICE = "cable"
 NOBODY = "02:00:00:00:00:99"  # no device has it: what is sent there is carried over and thrown away
 
 
 @contextmanager
 def cable(name: str) -> Iterator[tuple[str, str]]:
-    """Names of two namespaces joined by a veth pair: client's and server's."""
+    """Names of two namespaces joined by a veth pair: client's and server's, who know each other's addresses."""
     client, server = f"{name}c", f"{name}s"
     with namespaces.namespace(client), namespaces.namespace(server):
-        subprocess.run(
-            f"ip link add ve{name} netns {client} type veth peer name ve{name} netns {server}", shell=True, check=True
-        )
-        for space, addresses in ((client, CLIENT), (server, SERVER)):
-            namespaces.call(space, _configure, f"ve{name}", addresses)
+        _do(f"ip link add {DEVICE} netns {client} type veth peer name {DEVICE} netns {server}")
+        namespaces.call(client, _configure, CLIENT, SERVER)
+        namespaces.call(server, _configure, SERVER, CLIENT)
         yield client, server
 
 
-def _configure(device: str, addresses: dict[str, str]) -> None:
-    for command in (
-        f"ip address add {addresses['ipv4']}/24 dev {device}",
-        f"ip address add {addresses['ipv6']}/64 dev {device} nodad",
-        f"ip link set {device} up",
-    ):
-        subprocess.run(command.split(), check=True)
+def _configure(own: dict[str, str], other: dict[str, str]) -> None:
+    _do(f"ip link set {DEVICE} address {own['ethernet']}")
+    _do(f"ip address add {own['ipv4']}/24 dev {DEVICE}")
+    _do(f"ip address add {own['ipv6']}/64 dev {DEVICE} nodad")
+    _do(f"ip link set {DEVICE} up")
+    for family in FAMILIES:
+        _send_to(other[family], other["ethernet"])
+
+
+def _send_to(address: str, ethernet: str) -> None:
+    _do(f"ip neighbour replace {address} lladdr {ethernet} dev {DEVICE} nud permanent")
+
+
+def _do(command: str) -> None:
+    subprocess.run(command.split(), check=True)
+
+
+@contextmanager
+def _lost(peer: dict[str, str], family: str) -> Iterator[None]:
+    """Nothing that this namespace sends to the peer arrives."""
+    _send_to(peer[family], NOBODY)
+    try:
+        yield
+    finally:
+        _send_to(peer[family], peer["ethernet"])
 
 
 def accept_one(family: str, port: int) -> int:
@@ -54,21 +72,44 @@ def accept_one(family: str, port: int) -> int:
         return total
 
 
-def lose_segments(family: str, port: int, device: str, seconds: float) -> dict[str, int]:
+def lose_segments(family: str, port: int, seconds: float) -> dict[str, int]:
     """Send while nothing arrives for so long, then let it through: what the kernel counted in this namespace."""
     before = counters.netstat("Tcp")
     with socket.create_connection((SERVER[family], port), timeout=20) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.send(b"x")
         time.sleep(0.1)  # acknowledged, so that there is a round trip time to go by
-        lost = f"ip neighbour replace {SERVER[family]} lladdr {NOBODY} dev {device} nud permanent"
-        subprocess.run(lost.split(), check=True)
-        for _ in range(5):
-            client.send(b"x" * 1000)
-        time.sleep(seconds)
-        subprocess.run(f"ip neighbour del {SERVER[family]} dev {device}".split(), check=True)
+        with _lost(SERVER, family):
+            for _ in range(5):
+                client.send(b"x" * 1000)
+            time.sleep(seconds)
         client.shutdown(socket.SHUT_WR)
-        assert client.recv(1) == b""  # the server has read all of it
+        if client.recv(1):  # comes back when the server has read all of it and closed
+            raise RuntimeError("the server sent something")
+    return counters.rise(before, counters.netstat("Tcp"))
+
+
+def connect_to_nobody(family: str, port: int, seconds: float) -> dict[str, int]:
+    """A SYN that does not arrive, for so long: what the kernel counted in this namespace."""
+    before = counters.netstat("Tcp")
+    with _lost(SERVER, family):
+        connect_in_vain(family, port, seconds)
+    return counters.rise(before, counters.netstat("Tcp"))
+
+
+def connect_in_vain(family: str, port: int, seconds: float) -> int:
+    """connect() for so long; its error."""
+    with socket.socket(FAMILIES[family]) as client:
+        client.settimeout(seconds)
+        error: int = client.connect_ex((SERVER[family], port))
+        return error
+
+
+def listen_unheard(family: str, port: int, seconds: float) -> dict[str, int]:
+    """A listener whose answers to SYNs do not arrive, for so long: what the kernel counted in this namespace."""
+    before = counters.netstat("Tcp")
+    with _lost(CLIENT, family), socket.create_server((SERVER[family], port), family=FAMILIES[family]):
+        time.sleep(seconds)
     return counters.rise(before, counters.netstat("Tcp"))
 
 
@@ -115,9 +156,9 @@ def _in_messages() -> dict[str, int]:
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF
+    return 0xFFFF - total
 
 
 def send_fragments(family: str, port: int, count: int) -> dict[str, int]:

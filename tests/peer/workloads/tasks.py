@@ -102,3 +102,44 @@ def read_pci_configuration(count: int) -> tuple[str, int]:
     finally:
         os.close(descriptor)
     return (device / "vendor").read_text().strip(), count
+
+
+def run_out_of_memory(megabytes: int) -> int:
+    """Ask for so much and use it, in a child that is the first to be killed; the signal that ended it."""
+    pid = os.fork()
+    if pid == 0:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+        taken = bytearray(megabytes << 20)
+        for at in range(0, len(taken), 4096):
+            taken[at] = 1
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+
+def oom_kills() -> int:
+    return int(re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)[1])  # type: ignore[index]
+
+
+def ping_pong(rounds: int) -> int:
+    """Two processes on one CPU that wait for each other in turn; how often they left it and so came back to it."""
+    there, back = os.pipe(), os.pipe()
+    pid = os.fork()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if pid == 0:
+        for _ in range(rounds):
+            os.read(there[0], 1)
+            os.write(back[1], b"x")
+        os._exit(0)
+    for _ in range(rounds):
+        os.write(there[1], b"x")
+        os.read(back[0], 1)
+    usage = os.wait4(pid, 0)[2]
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    for end in (*there, *back):
+        os.close(end)
+    return usage.ru_nvcsw + usage.ru_nivcsw + own.ru_nvcsw + own.ru_nivcsw
+
+
+def context_switches() -> int:
+    """Of the whole host since it started."""
+    return int(re.search(r"^ctxt (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)[1])  # type: ignore[index]

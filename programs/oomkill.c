@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+// oomkill: processes killed because memory ran out, by the victim's unit and container.
+//
+// How:     tracepoint  mark_victim, which has the victim from 6.9 on
+//          fentry      __oom_kill_process(), where /proc/vmstat counts oom_kill
+//          kprobe      the same
+//          The cgroup (v2) is the victim's, whoever's allocation it was that failed.
+// Cost:    nothing until it happens.
+// Blind to: what user space kills before the kernel has to (systemd-oomd, earlyoom).
+// Too much: with the tracepoint also a task that was about to exit when its memory was asked for.
+
+#ifndef MAX_ENTRIES
+#define MAX_ENTRIES 4096
+#endif
+
+BPF_HASH(victims, u64, u64, MAX_ENTRIES); // cgroup id -> kills
+
+static inline int count(const struct task_struct *victim)
+{
+	u64 zero = 0, cgroup = PEEK(PEEK(PEEK(PEEK(victim->cgroups)->dfl_cgrp)->kn)->id);
+
+	add(victims.lookup_or_try_init(&cgroup, &zero), 1, LOST(victims));
+	return 0;
+}
+
+#ifdef VARIANT_TRACEPOINT
+// TP_PROTO(struct task_struct *task, uid_t uid)
+int on_victim(struct bpf_raw_tracepoint_args *ctx)
+{
+	return count((const struct task_struct *)ctx->args[0]);
+}
+#endif
+
+#ifdef VARIANT_FENTRY
+BPF_PROG(on_kill, struct task_struct *victim)
+{
+	return count(victim);
+}
+#endif
+
+#ifdef VARIANT_KPROBE
+int on_kill(struct pt_regs *ctx, struct task_struct *victim)
+{
+	return count(victim);
+}
+#endif
