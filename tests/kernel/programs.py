@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.config import model
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, compiler
+from exporter.loading import artifact, compiler, prelude
 from exporter.loading.child import Host
 from exporter.loading.target import this_host
 
@@ -96,10 +96,9 @@ def compile_all(program: model.Program, host: Host) -> None:
         try:
             os.nice(10)
             for variant in program.variants:
-                if not host.cache.get(artifact.key(program, variant, host.target, host.header)):
-                    host.cache.put(
-                        compiler.compile_variant(program, variant, host.target, host.header, host.cache.headers)
-                    )
+                header = prelude.header(host.header, program, variant, host.kernel, host.target)
+                if not host.cache.get(artifact.key(program, variant, host.target, header)):
+                    host.cache.put(compiler.compile_variant(program, variant, host.target, header, host.cache.headers))
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the child must not become a second pytest
             traceback.print_exc()

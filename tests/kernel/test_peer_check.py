@@ -6,10 +6,10 @@ import pytest
 
 from exporter.binding import bind_all
 from exporter.config import ConfigErrors
-from exporter.loading import artifact
+from exporter.loading import artifact, prelude
 from exporter.loading.child import Host
 from tests.kernel.programs import compile_all
-from tests.peer.specs import HERE, LATER, NAMES, READY, WAITING, of_this_kernel, spec
+from tests.peer.specs import HERE, LATER, NAMES, READY, of_this_kernel, spec
 
 
 def refusal(name: str) -> str:
@@ -28,12 +28,6 @@ def test_key_that_comes_later_is_refused_with_a_sentence(name: str) -> None:
     assert f'"{LATER[name]}" is not built in this version' in refusal(name)
 
 
-def test_what_waits_for_something_that_is_being_built_does_not_work_yet(shared_host: Host) -> None:
-    for name in WAITING:
-        with pytest.raises((ConfigErrors, AssertionError)):
-            compile_all(of_this_kernel(name), shared_host)
-
-
 @pytest.mark.parametrize("name", READY)
 def test_configuration_is_accepted_and_says_what_it_counts(name: str) -> None:
     for metric in spec(name).metrics:
@@ -46,7 +40,8 @@ def test_configuration_compiles_for_this_kernel_and_fits_its_maps(name: str, sha
     assert program.variants, "no variant is for this kernel"
     compile_all(program, shared_host)
     for variant in program.variants:
-        compiled = shared_host.cache.get(artifact.key(program, variant, shared_host.target, shared_host.header))
+        header = prelude.header(shared_host.header, program, variant, shared_host.kernel, shared_host.target)
+        compiled = shared_host.cache.get(artifact.key(program, variant, shared_host.target, header))
         assert compiled
         functions = {function.name for function in compiled.functions}
         assert {point.function for point in variant.attach} <= functions

@@ -238,7 +238,7 @@ def usdt(running: Running) -> Found:
         for name in names:
             (Path(directory) / f"{name}.py").touch()
         text = f"import sys; sys.path.insert(0, {directory!r}); import {', '.join(names)}"
-        rise = rise_of(running, tasks.run, ["python3", "-S", "-c", text])
+        rise = rise_of(running, tasks.run, ["/usr/bin/python3", "-S", "-c", text])
     return {name: exactly(1, rise.sum("python_module_imports_total", module=name)) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""The configurations of this directory as the exporter reads them, and which of them wait for something."""
+"""The configurations of this directory as the exporter reads them, and which of them need a key that comes later."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from exporter.loading import requires
 HERE = Path(__file__).parent
 NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
 
-# Keys that are settled and come later.
+# Which key. An entry that is accepted must go.
 LATER = {
     "bpf_jit": "kaddrs",
     "cgroup_id_map": "fill",
     "xdp": "xdp",
 }
-# What is being built: name -> what it needs. An entry that is accepted and compiles must go.
-WAITING = {
-    "usdt": "bpf_usdt_readarg()",
-}
-READY = [name for name in NAMES if name not in LATER and name not in WAITING]
+READY = [name for name in NAMES if name not in LATER]
 
 
 def spec(name: str) -> model.Program:
