@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cheroot import wsgi
+from cheroot.server import HTTPConnection, HTTPRequest
 
 from exporter import log
 
 THREADS = 8  # scrapes share one collection; more threads would only wait for its lock
-QUEUED = 32  # accepted connections waiting for a thread
+QUEUED = 32  # connections with a request, waiting for a thread
+IDLE = 128  # connections without one; they hold no thread
 BACKLOG = 128
-TIMEOUT = 10  # seconds that a client may take between two bytes
+TIMEOUT = 10  # seconds for a request to come, and that a client may take between two bytes
+ANSWER_TIMEOUT = 60  # seconds for collecting and for a client to take all of its answer
 HEADER_LIMIT = 16 << 10  # bytes
 BODY_LIMIT = 4 << 10  # bytes; no request has one
 
@@ -37,9 +44,9 @@ def listen(address: str) -> socket.socket:
         family, _, _, _, where = socket.getaddrinfo(
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        return socket.create_server(where, family=family, backlog=BACKLOG)  # whole: a link-local one has its interface
     except OSError as error:
-        hint = " (another process listens there: see `ss -ltnp`)" if error.errno == 98 else ""
+        hint = " (another process listens there: see `ss -ltnp`)" if error.errno == errno.EADDRINUSE else ""
         raise AddressError(f'listen address "{address}": {_cause(error)}{hint}') from error
 
 
@@ -58,21 +65,65 @@ def url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Request(HTTPRequest):  # type: ignore[misc, unused-ignore]
+    """A request that has its time. cheroot limits only the pause between two bytes: a client that sends or takes one
+    every nine seconds would keep a thread for hours."""
+
+    def parse_request(self) -> None:
+        with _ended_after(self.server.timeout, self.conn.socket):
+            super().parse_request()
+
+    def respond(self) -> None:
+        with _ended_after(self.server.answer_timeout, self.conn.socket):
+            super().respond()
+
+
+class _Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
+    RequestHandlerClass = _Request
+
+
+@contextmanager
+def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
+    """Whoever reads or writes the socket in here finds it shut down when the time is over."""
+
+    def end() -> None:
+        with suppress(OSError):  # closed meanwhile
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
     """cheroot's WSGI server on a socket that is already bound, every resource bounded."""
 
-    def __init__(self, sock: socket.socket, application: Any) -> None:
+    ConnectionClass = _Connection
+    keep_alive_conn_limit = IDLE
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        application: Any,
+        *,
+        timeout: int = TIMEOUT,
+        answer_timeout: float = ANSWER_TIMEOUT,
+    ) -> None:
         super().__init__(
             sock.getsockname()[:2],
             application,
-            numthreads=2,
+            numthreads=THREADS,  # all at once: cheroot adds none later, whatever its `max` says
             max=THREADS,
             request_queue_size=BACKLOG,
-            timeout=TIMEOUT,
+            timeout=timeout,
             accepted_queue_size=QUEUED,
             accepted_queue_timeout=TIMEOUT,
         )
         self._bound = sock
+        self.answer_timeout = answer_timeout
         self.software = "bpf-exporter"
         self.max_request_header_size = HEADER_LIMIT
         self.max_request_body_size = BODY_LIMIT
@@ -80,6 +131,14 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002, ARG002 - cheroot's names
         self.socket = self._bound
         return self._bound
+
+    def process_conn(self, conn: Any) -> None:
+        """A connection that may have a request. A new one waits among the idle ones until it has: cheroot would give it
+        to a thread, and some clients that connect and say nothing (a load balancer's check) would take them all."""
+        if conn.last_used is None and self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: ARG002
         log.get().log(level, "http server: " + msg.strip().splitlines()[0] if msg.strip() else "http server error")

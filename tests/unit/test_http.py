@@ -1,0 +1,194 @@
+"""The HTTP server on a real socket: what clients do on purpose, by accident and by being slow."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+
+from exporter import log
+from exporter.web.listening import HEADER_LIMIT, THREADS, Server, listen
+
+PAGE = b"a line of metrics 1\n" * 1000
+HUGE = b"x" * (16 << 20)  # more than the buffers of both sockets take
+
+SLOW_TIMEOUT = 1  # seconds; what a client in these tests may take where it is to be cut off
+ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
+
+
+def _application(environ: dict[str, str], start_response: Callable[..., object]) -> list[bytes]:
+    body = HUGE if environ["PATH_INFO"] == "/huge" else PAGE
+    if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+        body = gzip.compress(body, mtime=0)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts servers on loopback with the timeouts given, and ends them; gives the port. The log is in `tmp_path`."""
+    started: list[tuple[Server, threading.Thread]] = []
+    with (tmp_path / "log").open("w") as stream:
+        log.configure("info", "logfmt", stream)
+
+        def start(**timeouts: int) -> int:
+            sock = listen("127.0.0.1:0")
+            server = Server(sock, _application, **timeouts)
+            server.expiration_interval = 0.02  # seconds between two looks whether it is to end
+            server.prepare()
+            thread = threading.Thread(target=server.serve, daemon=True)
+            thread.start()
+            started.append((server, thread))
+            port: int = sock.getsockname()[1]
+            return port
+
+        yield start
+        for server, thread in started:
+            server.stop()
+            thread.join(ENOUGH)
+        log.configure()
+
+
+def connect(port: int) -> socket.socket:
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    client.settimeout(ENOUGH)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def get(port: int, path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
+    client = HTTPConnection("127.0.0.1", port, timeout=ENOUGH)
+    client.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = client.getresponse()
+    body = answer.read()
+    client.close()
+    return answer, body
+
+
+def raw(port: int, request: bytes) -> bytes:
+    """Everything that the server answers to these bytes until it closes."""
+    with connect(port) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def logged(tmp_path: Path) -> str:
+    return (tmp_path / "log").read_text()
+
+
+def test_head_has_the_length_of_the_body_and_none(serve: Callable[..., int]) -> None:
+    port = serve()
+    for headers in ({}, {"Accept_Encoding": "gzip"}):
+        whole, body = get(port, **headers)
+        head, nothing = get(port, method="HEAD", **headers)
+        assert head.headers["Content-Length"] == whole.headers["Content-Length"] == str(len(body))
+        assert nothing == b""
+    text = raw(port, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert text.partition(b"\r\n\r\n")[2] == b""
+
+
+def test_requests_on_one_connection_are_answered_in_order(serve: Callable[..., int]) -> None:
+    one = b"%s /metrics HTTP/1.1\r\nHost: x\r\n%s\r\n"
+    text = raw(serve(), one % (b"GET", b"") + one % (b"HEAD", b"") + one % (b"GET", b"Connection: close\r\n"))
+    parts = [part for part in text.split(b"HTTP/1.1 200 OK\r\n") if part]
+    assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [PAGE, b"", PAGE]
+
+
+def test_a_connection_is_kept_for_the_next_scrape(serve: Callable[..., int]) -> None:
+    client = HTTPConnection("127.0.0.1", serve(), timeout=ENOUGH)
+    ports = set()
+    for _ in range(3):
+        client.request("GET", "/metrics")
+        ports.add(client.sock.getsockname())
+        assert client.getresponse().read() == PAGE
+    client.close()
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_text", "code"),
+    [
+        (b"GET /" + b"a" * HEADER_LIMIT + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * HEADER_LIMIT + b"\r\n\r\n", b"413"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"413"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+    ],
+)
+def test_what_is_too_large_or_no_http_is_refused(serve: Callable[..., int], request_text: bytes, code: bytes) -> None:
+    port = serve()
+    assert raw(port, request_text).split(b" ")[1] == code
+    assert get(port)[1] == PAGE
+
+
+def test_clients_that_connect_and_say_nothing_hold_up_nobody(serve: Callable[..., int]) -> None:
+    port = serve()
+    silent = [connect(port) for _ in range(5 * THREADS)]
+    started = time.monotonic()
+    assert get(port)[1] == PAGE
+    assert time.monotonic() - started < 5  # a silent client has 10 s
+    for client in silent:
+        client.close()
+
+
+def test_a_request_that_trickles_is_cut_off_in_time(serve: Callable[..., int]) -> None:
+    port = serve(timeout=SLOW_TIMEOUT)
+    end, answer = time.monotonic() + ENOUGH, None
+    with connect(port) as client:
+        client.settimeout(SLOW_TIMEOUT / 10)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        while answer is None and time.monotonic() < end:
+            try:
+                client.sendall(b"a: b\r\n")  # never so late that the pause alone would end it
+                answer = client.recv(1)
+            except TimeoutError:
+                continue
+            except (ConnectionResetError, BrokenPipeError):
+                answer = b""
+    assert answer is not None
+    assert get(port)[1] == PAGE
+
+
+def test_an_answer_that_is_taken_by_drops_is_given_up(serve: Callable[..., int]) -> None:
+    port = serve(answer_timeout=SLOW_TIMEOUT)
+    taken = 0
+    with connect(port) as client:
+        client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+        with suppress(ConnectionResetError):
+            while drop := client.recv(128 << 10):  # never so late that the pause alone would end it
+                taken += len(drop)
+                time.sleep(0.05)
+    assert taken < len(HUGE) / 2  # all of it would take 6 s and more
+    assert get(port)[1] == PAGE
+
+
+def test_a_client_that_leaves_within_its_answer_is_not_worth_a_line(serve: Callable[..., int], tmp_path: Path) -> None:
+    port = serve()
+    for _ in range(3):
+        with connect(port) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not an orderly end
+            client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(1000)
+    with connect(port) as client:
+        client.sendall(b"GET /met")
+    assert get(port)[1] == PAGE
+    assert logged(tmp_path) == ""
+
+
+def test_many_scrapers_at_once_each_have_the_whole_page(serve: Callable[..., int]) -> None:
+    port = serve()
+    pages: list[bytes] = []
+    threads = [threading.Thread(target=lambda: pages.append(get(port)[1])) for _ in range(4 * THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(ENOUGH)
+    assert pages == [PAGE] * len(threads)
