@@ -10,26 +10,33 @@ import pytest
 
 from tests.matrix.examine import Examined
 from tests.matrix.guest.programs import BUCKET, DELAY, REQUESTS
-from tests.matrix.kernels import SERIES
+from tests.matrix.kernels import NO_TRAMPOLINES, TESTED
 
 Matrix = Callable[[str], Examined]
 
 # Where each variant runs, in the order in which the exporter tries them.
-EVERYWHERE = tuple(SERIES)
+EVERYWHERE = TESTED
+TRAMPOLINES = tuple(series for series in TESTED if series not in NO_TRAMPOLINES)
+SINCE_6_12 = ("6.12", "7.2", "arm64-6.12")
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "tcp_rst": {"tracepoint": ("6.12", "7.2"), "fentry": EVERYWHERE, "kprobe": EVERYWHERE},  # `reason` is 6.10
-    "tcp_sendmsg": {"fexit": EVERYWHERE, "tracepoint": ("6.12", "7.2"), "kretprobe": EVERYWHERE},  # the event is 6.3
-    "tcp_latency": {"fentry": EVERYWHERE, "tracepoint": ("7.2",), "kprobe": EVERYWHERE},  # the event is 6.16
+    "tcp_rst": {"tracepoint": SINCE_6_12, "fentry": TRAMPOLINES, "kprobe": EVERYWHERE},  # `reason` is 6.10
+    "tcp_sendmsg": {"fexit": TRAMPOLINES, "tracepoint": SINCE_6_12, "kretprobe": EVERYWHERE},  # the event is 6.3
+    "tcp_latency": {"fentry": TRAMPOLINES, "tracepoint": ("7.2",), "kprobe": EVERYWHERE},  # the event is 6.16
 }
 # Why a variant does not run where it does not: what the program `requires`, or an event that is not there.
 REFUSED = {"tcp_rst": "requires", "tcp_sendmsg": "missing", "tcp_latency": "missing"}
 
-every_kernel = pytest.mark.parametrize("series", SERIES)
+every_kernel = pytest.mark.parametrize("series", TESTED)
+
+
+def refusal(series: str, program: str, variant: str) -> str:
+    """The reason's word of a variant that does not run there."""
+    return "unsupported" if series in NO_TRAMPOLINES and variant in ("fentry", "fexit") else REFUSED[program]
 
 
 def where(program: str, runs: bool) -> pytest.MarkDecorator:
     """Pairs of a series and a variant of the program that runs, or does not run, there."""
-    pairs = [(s, v) for s, (v, kernels) in product(SERIES, VARIANTS[program].items()) if (s in kernels) is runs]
+    pairs = [(s, v) for s, (v, kernels) in product(TESTED, VARIANTS[program].items()) if (s in kernels) is runs]
     return pytest.mark.parametrize(("series", "variant"), pairs)
 
 
@@ -78,7 +85,8 @@ def test_tcp_latency_finds_20_ms_in_the_bucket_that_holds_it(
     on: Matrix, series: str, variant: str, family: str
 ) -> None:
     found = running(on, series, "tcp_latency", variant)[family]
-    assert found["late"] < REQUESTS / 2, "the machine is too slow to tell a delay of 20 ms"
+    # A busy host delays more than the line does. What user space saw late may be late; no more than that.
+    assert found["late"] < REQUESTS, "every answer was late: the machine is too slow to tell a delay of 20 ms"
     for what, count, late in (("response", REQUESTS, found["late"]), ("connect", 1, found["late_connect"])):
         buckets = {float(bound): number for bound, number in found[what].items()}
         assert sum(buckets.values()) == count
@@ -93,7 +101,7 @@ def test_tcp_latency_finds_20_ms_in_the_bucket_that_holds_it(
     ("series", "program", "variant"),
     [
         (series, program, variant)
-        for series, (program, variants) in product(SERIES, VARIANTS.items())
+        for series, (program, variants) in product(TESTED, VARIANTS.items())
         for variant, kernels in variants.items()
         if series not in kernels
     ],
@@ -101,7 +109,7 @@ def test_tcp_latency_finds_20_ms_in_the_bucket_that_holds_it(
 def test_variant_is_refused_where_its_event_is_not_there(on: Matrix, series: str, program: str, variant: str) -> None:
     found = on(series).value(f"program/{program}/{variant}")
     assert (found["state"], found["reason"]) != ("running", "")
-    assert found["reason"] == REFUSED[program], found["text"]
+    assert found["reason"] == refusal(series, program, variant), found["text"]
 
 
 @every_kernel
@@ -111,7 +119,9 @@ def test_first_variant_that_runs_is_the_one_used(on: Matrix, series: str, progra
     usable = [variant for variant, kernels in VARIANTS[program].items() if series in kernels]
     before = list(VARIANTS[program])[: list(VARIANTS[program]).index(usable[0])]
     assert (found["state"], found["variant"]) == ("running", usable[0]), found["text"]
-    assert [(variant, reason) for variant, reason, _ in found["attempts"]] == [(v, REFUSED[program]) for v in before]
+    assert [(variant, reason) for variant, reason, _ in found["attempts"]] == [
+        (v, refusal(series, program, v)) for v in before
+    ]
 
 
 @every_kernel
