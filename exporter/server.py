@@ -47,25 +47,34 @@ class Options:
 
 @dataclass(slots=True)
 class _Held:
-    """A program, its collector and what that last said; the lock lets a scrape join a collection that is under way."""
+    """A program, its collector, and what that last said. With `lock` a scrape joins a collection that is under way."""
 
     program: Program
+    lock: threading.Lock
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
     families: Sequence[exposition.Family] = ()
     taken: float = float("-inf")
+    failed_with: str = ""  # what the log was last told
 
     def collect(self) -> tuple[Sequence[exposition.Family], Report | None]:
-        if self.collector is None:
-            return (), None
+        """The families now or half a second ago, and what there is to say of them; None where nothing is running."""
         with self.lock:
+            if self.collector is None:
+                return (), None
             if time.monotonic() - self.taken >= SHARED:
                 self.families = self.collector.collect()
                 self.taken = time.monotonic()
-                if not self.collector.report.success:
-                    log.get().warning("collection failed", program=self.program.name, why=self.collector.report.error)
+                self._tell(self.collector.report)
             return self.families, self.collector.report
+
+    def _tell(self, report: Report) -> None:
+        """One line when a fault comes, and not one a scrape."""
+        if report.error and report.error != self.failed_with:
+            log.get().warning("collection failed", program=self.program.name, why=report.error)
+        elif self.failed_with and not report.error:
+            log.get().info("collection works again", program=self.program.name)
+        self.failed_with = report.error
 
     def close(self) -> None:
         with self.lock:
@@ -86,39 +95,49 @@ class Programs:
         self._restarts = 0
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
+        # One collection at a time: all programs ask the same `names`, whose caches are not made for threads.
+        self._lock = threading.Lock()
 
     def take(self, document: dict[str, Any], fds: list[int]) -> None:
         """One message of the supervisor: which programs there are, or what became of one. Owns `fds` from now on."""
         if "programs" in document:
             self._expected, self._restarts = document["programs"], document["restarts"]
             return
-        held = self._hold(from_json(document), model.Program.model_validate(document["spec"]), document["maps"], fds)
+        spec = model.Program.model_validate(document["spec"])
+        held = _Held(from_json(document), self._lock, fds=fds)
+        with self._lock:
+            self._open(held, spec, dict(zip(document["maps"], fds, strict=True)))
         before = self._held.get(held.program.name)
         self._held[held.program.name] = held
         if before:
             before.close()
 
-    def _hold(self, program: Program, spec: model.Program, maps: list[str], fds: list[int]) -> _Held:
-        held = _Held(program, fds=fds)
+    def _open(self, held: _Held, spec: model.Program, fds: dict[str, int]) -> None:
+        """Gives a running program its collector. One that cannot have one has failed, and harms no other."""
+        program = held.program
         if program.state is not State.RUNNING:
-            return held
+            return
         names = self._names.counting_apart()
         names.errors.update(_decoders_that_count(spec))
         try:
             held.collector = ProgramCollector(
                 program,
                 spec,
-                open_tables(program, dict(zip(maps, fds, strict=True)), cpus.possible()),
+                open_tables(program, fds, cpus.possible()),
                 names,
                 possible=cpus.possible_numbers(),
                 online=cpus.online,
                 label_length=self._label_length,
                 budget=self._budget,
             )
-        except BindingError as error:  # the loader has checked the same: only two versions at once can come here
-            text = f"{program.name}: collect: {'; '.join(error.messages)}"
-            held.program = Program(program.name, State.FAILED, reason=Reason.BINDING, text=text)
-        return held
+        except Exception as error:  # noqa: BLE001 - the loader has bound the metrics already, so this is a mistake of ours
+            if isinstance(error, BindingError):
+                reason, why = Reason.BINDING, "; ".join(error.messages)
+            else:
+                reason, why = Reason.INTERNAL, f"{type(error).__name__}: {error} (please report it)"
+            text = f"{program.name}: collect: {why}"
+            held.program = Program(program.name, State.FAILED, reason=reason, text=text)
+            log.get().error("program failed", program=program.name, reason=str(reason), why=text)
 
     # web.application.Source
 
@@ -137,19 +156,13 @@ class Programs:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
         families: list[exposition.Family] = []
         reports: dict[str, Report] = {}
-        errors = {}
         for held in chosen:
             collected, report = held.collect()
             families += collected
-            if report is not None and held.collector is not None:
+            if report is not None:
                 reports[held.program.name] = report
-                errors[held.program.name] = report.decoder_errors
         families += own.families(
-            [held.program for held in chosen],
-            reports,
-            errors,
-            unprivileged=self._unprivileged,
-            restarts=self._restarts,
+            [held.program for held in chosen], reports, unprivileged=self._unprivileged, restarts=self._restarts
         )
         return exposition.render(families, openmetrics)
 

@@ -112,7 +112,10 @@ class ProgramCollector:
             if name not in entries:
                 if name not in self._tables:
                     raise ReadError(f"read map {name}: it was not handed over")
-                entries[name] = self._tables[name].read()
+                try:
+                    entries[name] = self._tables[name].read()
+                except OSError as error:
+                    raise ReadError(f"read map {name}: {_cause(error)}") from error
                 report.entries[name] = len(entries[name])
             return entries[name]
 
@@ -151,8 +154,7 @@ class ProgramCollector:
             yield
         except Exception as error:  # noqa: BLE001
             report.success = False
-            text = str(error) if isinstance(error, OSError | ReadError) else f"{type(error).__name__}: {error}"
-            report.error = report.error or f"{self.program.name}: collect {what}: {text}"
+            report.error = report.error or f"{self.program.name}: collect {what}: {_cause(error)}"
 
     def _online_indices(self) -> list[int]:
         """Slots of per-CPU values that belong to CPUs that are online."""
@@ -179,3 +181,12 @@ class ProgramCollector:
         for map_ in counted:
             assert map_.lost_index is not None
             report.insert_failures[map_.name] = int(lost[map_.lost_index])
+
+
+def _cause(error: Exception) -> str:
+    """In the words of the kernel, without the number that Python puts in front."""
+    if isinstance(error, ReadError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"

@@ -31,18 +31,17 @@ _PROCESS = ProcessCollector(registry=None)
 def families(
     programs: Sequence[Program],
     reports: Mapping[str, Report],
-    decoder_errors: Mapping[str, Mapping[str, int]],
     *,
     unprivileged: bool,
     restarts: int,
 ) -> list[Family]:
-    """Everything but the metrics of the programs. `reports` and `decoder_errors` (by decoder) are by program name; a
-    program that is not running has none. Families without a sample are left out."""
+    """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
+    Families without a sample are left out."""
     everything = [
         *_server(unprivileged, restarts),
         *_loading(programs),
         *_maps(programs, reports),
-        *_collections(reports, decoder_errors),
+        *_collections(reports),
         *process(_PROCESS.collect()),
     ]
     return [f for f in everything if f.series.sets]
@@ -147,7 +146,7 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
     )
 
 
-def _collections(reports: Mapping[str, Report], decoder_errors: Mapping[str, Mapping[str, int]]) -> Iterator[Family]:
+def _collections(reports: Mapping[str, Report]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_collect_duration_seconds",
         "gauge",
@@ -167,7 +166,7 @@ def _collections(reports: Mapping[str, Report], decoder_errors: Mapping[str, Map
         "counter",
         "Values for which a decoder had no answer, that were not UTF-8, or that were too long for a label.",
         ("program", "decoder"),
-        [((name, decoder), n) for name, errors in decoder_errors.items() for decoder, n in errors.items()],
+        [((name, decoder), n) for name, report in reports.items() for decoder, n in report.decoder_errors.items()],
     )
     labels = ("program", "metric")
     metrics = [((name, metric), m) for name, report in reports.items() for metric, m in report.metrics.items()]

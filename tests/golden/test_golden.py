@@ -31,7 +31,6 @@ def golden_page(name: str, host: Path) -> str:
         for family in own.families(
             [collector.program],
             {collector.program.name: collector.report},
-            {collector.program.name: collector.names.errors},
             unprivileged=True,
             restarts=0,
         )

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
 
 import pytest
 
-from exporter import log
 from exporter.web.listening import HEADER_LIMIT, THREADS, Server, listen
+
+Logged = Callable[[], list[str]]
 
 PAGE = b"a line of metrics 1\n" * 1000
 HUGE = b"x" * (16 << 20)  # more than the buffers of both sockets take
@@ -32,28 +32,25 @@ def _application(environ: dict[str, str], start_response: Callable[..., object])
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Starts servers on loopback with the timeouts given, and ends them; gives the port. The log is in `tmp_path`."""
+def serve(logged: Logged) -> Iterator[Callable[..., int]]:
+    """Starts servers on loopback with the timeouts given, and ends them; gives the port."""
     started: list[tuple[Server, threading.Thread]] = []
-    with (tmp_path / "log").open("w") as stream:
-        log.configure("info", "logfmt", stream)
 
-        def start(**timeouts: int) -> int:
-            sock = listen("127.0.0.1:0")
-            server = Server(sock, _application, **timeouts)
-            server.expiration_interval = 0.02  # seconds between two looks whether it is to end
-            server.prepare()
-            thread = threading.Thread(target=server.serve, daemon=True)
-            thread.start()
-            started.append((server, thread))
-            port: int = sock.getsockname()[1]
-            return port
+    def start(**timeouts: int) -> int:
+        sock = listen("127.0.0.1:0")
+        server = Server(sock, _application, **timeouts)
+        server.expiration_interval = 0.02  # seconds between two looks whether it is to end
+        server.prepare()
+        thread = threading.Thread(target=server.serve, daemon=True)
+        thread.start()
+        started.append((server, thread))
+        port: int = sock.getsockname()[1]
+        return port
 
-        yield start
-        for server, thread in started:
-            server.stop()
-            thread.join(ENOUGH)
-        log.configure()
+    yield start
+    for server, thread in started:
+        server.stop()
+        thread.join(ENOUGH)
 
 
 def connect(port: int) -> socket.socket:
@@ -78,10 +75,6 @@ def raw(port: int, request: bytes) -> bytes:
     with connect(port) as client:
         client.sendall(request)
         return b"".join(iter(lambda: client.recv(65536), b""))
-
-
-def logged(tmp_path: Path) -> str:
-    return (tmp_path / "log").read_text()
 
 
 def test_head_has_the_length_of_the_body_and_none(serve: Callable[..., int]) -> None:
@@ -170,7 +163,7 @@ def test_an_answer_that_is_taken_by_drops_is_given_up(serve: Callable[..., int])
     assert get(port)[1] == PAGE
 
 
-def test_a_client_that_leaves_within_its_answer_is_not_worth_a_line(serve: Callable[..., int], tmp_path: Path) -> None:
+def test_a_client_that_leaves_within_its_answer_is_not_worth_a_line(serve: Callable[..., int], logged: Logged) -> None:
     port = serve()
     for _ in range(3):
         with connect(port) as client:
@@ -180,7 +173,7 @@ def test_a_client_that_leaves_within_its_answer_is_not_worth_a_line(serve: Calla
     with connect(port) as client:
         client.sendall(b"GET /met")
     assert get(port)[1] == PAGE
-    assert logged(tmp_path) == ""
+    assert logged() == []
 
 
 def test_many_scrapers_at_once_each_have_the_whole_page(serve: Callable[..., int]) -> None:

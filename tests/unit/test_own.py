@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import prometheus_client
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,15 +37,14 @@ REPORT = Report(
     entries={"m": 23},
     insert_failures={"m": 7},
     metrics={"x_total": MetricReport(20, folded=3, dropped=1, expired=4), "y": MetricReport()},
+    decoder_errors={"cgroup": 2},
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(report: Report = REPORT) -> Samples:
-    families = own.families(
-        [RUNNING, SKIPPED], {"tcp": report}, {"tcp": Counter({"cgroup": 2})}, unprivileged=True, restarts=3
-    )
+    families = own.families([RUNNING, SKIPPED], {"tcp": report}, unprivileged=True, restarts=3)
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(render(families, openmetrics=False).decode())

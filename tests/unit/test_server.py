@@ -1,0 +1,152 @@
+"""The server's programs: taken from the supervisor, replaced, and scraped by several threads meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.collecting.collector import ProgramCollector
+from exporter.config import model
+from exporter.decoders import Names
+from exporter.kernel import bpf
+from exporter.program import Map, Program, State, Type, to_json
+from exporter.server import Programs
+
+U64 = Type("int", "u64", 8)
+A_MAP = Map("m", bpf.BPF_MAP_TYPE_HASH, 8, 8, 16, key=U64, value=U64)
+
+
+def programs() -> Programs:
+    return Programs(Names.empty(), label_length=128, series=1000, unprivileged=True)
+
+
+def document(name: str, state: State = State.RUNNING, map: str = "m") -> dict[str, Any]:  # noqa: A002
+    """A program with one map, whose metric reads the map named."""
+    metric = model.Metric(name=f"{name}_total", type="counter", help="h", map=map, labels=[])
+    spec = model.Program(name=name, variants=[], metrics=[metric], source=Path("x.c"), text="")
+    return {**to_json(Program(name, state, maps=(A_MAP,))), "spec": spec.model_dump(mode="json"), "maps": ["m"]}
+
+
+def a_descriptor() -> int:
+    """Not a map's: whoever reads it is refused by the kernel, which a program has to bear."""
+    return os.memfd_create("no map")
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def page(source: Programs) -> list[str]:
+    return source.exposition(None, openmetrics=False).decode().splitlines()
+
+
+def test_a_program_that_is_replaced_gives_its_descriptors_back() -> None:
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    fds = [a_descriptor() for _ in range(3)]
+    for fd in fds:
+        source.take(document("a"), [fd])
+        page(source)
+    assert [is_open(fd) for fd in fds] == [False, False, True]
+    source.take({**document("a", State.FAILED), "maps": []}, [])
+    assert not is_open(fds[-1])
+    assert 'bpf_exporter_program_state{program="a",state="failed"} 1' in page(source)
+
+
+def test_programs_are_replaced_while_many_scrape(logged: Callable[[], list[str]]) -> None:
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    wrong: list[Exception] = []
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.is_set():
+            try:
+                page(source)
+            except Exception as error:  # noqa: BLE001
+                wrong.append(error)
+                return
+
+    threads = [threading.Thread(target=scrape) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    fds = [a_descriptor() for _ in range(200)]
+    for fd in fds:
+        source.take(document("a"), [fd])
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert [is_open(fd) for fd in fds] == [False] * (len(fds) - 1) + [True]
+
+
+def test_programs_are_collected_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the caches of names, which are not made for threads."""
+    inside: list[int] = []
+    most: list[int] = []
+    collect = ProgramCollector.collect
+
+    def watched(self: ProgramCollector) -> Any:
+        inside.append(1)
+        most.append(len(inside))
+        threading.Event().wait(0.01)
+        inside.pop()
+        return collect(self)
+
+    monkeypatch.setattr(ProgramCollector, "collect", watched)
+    source = programs()
+    names = ["a", "b", "c", "d"]
+    source.take({"programs": names, "restarts": 0}, [])
+    for name in names:
+        source.take(document(name), [a_descriptor()])
+    ask: Callable[[str], bytes] = lambda name: source.exposition(frozenset([name]), openmetrics=False)  # noqa: E731
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * len(names)  # each once, whoever else asked
+
+
+def test_a_program_that_cannot_be_collected_fails_alone(logged: Callable[[], list[str]]) -> None:
+    source = programs()
+    source.take({"programs": ["bad", "good"], "restarts": 0}, [])
+    source.take(document("bad", map="other"), [a_descriptor()])
+    source.take(document("good"), [a_descriptor()])
+    lines = page(source)
+    assert 'bpf_exporter_program_state{program="bad",state="failed"} 1' in lines
+    assert 'bpf_exporter_program_state{program="good",state="running"} 1' in lines
+    assert source.programs()[0].text.startswith("bad: collect: metric bad_total: no map")
+    assert source.ready()
+    assert "level=error" in logged()[0]
+
+
+def test_a_fault_that_stays_is_logged_once(logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.server.SHARED", 0.0)
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.take(document("a"), [a_descriptor()])
+    for _ in range(3):
+        assert 'bpf_exporter_program_collect_success{program="a"} 0' in page(source)
+    (line,) = logged()
+    assert "a: collect metric a_total: read map m: BPF_MAP_" in line
+
+
+def test_it_is_ready_when_every_program_was_tried() -> None:
+    source = programs()
+    assert not source.ready()
+    source.take({"programs": ["a", "b"], "restarts": 0}, [])
+    source.take({**document("a", State.SKIPPED), "maps": []}, [])
+    source.take({**document("b", State.LOADING), "maps": []}, [])
+    assert not source.ready()
+    source.take(document("b"), [a_descriptor()])
+    assert source.ready()
