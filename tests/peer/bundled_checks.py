@@ -65,7 +65,7 @@ def udp_drops(running: Running) -> Found:
             before = running.scrape()
             made = namespaces.call(space, inet.overflow_receiver, family, port, COUNT)
             rise = running.scrape().since(before)
-            labels = {"port": str(port), "family": family, "reason": "receive_buffer"}
+            labels = {"local_port": str(port), "family": family, "reason": "receive_buffer"}
             found[family] = exactly(made[key], rise.sum("ebpf_udp_fail_queue_rcv_skbs_total", **labels))
     return found
 
@@ -76,7 +76,7 @@ def kfree_skb(running: Running) -> Found:
     with namespaces.namespace(f"drop{os.getpid()}") as space:
         for family in inet.FAMILIES:
             rise = rise_of(running, namespaces.call, space, inet.closed_udp_port, family, 9, COUNT)
-            counted = rise.sum("ebpf_kfree_skb_total", reason="NO_SOCKET", protocol=family)
+            counted = rise.sum("ebpf_kfree_skb_total", reason="NO_SOCKET", eth_proto=family)
             found[family] = exactly(COUNT, counted)
     return found
 
@@ -131,7 +131,7 @@ def _little_memory_v1(root: Path, unit: str) -> Iterator[None]:
 
 def runqlat(running: Running) -> Found:
     """Whoever leaves a CPU has come to it before; no more waits end than tasks are switched."""
-    name = "ebpf_runqueue_latency_seconds"
+    name = "ebpf_run_queue_latency_seconds"
     with cgroups.cgroup("runq") as own:
         switches = tasks.context_switches()
         before = running.scrape()
