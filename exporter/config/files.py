@@ -70,14 +70,19 @@ class Reader:
 
 
 def check_owner(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
-    """FileError unless the file belongs to one of `owners` and nobody else can write it (design §9)."""
+    """FileError unless the file belongs to one of `owners` and nobody else can write it (design §9).
+
+    The owner's private group, which has the owner's number, is nobody else: with umask 002 every file of a checkout is
+    writable by it.
+    """
     if status.st_uid not in owners:
         trusted = " or ".join(str(uid) for uid in sorted(owners))
         raise FileError(
             f"belongs to user {status.st_uid}, and what stands in it runs in the kernel; "
             f"chown {min(owners)} {path}, or start with --config.trust-owner {status.st_uid} (trusted: {trusted})"
         )
-    writers = [word for bit, word in ((stat.S_IWGRP, "its group"), (stat.S_IWOTH, "everybody")) if status.st_mode & bit]
+    group = 0 if status.st_gid == status.st_uid else stat.S_IWGRP
+    writers = [word for bit, word in ((group, "its group"), (stat.S_IWOTH, "everybody")) if status.st_mode & bit]
     if writers:
         raise FileError(
             f"can be written by {' and '.join(writers)} (mode {stat.S_IMODE(status.st_mode):04o}), "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from exporter import config
 from exporter.config import bundled, model
+from exporter.config.files import FileError, check_owner
 from exporter.config.positions import List, Mapping, Scalar, compose, plain, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -414,6 +416,18 @@ def test_a_file_of_another_owner_or_writable_by_others_is_refused_when_asked(her
         "can be written by its group and everybody (mode 0666), and what stands in it runs in the kernel; "
         f"chmod go-w {path}"
     )
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "taken"), [(0, 0, True), (1000, 1000, True), (0, 100, False), (1000, 100, False)]
+)
+def test_the_private_group_of_the_owner_may_write(uid: int, gid: int, taken: bool) -> None:
+    status = os.stat_result((stat.S_IFREG | 0o664, 1, 1, 1, uid, gid, 0, 0, 0, 0))
+    if taken:
+        check_owner(Path("config.yaml"), status, [0, 1000])
+        return
+    with pytest.raises(FileError, match=r"can be written by its group \(mode 0664\)"):
+        check_owner(Path("config.yaml"), status, [0, 1000])
 
 
 def test_a_file_that_is_none_is_reported_and_not_waited_for(tmp_path: Path) -> None:
