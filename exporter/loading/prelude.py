@@ -54,18 +54,27 @@ def _types(kernel: Kernel, module: str) -> str:
         return path.read_text()
 
 
+_SECOND = r"(\w+___\d+)"
+_DEFINED_SECOND = re.compile(
+    rf"^(?:struct|union|enum) {_SECOND} ?[{{;]|^typedef .*?\b{_SECOND}[^\w]*;|^\}} {_SECOND};|^\t+{_SECOND} = ",
+    re.MULTILINE,
+)
+
+
 def own_names(text: str, module: str) -> str:
-    """libbpf calls a type whose name the kernel has for another one NAME___2: that of two modules are two types too."""
-    mine = set(
-        re.findall(r"^(?:struct|union|enum) (\w+___\d+) ?[{;]|^typedef .*?\b(\w+___\d+)[^\w]*;", text, re.MULTILINE)
-    )
-    names = {name for pair in mine for name in pair if name}
-    return re.sub(r"\b\w+___\d+\b", lambda m: f"{m[0]}_{module}" if m[0] in names else m[0], text)
+    """libbpf calls a type, or an enumerator, whose name the kernel has for another one NAME___2: that of two modules
+    are two as well."""
+    names = {name for groups in _DEFINED_SECOND.findall(text) for name in groups if name}
+    return re.sub(rf"\b{_SECOND}\b", lambda m: f"{m[0]}_{module}" if m[0] in names else m[0], text)
 
 
 def head(block: str) -> str:
-    """What a block of libbpf's C defines: "struct x", the text of an enum without a name, "" for declarations."""
-    match = re.match(r"(?:struct|union|enum) (\w+ )?\{", block)
-    if match is None:
-        return ""
-    return match[0].rstrip(" {") if match[1] else block
+    """What a block of libbpf's C defines: "struct x", "typedef y", the text of an enum without a name; "" for nothing
+    that could be defined twice."""
+    if match := re.match(r"(?:struct|union|enum) (\w+ )?\{", block):
+        return match[0].rstrip(" {") if match[1] else block
+    if block.startswith("typedef "):
+        line = block.rpartition("}")[2] or block
+        named = re.search(r"\(\*+ ?(\w+)\)|(\w+)\(|(\w+)(?:\[\w*\])*;$", line)
+        return f"typedef {next(filter(None, named.groups()))}" if named else ""
+    return ""
