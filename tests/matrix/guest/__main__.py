@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.config import model
 from exporter.kernel import credentials
-from tests.matrix.guest import attaching, daemon, maps, product, programs, rights
+from tests.matrix.guest import attaching, daemon, maps, places, product, programs, rights
 from tests.matrix.guest.steps import Steps
 
 KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
@@ -28,6 +28,8 @@ def main(work: Path) -> int:
     for kind in KINDS:
         steps.run(f"kind/{kind}", call(attaching.counts, specs["attach_kinds"], kind, on))
     steps.run("left_after_kill", call(attaching.left_after_kill, specs["attach_kinds"], on))
+    for variant in specs["attach_places"].variants:
+        steps.run(f"place/{variant.name}", call(places.CHECKS[variant.name], specs["attach_places"], variant.name, on))
     steps.run("map_kinds", call(maps.read_back, specs["map_kinds"], on))
     for name, keep in (("none", frozenset[int]()), ("cap_bpf", frozenset({credentials.CAP_BPF}))):
         steps.run(f"rights/{name}", call(rights.read_as_nobody, specs["attach_kinds"], on, keep))
@@ -37,6 +39,7 @@ def main(work: Path) -> int:
         for variant in specs[name].variants:
             steps.run(f"program/{name}/{variant.name}", call(checks.variant, name, variant.name))
     steps.run("daemon", call(daemon.scraped_then_killed, work / "artifacts"), deadline=200)
+    steps.run("module_types", call(places.module_types, on.header), deadline=300)
     steps.run("compiled_inside", call(checks.compiled_inside, "tcp_sendmsg"), deadline=300)
     return 0
 
