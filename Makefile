@@ -12,8 +12,9 @@ CACHE ?= /var/cache/bpf-exporter
 RUN_PACKAGES := python3-bpfcc python3-venv libbpf1
 TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6-dev systemtap-sdt-dev prometheus \
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd lz4 debootstrap systemd-container chromium
+MATRIX_PACKAGES := $(TEST_PACKAGES) qemu-system-arm
 
-.PHONY: help run test lint format unit kernel matrix e2e bench packages-run packages-test mounts clean
+.PHONY: help run test lint format unit kernel matrix e2e bench packages-run packages-test packages-matrix mounts clean
 
 help:
 	@grep -hE '^# make |^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /	/'
@@ -23,6 +24,9 @@ packages-run:
 
 packages-test:
 	@deploy/install-packages $(TEST_PACKAGES)
+
+packages-matrix:
+	@deploy/install-packages $(MATRIX_PACKAGES)
 
 # Debian's python3 and its bcc: a venv of another Python does not see python3-bpfcc.
 $(VENV)/run.stamp: pyproject.toml constraints.txt | packages-run
@@ -63,8 +67,8 @@ unit: $(VENV)/test.stamp  ## tests that need no root
 kernel: $(VENV)/test.stamp mounts  ## tests on the running kernel
 	$(PYTHON) -m pytest -q tests/kernel $(PYTEST_ARGS)
 
-matrix: $(VENV)/test.stamp mounts  ## the programs on 5.10, 6.1, 6.12 and 7.2 in virtual machines
-	$(PYTHON) -m pytest -q -s tests/matrix $(PYTEST_ARGS)
+matrix: packages-matrix $(VENV)/test.stamp mounts  ## every program on 5.10, 6.1, 6.12, 7.2, arm64 6.1 and 6.12, and here
+	BPF_EXPORTER_MATRIX=whole $(PYTHON) -m pytest -q -s tests/matrix $(PYTEST_ARGS)
 
 e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 	$(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)

@@ -8,6 +8,9 @@ import pytest
 
 from tests.matrix import examine, kernels
 
+# Every program on every kernel takes several times as long as the rest: `make matrix` alone has it.
+collect_ignore = [] if kernels.WHOLE else ["test_everything.py"]
+
 
 @pytest.fixture(scope="session")
 def on(
@@ -20,7 +23,8 @@ def on(
         if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "series" in item.callspec.params
     }
     # Not below the directory of another user, whatever umask says: artifacts are kernel code.
-    pool, running = examine.start([s for s in kernels.SERIES if s in wanted], tmp_path_factory.mktemp("matrix"))
+    ordered = [series for series in (*kernels.TESTED, examine.HERE) if series in wanted]
+    pool, running = examine.start(ordered, tmp_path_factory.mktemp("matrix"), kernels.WHOLE)
     shown: set[str] = set()
 
     def of(series: str) -> examine.Examined:

@@ -1,25 +1,29 @@
 """The configuration of the virtual machines -> artifacts for another kernel, compiled on this machine.
 
-    python -m tests.matrix.crosscompile BTF RELEASE WORK
+    python -m tests.matrix.crosscompile BTF RELEASE ARCH WORK [everything]
 
 fills WORK/artifacts (a cache as the exporter's own), WORK/specs.json and WORK/exporter.h (the programs as
 the guest loads them) and WORK/compiled.json ("program/variant" -> what the compiler said, "" if all went well).
+With `everything` also WORK/everything.json, the programs of everything.py by name, and what the compiler said of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 from exporter import config
 from exporter.config import model
 from exporter.loading import artifact, compiler, target
+from tests.matrix import everything, kernels
 
 CONFIG = Path(__file__).with_name("programs") / "config.yaml"
-ARCH = "x86_64"
+EXPORTER = Path(config.__file__).parents[1]
 
 
 def header() -> str:
@@ -31,44 +35,76 @@ def programs() -> list[model.Program]:
     return config.load(CONFIG).config.programs
 
 
-def main(btf: Path, release: str, work: Path) -> int:
+def main(wanted: target.Target, work: Path, whole: bool) -> int:
     """Compile every variant; 0 even if some did not compile: that is for the tests to judge."""
-    wanted = target.of_btf(btf, release, ARCH)
-    cache = artifact.Cache(work / "artifacts")
+    compile_ = Crosscompiler(wanted, artifact.Cache(work / "artifacts"), artifact.Cache(_kept()), work)
     specs = programs()
-    said = {
-        f"{spec.name}/{variant.name}": _compile(spec, variant, wanted, cache, work)
-        for spec in specs
-        for variant in spec.variants
-    }
+    said = {f"{spec.name}/{variant}": text for spec in specs for variant, text in compile_.program(spec).items()}
     (work / "exporter.h").write_text(header())
     (work / "specs.json").write_text(json.dumps([spec.model_dump(mode="json") for spec in specs]))
+    if whole:
+        named = everything.programs()[0]
+        of_all = {
+            f"{name}/{variant}": text for name in named for variant, text in compile_.program(named[name]).items()
+        }
+        documents = {name: spec.model_dump(mode="json") for name, spec in named.items()}
+        (work / "everything.json").write_text(json.dumps(documents))
+        (work / "compiled_everything.json").write_text(json.dumps(of_all))
     (work / "compiled.json").write_text(json.dumps(said))
     return 0
 
 
-def _compile(
-    spec: model.Program, variant: model.Variant, wanted: target.Target, cache: artifact.Cache, work: Path
-) -> str:
-    """In a child that ends without destructors, as the loader does it: bcc and LLVM go with it."""
-    words = work / "compiler.txt"
-    words.write_text("")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.nice(5)
-            cache.put(compiler.compile_variant(spec, variant, wanted, header(), work / "trees"))
-            code = 0
-        except compiler.CompileError as error:
-            words.write_text(str(error))
-        except BaseException:  # noqa: BLE001 - its last words
-            words.write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return "" if status == 0 else words.read_text() or f"the compiler ended with {status}"
+def _kept() -> Path:
+    """A cache for runs with the compiler as it is now: the key of an artifact does not know the exporter's own code."""
+    files = sorted(path for folder in ("kernel", "loading") for path in (EXPORTER / folder).rglob("*.py"))
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    return kernels.cache_directory() / "crosscompiled" / digest
+
+
+@dataclass(frozen=True, slots=True)
+class Crosscompiler:
+    """Fills `cache` with what is in `kept`, or is compiled now for `wanted`."""
+
+    wanted: target.Target
+    cache: artifact.Cache
+    kept: artifact.Cache
+    work: Path
+
+    def program(self, spec: model.Program) -> dict[str, str]:
+        """Variant -> what the compiler said."""
+        return {variant.name: self._variant(spec, variant) for variant in spec.variants}
+
+    def _variant(self, spec: model.Program, variant: model.Variant) -> str:
+        key = artifact.key(spec, variant, self.wanted, header())
+        if found := self.kept.get(key, compiler.bcc_version()):
+            self.cache.put(found)
+            return ""
+        said = self._compile(spec, variant)
+        if not said and (found := self.kept.get(key)):
+            self.cache.put(found)
+        return said
+
+    def _compile(self, spec: model.Program, variant: model.Variant) -> str:
+        """In a child that ends without destructors, as the loader does it: bcc and LLVM go with it."""
+        words = self.work / "compiler.txt"
+        words.write_text("")
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.nice(5)
+                self.kept.put(compiler.compile_variant(spec, variant, self.wanted, header(), self.work / "trees"))
+                code = 0
+            except compiler.CompileError as error:
+                words.write_text(str(error))
+            except BaseException:  # noqa: BLE001 - its last words
+                words.write_text(traceback.format_exc())
+            finally:
+                os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return "" if status == 0 else words.read_text() or f"the compiler ended with {status}"
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))
+    to = target.of_btf(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    sys.exit(main(to, Path(sys.argv[4]), sys.argv[5:] == ["everything"]))

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.matrix import kernels, machine
-from tests.matrix.initramfs import WORK
+from exporter.loading import target
+from tests.matrix import apt, foreign, kernels, machine
+from tests.matrix.architecture import AMD64
+from tests.matrix.initramfs import WORK, Files
 
 AT_ONCE = 2  # kernels; each keeps some one and a half CPUs and 1 GB busy
 DEADLINE = 420.0  # seconds for all checks on one kernel; some 60 are usual
+HERE = "here"  # the series that is the running kernel
 BYTECODE = "bytecode"  # directory beside those of the kernels
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +42,7 @@ class Examined:
     kernel: kernels.Kernel | None = None
     failure: str = ""
     compiled: dict[str, str] = field(default_factory=dict)
+    compiled_everything: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # fetch, compile, boot, run
 
@@ -51,18 +55,26 @@ class Examined:
         return found.value
 
 
-def start(series: Iterable[str], work: Path) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
-    """Begin with all of `series`, AT_ONCE of them at a time. Shut the pool down with cancel_futures when done."""
+def start(
+    series: Iterable[str], work: Path, whole: bool = False
+) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
+    """Begin with all of `series`, AT_ONCE of them at a time. Shut the pool down with cancel_futures when done.
+
+    `whole`: load every program that there is as well (everything.py).
+    """
     _write_bytecode(work)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="matrix")
-    return pool, {one: pool.submit(examine, one, work / one) for one in series}
+    return pool, {one: pool.submit(examine, one, work / one, whole) for one in series}
 
 
-def examine(series: str, work: Path) -> Examined:
+def examine(series: str, work: Path, whole: bool = False) -> Examined:
     """Never raises for what a kernel does or lacks: that is its `failure`."""
+    if series == HERE:
+        return _examine_here(work)
     seconds: dict[str, float] = {}
     kernel: kernels.Kernel | None = None
     compiled: dict[str, str] = {}
+    all_compiled: dict[str, str] = {}
     failure = ""
     work.mkdir(parents=True)
     try:
@@ -70,29 +82,60 @@ def examine(series: str, work: Path) -> Examined:
         kernel = kernels.get(series, kernels.cache_directory())
         seconds["fetch"] = time.monotonic() - began
         began = time.monotonic()
-        compiled = _compile(kernel, work)
+        wanted = target.of_btf(kernel.btf, kernel.release, kernel.architecture.machine)
+        compiled, all_compiled = _compile(wanted, work, whole)
         seconds["compile"] = time.monotonic() - began
-        outcome = machine.run(kernel, _job(work), work, DEADLINE)
+        seen = _files(kernel, kernels.cache_directory())
+        outcome = machine.run(kernel, _job(kernel, work, whole), work, 2 * DEADLINE if whole else DEADLINE, seen)
         seconds["boot"], seconds["run"] = outcome.boot_seconds, outcome.seconds
         if outcome.exit_code:
             failure = f"the checks ended with exit code {outcome.exit_code}:\n{outcome.log[-3000:]}"
-    except (kernels.KernelError, machine.MachineError, OSError, subprocess.SubprocessError) as error:
+    except (kernels.KernelError, machine.MachineError, apt.AptError, OSError, subprocess.SubprocessError) as error:
         failure = f"{error}\n{getattr(error, 'stderr', None) or ''}".strip()
-    return Examined(series, kernel, failure, compiled, _steps(work / "results.jsonl"), seconds)
+    return Examined(series, kernel, failure, compiled, all_compiled, _steps(work / "results.jsonl"), seconds)
 
 
-def _compile(kernel: kernels.Kernel, work: Path) -> dict[str, str]:
+def _examine_here(work: Path) -> Examined:
+    """The running kernel: every program loaded, by the same way, and nothing else; tests/kernel has the rest."""
+    work.mkdir(parents=True)
+    compiled: dict[str, str] = {}
+    all_compiled: dict[str, str] = {}
+    failure = ""
+    began = time.monotonic()
+    try:
+        compiled, all_compiled = _compile(target.this_host(), work, whole=True)
+        command = [sys.executable, "-m", "tests.matrix.guest.everything", str(work)]  # and no other checks
+        subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=DEADLINE)
+    except (OSError, subprocess.SubprocessError) as error:
+        failure = f"{error}\n{getattr(error, 'stderr', None) or ''}".strip()
+    seconds = {"run": time.monotonic() - began}
+    return Examined(HERE, None, failure, compiled, all_compiled, _steps(work / "results.jsonl"), seconds)
+
+
+def _compile(wanted: target.Target, work: Path, whole: bool) -> tuple[dict[str, str], dict[str, str]]:
     # A process of its own: the compiler forks, and this one has threads.
-    command = [sys.executable, "-m", "tests.matrix.crosscompile", str(kernel.btf), kernel.release, str(work)]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=300)
-    said: dict[str, str] = json.loads((work / "compiled.json").read_text())
-    return said
+    command = [sys.executable, "-m", "tests.matrix.crosscompile", str(wanted.btf_path), wanted.release, wanted.arch]
+    command += [str(work), *(["everything"] if whole else [])]
+    limit = 1200 if whole else 300
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=limit)
+    said = json.loads((work / "compiled.json").read_text())
+    return said, json.loads((work / "compiled_everything.json").read_text()) if whole else {}
 
 
-def _job(work: Path) -> str:
-    """The guest sees this machine's files where they are here, and so the same Python and the same checkout."""
-    settings = f"PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX={work.parent / BYTECODE}"
-    return f"cd {CHECKOUT} && {settings} exec {sys.executable} -m tests.matrix.guest {WORK}\n"
+def _files(kernel: kernels.Kernel, cache: Path) -> Files:
+    """This machine's files and its Python, or for another architecture a root of its own and this checkout."""
+    if kernel.architecture is AMD64:
+        return Files()
+    return Files(foreign.root(kernel.architecture, cache), (CHECKOUT,))
+
+
+def _job(kernel: kernels.Kernel, work: Path, whole: bool) -> str:
+    guest = f"-m tests.matrix.guest.everything {WORK} checks" if whole else f"-m tests.matrix.guest {WORK}"
+    if kernel.architecture is AMD64:
+        settings = f"PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX={work.parent / BYTECODE}"
+        return f"cd {CHECKOUT} && {settings} exec {sys.executable} {guest}\n"
+    # No package's script has run in that root.
+    return f"ldconfig && cd {CHECKOUT} && PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 {guest}\n"
 
 
 def _write_bytecode(work: Path) -> None:

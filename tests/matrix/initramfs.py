@@ -1,8 +1,8 @@
 """A kernel's modules -> a small initramfs (cpio "newc", Documentation/driver-api/early-userspace/buffer-format.rst).
 
-It holds a static busybox, the modules and an init script that puts the machine's own root file system, read-only over
-9p, under a tmpfs overlay: the guest sees every file of the machine at its place and may write, and nothing it writes
-reaches the machine except in the work directory.
+It holds a static busybox, the modules and an init script that puts a root file system, read-only over 9p, under a tmpfs
+overlay: the guest sees every file at its place and may write, and nothing it writes reaches the machine except in the
+work directory. That root is the machine's own; a guest of another architecture gets one of its own and the checkout.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from __future__ import annotations
 import gzip
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-BUSYBOX = Path("/bin/busybox")
 WORK = "/mnt"  # where the guest sees the work directory; Debian always has this directory
 JOB = "job.sh"  # in the work directory: what to run; its output goes to job.log, its exit code to job.exit
 MSIZE = 524288  # bytes in one 9p request; virtio allows 128 pages
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the guest sees: a directory as its root, and others of this machine at their own places, read-only."""
+
+    root: Path = Path("/")
+    others: tuple[Path, ...] = ()
+
 
 INIT = f"""#!/bin/busybox sh
 b=/bin/busybox
@@ -27,6 +36,10 @@ p=trans=virtio,version=9p2000.L,msize={MSIZE}
 $b mount -t 9p -o $p,ro,cache=loose root /lower || $b echo "matrix: no root over 9p"
 $b mount -t tmpfs upper /upper && $b mkdir /upper/files /upper/work
 $b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /new
+for share in @OTHERS@; do
+    $b mkdir -p /new${{share#*:}}
+    $b mount -t 9p -o $p,ro,cache=loose ${{share%%:*}} /new${{share#*:}} || $b echo "matrix: no $share over 9p"
+done
 $b mount -t 9p -o $p,cache=none work /new{WORK} || $b echo "matrix: no work directory over 9p"
 for at in proc sys dev; do $b mount -o move /$at /new/$at; done
 $b mkdir -p /new/dev/pts /new/dev/shm
@@ -47,20 +60,27 @@ $b poweroff -f
 """
 
 
-def build(modules: Sequence[Path], into: Path) -> Path:
+def build(modules: Sequence[Path], seen: Files, into: Path) -> Path:
     """Write the initramfs that inserts `modules` in this order to the file `into`. FileNotFoundError: no busybox."""
-    if not BUSYBOX.exists():
-        raise FileNotFoundError(f"{BUSYBOX}: not there (Debian package busybox-static)")
+    busybox = seen.root / "bin/busybox"
+    if not busybox.exists():
+        raise FileNotFoundError(f"{busybox}: not there (Debian package busybox-static)")
     names = " ".join(m.name for m in modules)
+    others = " ".join(f"{tag}:{path}" for tag, path in shares(seen))
     files: list[tuple[str, int, bytes]] = [
         (directory, stat.S_IFDIR | 0o755, b"")
         for directory in ("bin", "modules", "proc", "sys", "dev", "lower", "upper", "new")
     ]
-    files.append(("bin/busybox", stat.S_IFREG | 0o755, BUSYBOX.read_bytes()))
+    files.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
     files += [(f"modules/{m.name}", stat.S_IFREG | 0o644, m.read_bytes()) for m in modules]
-    files.append(("init", stat.S_IFREG | 0o755, INIT.replace("@MODULES@", names).encode()))
+    files.append(("init", stat.S_IFREG | 0o755, INIT.replace("@MODULES@", names).replace("@OTHERS@", others).encode()))
     into.write_bytes(gzip.compress(cpio(files), compresslevel=1))
     return into
+
+
+def shares(seen: Files) -> list[tuple[str, Path]]:
+    """(tag, directory) of what is mounted at its own place."""
+    return [(f"other{number}", path) for number, path in enumerate(seen.others)]
 
 
 def cpio(files: Sequence[tuple[str, int, bytes]]) -> bytes:

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.matrix import apt, vmlinux
+from tests.matrix import apt, architecture, vmlinux
+from tests.matrix.architecture import Architecture
 
 # Where each series is kept up, and by which suite. -security has the newest of what a released suite ships.
 SERIES: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,13 @@ SERIES: dict[str, tuple[str, ...]] = {
     "6.12": ("bookworm-backports", "bookworm-security"),
     "7.2": ("trixie-backports",),
 }
+# The same for arm64. `make matrix` alone has them, and everything.py on each kernel.
+ARM64: dict[str, tuple[str, ...]] = {f"arm64-{version}": SERIES[version] for version in ("6.1", "6.12")}
+WHOLE = os.environ.get("BPF_EXPORTER_MATRIX") == "whole"
+TESTED = (*SERIES, *ARM64) if WHOLE else tuple(SERIES)
+
+# Kernels where fentry and fexit load but cannot be attached: arm64 has direct calls of ftrace since 6.4.
+NO_TRAMPOLINES = ("arm64-6.1",)
 
 # To reach the machine's files (9p, overlay) and for the tests' networks. What a kernel has built in is no module.
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "dummy", "tun", "sch_netem")
@@ -50,6 +58,7 @@ class Kernel:
     vmlinuz: Path
     btf: Path
     modules: tuple[Path, ...]
+    architecture: Architecture
     note: str = ""  # why it is not the newest
 
     def __str__(self) -> str:
@@ -73,7 +82,7 @@ def get(series: str, cache: Path) -> Kernel:
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / "lock"):
         try:
-            return _newest(series, _source(series, cache / "apt"), directory)
+            return _newest(series, open_apt(series, cache), directory)
         except (apt.AptError, ValueError, OSError, subprocess.SubprocessError) as error:
             kept = _cached(series, directory)
             if kept is None:
@@ -81,28 +90,34 @@ def get(series: str, cache: Path) -> Kernel:
             return _kernel(series, kept, f"from the cache because the newest could not be had: {error}")
 
 
-def _source(series: str, directory: Path) -> apt.Apt:
+def open_apt(series: str, cache: Path) -> apt.Apt:
     """An apt with the suites of one series, so that one that has gone keeps none of the others away."""
-    suites = SERIES[series]
-    archive = os.environ.get("BPF_EXPORTER_TEST_ARCHIVE")
+    suites, debian = _suites(series), architecture.of(series)[0].debian
+    directory, archive = cache / "apt", os.environ.get("BPF_EXPORTER_TEST_ARCHIVE")
     try:
-        return apt.private(directory / series, suites, apt.mirrors())
+        return apt.private(directory / series, suites, apt.mirrors(), debian)
     except apt.AptError:
         if not archive:
             raise
-        return apt.private(directory / f"{series}-archive", suites, {"Debian": archive})
+        return apt.private(directory / f"{series}-archive", suites, {"Debian": archive}, debian)
+
+
+def _suites(series: str) -> tuple[str, ...]:
+    return (SERIES | ARM64)[series]
 
 
 def _newest(series: str, source: apt.Apt, directory: Path) -> Kernel:
     """Download and unpack unless the cache has it. The newest package first; one that is listed but has left the mirror
     gives way to the one before it."""
-    names = source.packages(f"^linux-image-{re.escape(series)}[.0-9].*-amd64$")
-    ordinary = [n for n in names if re.fullmatch(rf"linux-image-{re.escape(series)}\.[0-9+.~a-z-]+-amd64", n)]
+    built_for, plain = architecture.of(series)
+    start, end = f"linux-image-{re.escape(plain)}", f"-{built_for.debian}"
+    names = source.packages(f"^{start}[.0-9].*{end}$")
+    ordinary = [n for n in names if re.fullmatch(rf"{start}\.[0-9+.~a-z-]+{end}", n)]
     # Not the flavours cloud (no 9p) and rt, and no backport of a newer series to an older suite of another name.
     ordinary = [n for n in ordinary if "-cloud-" not in n and "-rt-" not in n and not n.endswith("-dbg")]
     candidates = sorted(source.versions(ordinary).items(), key=lambda c: _order(c[1]), reverse=True)
     if not candidates:
-        raise apt.AptError(f"no linux-image-{series}.*-amd64 in {', '.join(SERIES[series])}")
+        raise apt.AptError(f"no linux-image-{plain}.*{end} in {', '.join(_suites(series))}")
     failed: apt.AptError | None = None
     for name, version in candidates[:3]:
         target = directory / f"{series}-{version.replace(':', '_')}-{_needs()}"
@@ -189,6 +204,7 @@ def _kernel(series: str, directory: Path, note: str) -> Kernel:
         vmlinuz=directory / "vmlinuz",
         btf=directory / "btf",
         modules=tuple(directory / "modules" / name for name in what["modules"]),
+        architecture=architecture.of(series)[0],
         note=note,
     )
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.matrix import initramfs
+from tests.matrix.initramfs import Files
 from tests.matrix.kernels import Kernel
 
 MEMORY = "1536M"
 CPUS = 2
-CPU = "Nehalem"  # x86-64-v2, as numpy wants; what libraries do with AVX where they find it is slower under TCG
 # mitigations=off: what they protect from does not exist here, and TCG pays dearly for them.
 COMMAND_LINE = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr no_timer_check tsc=unstable "
+    "quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr "
     "random.trust_cpu=on cgroup_no_v1=all audit=0 apparmor=0"
 )
 
@@ -43,19 +43,22 @@ class Outcome:
     seconds: float
 
 
-def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0) -> Outcome:
-    """Boot `kernel`, run the shell text `job` in it, power off. MachineError on panic, timeout or no boot."""
+def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0, seen: Files | None = None) -> Outcome:
+    """Boot `kernel`, run the shell text `job` in it, power off. MachineError on panic, timeout or no boot.
+
+    `seen`: the guest's files, this machine's if it does not say."""
+    seen = seen or Files()
     work.mkdir(parents=True, exist_ok=True)
     (work / initramfs.JOB).write_text(job)
     for name in ("job.log", "job.exit"):
         (work / name).unlink(missing_ok=True)
     console = work / "console.log"
-    ramdisk = initramfs.build(kernel.modules, work / "initramfs.gz")
+    ramdisk = initramfs.build(kernel.modules, seen, work / "initramfs.gz")
     start = time.monotonic()
     late = ""
     with console.open("wb") as out:
         process = subprocess.Popen(
-            _command(kernel, ramdisk, work),
+            _command(kernel, ramdisk, work, seen),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -80,17 +83,22 @@ def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0) -> Outcome
     return Outcome(int(ended), log, said, float(boot[1]) if boot else 0.0, seconds)
 
 
-def _command(kernel: Kernel, ramdisk: Path, work: Path) -> list[str]:
-    share = "local,security_model=none,multidevs=remap"
+def _command(kernel: Kernel, ramdisk: Path, work: Path, seen: Files) -> list[str]:
+    built_for = kernel.architecture
+    readonly = [("root", seen.root), *initramfs.shares(seen)]
     return [
-        "qemu-system-x86_64",
-        *("-machine", "q35,hpet=off", "-accel", "tcg,thread=multi", "-cpu", CPU),
-        *("-smp", str(CPUS), "-m", MEMORY),
+        *built_for.qemu,
+        *("-accel", "tcg,thread=multi", "-smp", str(CPUS), "-m", MEMORY),
         *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-nic", "none", "-serial", "stdio"),
-        *("-kernel", str(kernel.vmlinuz), "-initrd", str(ramdisk), "-append", COMMAND_LINE),
-        *("-fsdev", f"{share},id=root,path=/,readonly=on", "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
-        *("-fsdev", f"{share},id=work,path={work}", "-device", "virtio-9p-pci,fsdev=work,mount_tag=work"),
+        *("-kernel", str(kernel.vmlinuz), "-initrd", str(ramdisk), "-append", f"{built_for.console} {COMMAND_LINE}"),
+        *(word for tag, path in readonly for word in _share(tag, path, ",readonly=on")),
+        *_share("work", work),
     ]
+
+
+def _share(tag: str, path: Path, more: str = "") -> tuple[str, ...]:
+    local = f"local,security_model=none,multidevs=remap{more},id={tag},path={path}"
+    return ("-fsdev", local, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}")
 
 
 def _tail(what: str, text: str, lines: int = 40) -> str:

@@ -5,7 +5,11 @@
 //          (return). Event kinds see getppid(2): calls, and the sum of its system call numbers.
 // Kernels: all; made for tests.
 
+#ifdef __aarch64__
+#define NR_GETPPID 173 /* include/uapi/asm-generic/unistd.h */
+#else
 #define NR_GETPPID 110 /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+#endif
 
 struct seen {
 	u64 calls;

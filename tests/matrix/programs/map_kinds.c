@@ -4,7 +4,11 @@
 // How:     raw_tracepoint sys_enter, getppid alone, adds one in every map: exact in all of them, since one thread calls.
 // Kernels: all; made for tests.
 
+#ifdef __aarch64__
+#define NR_GETPPID 173 /* include/uapi/asm-generic/unistd.h */
+#else
 #define NR_GETPPID 110 /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+#endif
 #define CALLS 800 /* the key that the calls are counted under; the test uses those below */
 
 struct pair {
