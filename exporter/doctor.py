@@ -26,7 +26,11 @@ PLACES = {
     "tracepoint": "sched:sched_process_exec",
     "raw_tracepoint": "sched_process_exec",
     "tp_btf": "sched_process_exec",
+    "uprobe": "c:getppid",
+    "uretprobe": "c:getppid",
+    "perf_event": "cpu-clock",
 }
+FREQUENCY = 1  # of the perf_event, a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ def _cgroups(kernel: Kernel) -> Line:
 def _kind(kernel: Kernel, kind: str, target: str) -> Line:
     subject = f"attach {kind}"
     try:
-        load.probe(kernel, Point(kind, target, "probe"))
+        frequency = FREQUENCY if kind == "perf_event" else None
+        load.probe(kernel, Point(kind, target, "probe", frequency=frequency))
     except RefusedError as error:
         return Line(subject, "note", f"no ({error.reason})", f"{error.text}; programs with other variants run")
     return Line(subject, "ok", "yes")

@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 from exporter import log, messages
 from exporter.config import model
 from exporter.kernel import memory
+from exporter.kernel.features import Kernel
+from exporter.loading import hotplug
 from exporter.notify import notify
 from exporter.program import Descriptors, Program, Reason, State, from_json, to_json
 
@@ -27,6 +29,7 @@ LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the 
 LOADER_DEADLINE = 300.0  # seconds; 12 s were seen under full emulation
 SERVER_SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
 SERVER_GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
+SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
 SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
 
 LoadFunction = Callable[[model.Program], tuple[Program, Descriptors]]
@@ -92,6 +95,8 @@ class Supervisor:
         self._server_failures = 0
         self._server_due: float | None = 0.0
         self._announced = False
+        self._watches: dict[str, hotplug.Watch] = {}  # of programs that sample every CPU
+        self._look_due = 0.0
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -115,6 +120,7 @@ class Supervisor:
         for key, _ in self._selector.select(self._until_next()):
             ending = key.data() or ending
         self._kill_overdue_loaders()
+        self._look_for_cpus()
         self._announce()
         return ending
 
@@ -128,6 +134,8 @@ class Supervisor:
         times = [loader.deadline for loader in self._loaders]
         if self._server is None and self._server_due is not None:
             times.append(self._server_due)
+        if self._watches:
+            times.append(self._look_due)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _allowed_loaders(self) -> int:
@@ -212,9 +220,23 @@ class Supervisor:
             loader.entry.program = _failed(loader.entry.spec, Reason.TIMEOUT, text)
             self._report(loader.entry)
 
+    def _look_for_cpus(self) -> None:
+        """Give the programs that sample every CPU the ones that came online since."""
+        if not self._watches or time.monotonic() < self._look_due:
+            return
+        self._look_due = time.monotonic() + hotplug.INTERVAL
+        for entry in self._entries:
+            watch = self._watches.get(entry.spec.name)
+            looked = watch.look(entry.program, entry.fds) if watch else entry.program
+            if looked is not entry.program:
+                entry.program = looked
+                self._tell_server(entry)
+
     def _report(self, entry: Entry) -> None:
         """One line for the person, one message for the server."""
         p = entry.program
+        if hotplug.needs_watch(p):
+            self._watches[p.name] = hotplug.Watch(entry.spec, Kernel())
         if p.state is State.RUNNING:
             attached = sum(a.attached for a in p.attachments)
             how = "from cache" if p.from_cache else f"compiled in {p.compile_seconds:.2f} s"
@@ -345,7 +367,7 @@ class Supervisor:
         if server is not None:
             os.kill(server.pid, signal.SIGTERM)
         for entry in self._entries:
-            close(entry.fds)
+            self._detach(entry)
         if server is not None:
             with selectors.DefaultSelector() as wait:
                 wait.register(server.pidfd, selectors.EVENT_READ)
@@ -355,6 +377,14 @@ class Supervisor:
             self._forget_server(server)
         self._selector.close()
         self._log.info("stopped: everything is detached", seconds=round(time.monotonic() - started, 2))
+
+    def _detach(self, entry: Entry) -> None:
+        began, links = time.monotonic(), len(entry.fds.links)
+        close(entry.fds)
+        seconds = round(time.monotonic() - began, 1)
+        if seconds >= SLOW_CLOSE:
+            why = "the kernel detaches them one after another: see docs/attach.md"
+            self._log.warning("detaching took long", program=entry.spec.name, links=links, seconds=seconds, why=why)
 
 
 def close(fds: Descriptors) -> None:

@@ -208,8 +208,9 @@ def test_one_broken_program_costs_its_own_metrics_only(tmp_path: Path) -> None:
         assert daemon.value("bpf_exporter_program_state", program="renames", state="running") == 1
         lines = (tmp_path / "config.yaml").read_text().splitlines()
         line = next(number for number, text in enumerate(lines, 1) if "undeclared" in text)
-        assert f"config.yaml:{line}:61: use of undeclared identifier 'undeclared'" in daemon.log
-        assert f"config.yaml:{line}:61: use of undeclared identifier &#x27;undeclared&#x27;" in daemon.get("/")
+        column = lines[line - 1].index("undeclared") + 1
+        assert f"config.yaml:{line}:{column}: use of undeclared identifier 'undeclared'" in daemon.log
+        assert f"config.yaml:{line}:{column}: use of undeclared identifier &#x27;undeclared&#x27;" in daemon.get("/")
         assert "Traceback" not in daemon.log
 
 

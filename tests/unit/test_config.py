@@ -419,8 +419,6 @@ def test_a_file_of_another_owner_or_writable_by_others_is_refused_when_asked(her
 
 
 @pytest.mark.parametrize(("uid", "gid", "taken"), [(0, 0, True), (7, 7, True), (0, 100, False), (7, 100, False)])
-    ("uid", "gid", "taken"), [(0, 0, True), (1000, 1000, True), (0, 100, False), (1000, 100, False)]
-)
 def test_the_private_group_of_the_owner_may_write(uid: int, gid: int, taken: bool) -> None:
     status = os.stat_result((stat.S_IFREG | 0o664, 1, 1, 1, uid, gid, 0, 0, 0, 0))
     if taken:
