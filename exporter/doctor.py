@@ -141,7 +141,7 @@ def _cgroups(kernel: Kernel) -> Line:
 def _kind(kernel: Kernel, kind: str, target: str) -> Line:
     subject = f"attach {kind}"
     try:
-        frequency = FREQUENCY if kind == "perf_event" else None
+        frequency = FREQUENCY if kind == "perf_event" else 0
         load.probe(kernel, Point(kind, target, "probe", frequency=frequency))
     except RefusedError as error:
         return Line(subject, "note", f"no ({error.reason})", f"{error.text}; programs with other variants run")
