@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from isal import igzip
 from prometheus_client.utils import floatToGoString
 
 from exporter.collecting.columns import Column
 from exporter.collecting.labels import LabelSet
-
-CONTENT_TYPE_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _HISTOGRAM_LABEL = "le"
 
@@ -133,11 +129,6 @@ def render(families: Iterable[Family], openmetrics: bool) -> bytes:
     if openmetrics:
         parts.append(b"# EOF\n")
     return b"".join(parts)
-
-
-def compress(page: bytes) -> bytes:
-    """gzip, fast: at these sizes level 1 of isal is as small as zlib's level 6. Equal pages give equal bytes."""
-    return bytes(igzip.compress(page, 1, mtime=0))
 
 
 def _header(f: Family, openmetrics: bool) -> bytes:

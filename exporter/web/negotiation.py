@@ -1,26 +1,41 @@
-"""What a client accepts: the format of /metrics and whether it may be compressed."""
+"""What a client accepts: the format of /metrics and whether it may be compressed (RFC 9110, 12.5)."""
 
 from __future__ import annotations
 
-from prometheus_client.exposition import choose_encoder
-
-CONTENT_TYPE_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+from collections.abc import Iterator
 
 
 def openmetrics(accept: str) -> bool:
-    """Whether an Accept header asks for OpenMetrics 1.0 or newer, as prometheus_client understands it."""
-    return choose_encoder(accept)[1].startswith("application/openmetrics-text")
+    """Whether an Accept header prefers OpenMetrics 1.x to the text format; nobody gets it without asking by name."""
+    wanted = plain = 0.0
+    for kind, parameters in _items(accept):
+        weight = _weight(parameters)
+        if kind == "application/openmetrics-text":
+            if parameters.get("version", "1").partition(".")[0] == "1":
+                wanted = max(wanted, weight)
+        elif kind == "text/plain":
+            plain = max(plain, weight)
+    return 0 < wanted >= plain
 
 
 def gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
-    for item in accept_encoding.split(","):
-        coding, _, parameters = item.partition(";")
-        if coding.strip().lower() in ("gzip", "*"):
-            name, _, weight = parameters.replace(" ", "").lower().partition("=")
-            try:
-                return name != "q" or float(weight) > 0
-            except ValueError:
-                return False
-    return False
+    """Whether an Accept-Encoding header allows gzip."""
+    weights = {coding: _weight(parameters) for coding, parameters in _items(accept_encoding)}
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The elements of a list and their parameters, in lower case and without blanks."""
+    for item in header.lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        pairs = (parameter.partition("=") for parameter in parameters)
+        yield name, {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _weight(parameters: dict[str, str]) -> float:
+    """`q`, 1 without one; 0 if it is no number, as if the element were not there."""
+    try:
+        weight = float(parameters.get("q", "1"))
+    except ValueError:
+        return 0.0
+    return weight if 0 <= weight <= 1 else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import subprocess
@@ -26,7 +25,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.utils import floatToGoString
 
-from exporter.collecting.exposition import Family, Series, compress, family, render
+from exporter.collecting.exposition import Family, Series, family, render
 
 # No colon: prometheus_client 0.26 writes it as _ in the sample names of OpenMetrics, but not in TYPE.
 NAME = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
@@ -204,13 +203,6 @@ def test_a_template_is_made_once_for_the_same_series() -> None:
     assert first.endswith(template % (1, 2))
     render([Family("a", "gauge", "h", series, np.array([3, 4]))], openmetrics=True)
     assert series.lines("a", b"%d") is template
-
-
-def test_compressed_pages_are_gzip_and_repeatable() -> None:
-    page = b'a{x="1"} 1\n' * 10_000
-    assert gzip.decompress(compress(page)) == page
-    assert compress(page) == compress(page)
-    assert len(compress(page)) < len(page) / 20
 
 
 def test_promtool_accepts_a_large_page() -> None:

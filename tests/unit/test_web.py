@@ -88,6 +88,13 @@ PROMETHEUS_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;
         ("", "text"),
         ("*/*", "text"),
         ("text/plain", "text"),
+        ("application/openmetrics-text", "openmetrics"),
+        ("application/openmetrics-text; version=0.0.1", "text"),
+        ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;version=0.0.4;q=0.3", "text"),
+        ("application/openmetrics-text;version=1.0.0;q=0", "text"),
+        ("application/openmetrics-text;version=nonsense", "text"),
+        ("application/openmetrics-text;version=1.0.0;q=nonsense", "text"),
+        (";;,=,;q", "text"),
         (PROMETHEUS_2, "openmetrics"),
         (PROMETHEUS_3, "openmetrics"),
     ],
@@ -101,7 +108,8 @@ def test_the_format_is_what_the_scraper_accepts(accept: str, expected: str) -> N
 @pytest.mark.parametrize(
     ("header", "allowed"),
     [("", False), ("gzip", True), ("deflate, gzip;q=0.5", True), ("gzip;q=0", False), ("*", True), ("br", False),
-     ("gzip;q=nonsense", False), ("GZIP ; Q=1", True)],
+     ("gzip;q=nonsense", False), ("GZIP ; Q=1", True), ("*;q=0, gzip", True), ("gzip;q=0, *", False),
+     ("gzip;q=nan", False), (";;,=,;q", False)],
 )  # fmt: skip
 def test_compression_follows_accept_encoding(header: str, allowed: bool) -> None:
     assert negotiation.gzip(header) is allowed
@@ -114,6 +122,7 @@ def test_a_page_is_compressed_if_asked_and_equal() -> None:
     assert headers["Content-Encoding"] == "gzip"
     assert int(headers["Content-Length"]) == len(body)
     assert gzip.decompress(body) == plain
+    assert get("/", ACCEPT_ENCODING="gzip")[2] == body
 
 
 def test_the_landing_page_shows_states_and_escapes_every_text() -> None:
