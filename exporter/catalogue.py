@@ -72,6 +72,8 @@ def _points(variant: model.Variant) -> list[str]:
 
 def _requires(requires: model.Requires) -> str:
     wanted = [f"kernel {requires.kernel}"] if requires.kernel else []
+    wanted += [f"arch {arch}" for arch in requires.arch]
+    wanted += [f"module {module}" for module in requires.module]
     wanted += [f"member {member}" for member in requires.member]
     wanted += [f"tracepoint field {name}" for name in requires.tracepoint_field]
     return f"; requires {', '.join(wanted)}" if wanted else ""

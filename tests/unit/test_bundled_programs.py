@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import config
+from exporter import catalogue, config
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = config.bundled.names(config.bundled_dir())
@@ -58,3 +58,16 @@ def test_the_example_holds_with_its_commented_program_taken_in(tmp_path: Path) -
     file.write_text(taken_in)
     loaded = config.load(file, strict=True, bundled=config.bundled_dir()).config
     assert [program.name for program in loaded.programs] == ["tcp_rst", "tcp_sendmsg", "tcp_latency", "execs"]
+
+
+def test_a_program_is_explained_with_all_that_it_requires(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.c").write_text("// x: counts x.\nint f;\n")
+    (tmp_path / "x.yaml").write_text(
+        "name: x\nsource: x.c\nmetrics: []\nvariants:\n  - name: only\n    attach: [{raw_tracepoint: e, function: f}]\n"
+        '    requires: {kernel: ">=5.10", arch: x86_64, module: xfs, member: a.b, tracepoint_field: "c:d.e"}\n'
+    )
+    catalogue.print_one(tmp_path, "x")
+    shown = capsys.readouterr().out
+    assert shown.startswith("x: counts x.\n")
+    wanted = "kernel >=5.10, arch x86_64, module xfs, member a.b, tracepoint field c:d.e"
+    assert f"only: raw_tracepoint e; requires {wanted}\n" in shown
