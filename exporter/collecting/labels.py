@@ -122,7 +122,7 @@ class LabelTexts:
         look_again = self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
         if self._seen is not None and not look_again and np.array_equal(seen, self._seen):
             return self._rows
-        self._seen = seen
+        self._seen = None  # until all is decoded: a collection that failed half way is not one to go by
         if look_again:
             self._looked = now
             self._known = {}
@@ -136,6 +136,7 @@ class LabelTexts:
             self._bound(records, sets, columns)
         if sets != self._rows.sets:
             self._rows = Rows(sets, sets.count(None))
+        self._seen = seen
         return self._rows
 
     def _learn(self, records: list[bytes], columns: list[Bytes]) -> None:

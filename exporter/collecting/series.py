@@ -5,7 +5,6 @@ A series is named by its label set, and `Limit` is the one place that says which
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -39,21 +38,19 @@ class Arrangement:
 
 
 class Budget:
-    """Series of all metrics together (limits.series). Programs are collected by several threads at once."""
+    """Series of all metrics together (limits.series)."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
         # By who shows them; what a program that was unloaded had is free again.
         self._shown: WeakKeyDictionary[Limit, int] = WeakKeyDictionary()
 
     def grant(self, limit: Limit, shown: int, wanted: int) -> int:
         """How many of the `wanted` series `limit` may show beside the `shown` ones that it has already."""
-        with self._lock:
-            free = self._most - sum(n for other, n in self._shown.items() if other is not limit) - shown
-            granted = max(0, min(wanted, free))
-            self._shown[limit] = shown + granted
-            return granted
+        free = self._most - sum(n for other, n in self._shown.items() if other is not limit) - shown
+        granted = max(0, min(wanted, free))
+        self._shown[limit] = shown + granted
+        return granted
 
 
 class Limit:

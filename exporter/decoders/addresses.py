@@ -66,7 +66,7 @@ def _kstack(step: Decode, _given: Input, names: Names) -> Run:
 
 
 DECODERS = (
-    Decoder("ksym", takes=("int",), gives="text", bind=_ksym),
+    Decoder("ksym", takes=("int",), gives="text", bind=_ksym, volatile=True),  # a module may come later
     Decoder(
         "kstack",
         takes=("int", "bytes"),

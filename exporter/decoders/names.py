@@ -22,7 +22,7 @@ NOWHERE = Path("/dev/null")  # a root that holds nothing
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open.
+    """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open. Not for threads.
 
     stacks  of one program: map of stack traces -> its frames by id (None = no such stack)
     machine whose system call numbers these are, as uname(2) spells it

@@ -332,7 +332,7 @@ def test_long_text_is_cut_at_a_character(raw: bytes, length: int, text: str) -> 
 
 def test_only_names_that_can_change_are_volatile() -> None:
     volatile = {name for name, decoder in types().items() if decoder.volatile}
-    assert volatile == {"cgroup", "ifname", "kstack", "majorminor", "pod", "username"}
+    assert volatile == {"cgroup", "ifname", "kstack", "ksym", "majorminor", "pod", "username"}
     assert chain(U64, [step("cgroup"), step("container")]).volatile
     assert not chain(U64, [step("uint")]).volatile
 

@@ -149,3 +149,24 @@ def test_no_labels_and_const_ones_alone(names: Names) -> None:
 
 def test_an_empty_map_has_no_rows(names: Names) -> None:
     assert LabelTexts([label("pid", U32)], names, [0]).resolve(entries(), 0.0).sets == []
+
+
+def test_rows_whose_decoding_failed_are_decoded_the_next_time(names: Names) -> None:
+    class Failing(Changing):
+        def bind(self, names: Names, length: int) -> Callable[[bytes], str | None]:
+            answer = super().bind(names, length)
+
+            def decode(raw: bytes) -> str | None:
+                if not self.asked:
+                    self.asked[0] += 1
+                    raise OSError("once")
+                return answer(raw)
+
+            return decode
+
+    field = LabelField("id", "key", 0, 4, cast("Chain", Failing()))
+    texts = LabelTexts([field], names, [0])
+    two = entries(struct.pack("I", 1), struct.pack("I", 2))
+    with pytest.raises(OSError, match="once"):
+        texts.resolve(two, 0.0)
+    assert texts.resolve(two, 1.0).sets == [("#1",), ("#2",)]
