@@ -15,10 +15,11 @@ from typing import NoReturn
 from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
+from exporter.handover import LoadFunction
 from exporter.kernel import credentials, features, rights
 from exporter.loading import artifact, child, compiler, target
 from exporter.program import Descriptors, Map, Program
-from exporter.supervisor import Entry, LoadFunction, RecordFunction, ServeFunction, Supervisor
+from exporter.supervisor import Entry, RecordFunction, ServeFunction, Supervisor
 from exporter.web import listening
 
 EXIT_RUNTIME, EXIT_RIGHTS = 1, 4

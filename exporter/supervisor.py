@@ -16,23 +16,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from exporter import log, messages
+from exporter import handover, log, messages
 from exporter.config import model
 from exporter.kernel import memory
 from exporter.kernel.features import Kernel
 from exporter.loading import hotplug
 from exporter.notify import notify
-from exporter.program import Descriptors, Program, Reason, State, from_json, to_json
+from exporter.program import Descriptors, Program, Reason, State, to_json
 
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
 LOADER_DEADLINE = 300.0  # seconds; 12 s were seen under full emulation
 SERVER_SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
+SERVER_RETRY = 1.0  # seconds until another try where the host has no process or descriptor left
 SERVER_GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
 SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
 SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
 
-LoadFunction = Callable[[model.Program], tuple[Program, Descriptors]]
 ServeFunction = Callable[[socket.socket], NoReturn]
 RecordFunction = Callable[[Sequence["Entry"]], None]
 
@@ -53,7 +53,6 @@ class _Loader:
     pidfd: int
     sock: socket.socket
     deadline: float
-    received: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +77,7 @@ class Supervisor:
         self,
         specs: Sequence[model.Program],
         *,
-        load: LoadFunction,
+        load: handover.LoadFunction,
         serve: ServeFunction,
         keep: Sequence[int] = (),
         record: RecordFunction | None = None,
@@ -126,9 +125,19 @@ class Supervisor:
 
     def _start_due(self) -> None:
         if self._server is None and self._server_due is not None and time.monotonic() >= self._server_due:
-            self._start_server()
+            try:
+                self._start_server()
+            except OSError as error:  # no process or descriptor to be had: what is attached goes on counting
+                self._log.error("server cannot be started: trying again", why=str(error), after=f"{SERVER_RETRY:.0f} s")
+                self._server_due = time.monotonic() + SERVER_RETRY
         while self._queue and len(self._loaders) < self._allowed_loaders():
-            self._start_loader(self._queue.pop(0))
+            entry = self._queue.pop(0)
+            try:
+                self._start_loader(entry)
+            except OSError as error:
+                text = f"{entry.spec.name}: load: the loader cannot be started: {error.strerror or error}"
+                entry.program = handover.failed(entry.spec, Reason.INTERNAL, text)
+                self._report(entry)
 
     def _until_next(self) -> float | None:
         times = [loader.deadline for loader in self._loaders]
@@ -180,7 +189,7 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             self._become_child(theirs.fileno())
-            _load_and_send(self._load, entry.spec, theirs)
+            handover.load_and_send(self._load, entry.spec, theirs)
         theirs.close()
         self._log.info("loading", program=entry.spec.name)
         loader = _Loader(entry, pid, os.pidfd_open(pid), ours, time.monotonic() + LOADER_DEADLINE)
@@ -190,19 +199,21 @@ class Supervisor:
     def _on_loader(self, loader: _Loader) -> bool:
         """The loader's message came, or its end of the socket closed: either way it is done."""
         loader.sock.settimeout(SEND_TIMEOUT)
+        entry, message, nonsense = loader.entry, None, ""
         try:
             message = messages.receive(loader.sock)
         except (messages.ProtocolError, OSError) as error:
-            message = None
-            self._log.error("loader's message was not understood", program=loader.entry.spec.name, error=str(error))
+            nonsense = f"{entry.spec.name}: load: the loader's message was not understood: {error} (please report it)"
         if message is None:
             os.kill(loader.pid, signal.SIGKILL)
         status = self._reap_loader(loader)
-        if message is None:
-            loader.entry.program = _failed(loader.entry.spec, *_why(loader.entry.spec.name, status))
+        if message is not None:
+            entry.program, entry.fds = handover.unpack(*message)
+        elif nonsense:
+            entry.program = handover.failed(entry.spec, Reason.INTERNAL, nonsense)
         else:
-            loader.entry.program, loader.entry.fds = _unpack(*message)
-        self._report(loader.entry)
+            entry.program = handover.failed_without_a_word(entry.spec, status)
+        self._report(entry)
         return False
 
     def _reap_loader(self, loader: _Loader) -> int:
@@ -217,7 +228,7 @@ class Supervisor:
             os.kill(loader.pid, signal.SIGKILL)
             self._reap_loader(loader)
             text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
-            loader.entry.program = _failed(loader.entry.spec, Reason.TIMEOUT, text)
+            loader.entry.program = handover.failed(loader.entry.spec, Reason.TIMEOUT, text)
             self._report(loader.entry)
 
     def _look_for_cpus(self) -> None:
@@ -290,6 +301,8 @@ class Supervisor:
 
     def _on_server_word(self, server: _Server) -> bool:
         """Anything from the server means that it serves; what it says is not read, because it is not trusted."""
+        if server is not self._server:
+            return False  # it ended in this round of the loop
         try:
             word = server.sock.recv(16)
         except OSError:
@@ -330,10 +343,8 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        for number in (
-            signal.SIGINT,
-            signal.SIGHUP,
-        ):  # a terminal sends them to the whole group: the supervisor's matter
+        # A terminal sends these to the whole group: they are the supervisor's matter.
+        for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         last = 2
         for fd in sorted(keep):
@@ -392,52 +403,3 @@ def close(fds: Descriptors) -> None:
     for fd in [*fds.links, *fds.programs.values(), *fds.readonly.values(), *fds.maps.values()]:
         os.close(fd)
     fds.links, fds.programs, fds.readonly, fds.maps = [], {}, {}, {}
-
-
-def _load_and_send(load: LoadFunction, spec: model.Program, sock: socket.socket) -> NoReturn:
-    """The loader's whole life. Its descriptors stay open in the supervisor; `os._exit` skips every destructor."""
-    code = 1
-    try:
-        program, fds = load(spec)
-        document, numbers = _pack(program, fds)
-        messages.send(sock, document, numbers)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
-        text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
-        with contextlib.suppress(OSError):
-            document, _ = _pack(_failed(spec, Reason.INTERNAL, text), Descriptors())
-            messages.send(sock, document)
-    finally:
-        os._exit(code)
-
-
-def _pack(program: Program, fds: Descriptors) -> tuple[dict[str, Any], list[int]]:
-    document = {
-        **to_json(program),
-        "maps": list(fds.maps),
-        "readonly": list(fds.readonly),
-        "programs": list(fds.programs),
-        "links": len(fds.links),
-    }
-    return document, [*fds.maps.values(), *fds.readonly.values(), *fds.programs.values(), *fds.links]
-
-
-def _unpack(document: dict[str, Any], numbers: list[int]) -> tuple[Program, Descriptors]:
-    rest = iter(numbers)
-    fds = Descriptors()
-    fds.maps = {name: next(rest) for name in document["maps"]}
-    fds.readonly = {name: next(rest) for name in document["readonly"]}
-    fds.programs = {name: next(rest) for name in document["programs"]}
-    fds.links = list(rest)
-    return from_json(document), fds
-
-
-def _failed(spec: model.Program, reason: Reason, text: str) -> Program:
-    return Program(spec.name, State.FAILED, reason=reason, text=text)
-
-
-def _why(name: str, status: int) -> tuple[Reason, str]:
-    if status < 0:
-        number = signal.Signals(-status).name
-        return Reason.KILLED, f"{name}: load: the loader was killed by {number} (out of memory? see the kernel's log)"
-    return Reason.INTERNAL, f"{name}: load: the loader ended with exit code {status} and no word (please report it)"

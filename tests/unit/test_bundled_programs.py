@@ -14,7 +14,7 @@ NAMES = config.bundled.names(config.bundled_dir())
 PAGE = (ROOT / "docs/programs.md").read_text()
 
 
-def test_all_three_are_there() -> None:
+def test_the_programs_of_the_example_are_there() -> None:
     assert {"tcp_latency", "tcp_rst", "tcp_sendmsg"} <= set(NAMES)
 
 
@@ -62,10 +62,15 @@ def test_the_example_holds_with_its_commented_program_taken_in(tmp_path: Path) -
 
 def test_a_program_is_explained_with_all_that_it_requires(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.c").write_text("// x: counts x.\nint f;\n")
-    (tmp_path / "x.yaml").write_text(
-        "name: x\nsource: x.c\nmetrics: []\nvariants:\n  - name: only\n    attach: [{raw_tracepoint: e, function: f}]\n"
-        '    requires: {kernel: ">=5.10", arch: x86_64, module: xfs, member: a.b, tracepoint_field: "c:d.e"}\n'
-    )
+    (tmp_path / "x.yaml").write_text("""\
+name: x
+source: x.c
+metrics: [{name: x_total, type: counter, map: m}]
+variants:
+  - name: only
+    attach: [{raw_tracepoint: e, function: f}]
+    requires: {kernel: ">=5.10", arch: x86_64, module: xfs, member: a.b, tracepoint_field: "c:d.e"}
+""")
     catalogue.print_one(tmp_path, "x")
     shown = capsys.readouterr().out
     assert shown.startswith("x: counts x.\n")

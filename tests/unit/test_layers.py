@@ -26,6 +26,7 @@ FLOORS = {
     "collecting": 2,
     "loading": 3,
     "web": 3,
+    "handover": 3,
     "supervisor": 4,
     "server": 4,
     "start": 5,
