@@ -125,9 +125,10 @@ def test_killed_supervisor_is_started_again_and_leaves_nothing_attached(running:
     assert bpf_programs(running)
 
 
-def test_reload_reaches_the_supervisor(running: debian.Machine) -> None:
+def test_a_reload_is_refused_and_sighup_changes_nothing(running: debian.Machine) -> None:
     before = main_pid(running)
-    running.run("systemctl", "reload", UNIT)
+    assert running.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    running.run("systemctl", "kill", "--kill-who=main", "--signal=HUP", UNIT)
     assert eventually(lambda: "SIGHUP" in journal(running))
     assert main_pid(running) == before
     assert "bpf_exporter_build_info" in metrics(running)
