@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 // udp_drops: UDP datagrams dropped at a socket that had no room, by its port.
 //
-// How:     Raw tracepoint udp_fail_queue_rcv_skb, where the kernel counts UdpRcvbufErrors (`receive_buffer`: the socket's
-//          SO_RCVBUF is full, its process reads too slowly) and UdpMemErrors (`memory`: net.ipv4.udp_mem is used up; the
-//          counter is of 5.14). With these labels it says whose buffer.
-// Cost:    270 ns a dropped datagram (6.18, VM), nothing for those that arrive.
+// How:     Where the kernel counts UdpRcvbufErrors (`receive_buffer`: the socket's SO_RCVBUF is full, its process reads too
+//          slowly) and UdpMemErrors (`memory`: net.ipv4.udp_mem is used up; the counter is of 5.14).
+//          tracepoint  udp_fail_queue_rcv_skb, which IPv6 comes by since 6.6
+//          fexit       __udp_enqueue_schedule_skb() with a negative result: every datagram comes by it
+// Cost:    tracepoint: 270 ns a dropped datagram (6.18, VM), nothing for those that arrive. fexit: a test for each.
 // Blind to: datagrams dropped before they find a socket (firewall, no such port, wrong checksum: see kfree_skb), those for
 //          multicast that could not be copied, and sockets of in-kernel tunnels.
 
@@ -22,16 +23,29 @@ struct drop {
 
 BPF_PERCPU_HASH(drops, struct drop, u64, MAX_ENTRIES);
 
-// TP_PROTO(int rc, struct sock *sk), and since 6.9 struct sk_buff *skb
-int on_fail(struct bpf_raw_tracepoint_args *ctx)
+static inline int count(const struct sock *sk, int error)
 {
-	const struct sock *sk = (const struct sock *)ctx->args[1];
 	struct drop key = {};
 	u64 zero = 0;
 
 	key.port = PEEK(sk->__sk_common.skc_num);
 	key.family = PEEK(sk->__sk_common.skc_family);
-	key.reason = (int)ctx->args[0] == -ENOMEM ? RECEIVE_BUFFER : MEMORY;
+	key.reason = error == -ENOMEM ? RECEIVE_BUFFER : MEMORY;
 	add(drops.lookup_or_try_init(&key, &zero), 1, LOST(drops));
 	return 0;
 }
+
+#ifdef VARIANT_TRACEPOINT
+// TP_PROTO(int rc, struct sock *sk), and since 6.10 struct sk_buff *skb
+int on_fail(struct bpf_raw_tracepoint_args *ctx)
+{
+	return count((const struct sock *)ctx->args[1], ctx->args[0]);
+}
+#endif
+
+#ifdef VARIANT_FEXIT
+BPF_PROG(on_enqueue, struct sock *sk, struct sk_buff *skb, int result)
+{
+	return result < 0 ? count(sk, result) : 0;
+}
+#endif
