@@ -70,7 +70,7 @@ class Daemon:
         pids = re.findall(r"server runs.*?pid=(\d+)", self.log)
         return int(pids[-1])
 
-    def stop(self, timeout: float = 10) -> int:
+    def stop(self, timeout: float = 60) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
@@ -108,7 +108,7 @@ def running(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -183,7 +183,7 @@ def loaded_programs() -> set[int]:
     return {program["id"] for program in json.loads(shown)}
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:

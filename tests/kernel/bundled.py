@@ -85,8 +85,8 @@ class Running:
         )
 
     def settled(self, name: str, expected: float, since: Samples, **labels: str) -> Samples:
-        """What rose since, as soon as `name` rose by what is expected, or after a second whatever it is by then."""
-        until = time.monotonic() + 1
+        """What rose since, as soon as `name` rose by what is expected, or after 20 s whatever it is by then."""
+        until = time.monotonic() + 20
         while True:
             rise = self.scrape().since(since)
             if rise.sum(name, **labels) >= expected or time.monotonic() > until:

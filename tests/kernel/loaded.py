@@ -32,9 +32,9 @@ def calls(descriptors: Descriptors) -> int:
 
 def eventually(holds: Callable[[], bool]) -> None:
     """The kernel frees a detached program and its maps some RCU grace periods after the last fd."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not holds():
-        assert time.monotonic() < end, "still there after 10 s"
+        assert time.monotonic() < end, "still there after 60 s"
         time.sleep(0.02)
 
 

@@ -54,11 +54,14 @@ def check(rise: Samples, metric: str, count: int, late: int, **labels: str) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_sample_is_in_the_bucket_that_holds_it(tcp_latency: Running, line: tuple[str, str], family: str) -> None:
-    before = tcp_latency.scrape()
-    seen = talk(line, family)
-    rise = tcp_latency.scrape().since(before)
-    late = sum(1 for seconds in seen["answers"] if seconds > BUCKET)
-    assert late < COUNT / 4, "the machine is too busy to tell a delay of 20 ms"
+    for _ in range(5):
+        before = tcp_latency.scrape()
+        seen = talk(line, family)
+        rise = tcp_latency.scrape().since(before)
+        late = sum(1 for seconds in seen["answers"] if seconds > BUCKET)
+        if late < COUNT / 4:
+            break  # else the machine was too busy to tell a delay of 20 ms
+    assert late < COUNT / 4
 
     client = {"family": family, "role": "client", "port": "ephemeral"}
     check(rise, RESPONSE, COUNT, late, **client)
