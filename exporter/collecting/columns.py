@@ -103,4 +103,4 @@ def scaled(column: Column, scale: float) -> Column:
             return np.asarray(column * column.dtype.type(factor))
         return np.asarray(column.astype(object) * factor)  # beyond 64 bits: Python's integers
     inverse = whole_inverse(scale)
-    return column / np.float64(inverse) if inverse else column * np.float64(scale)
+    return np.asarray(column / np.float64(inverse) if inverse else column * np.float64(scale), np.float64)

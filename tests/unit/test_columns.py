@@ -106,3 +106,11 @@ def test_bit_fields_are_read_by_the_rules_of_btf(order: Literal["little", "big"]
     found = columns.bit_field(records(raw, raw), number, order)
     assert found.tolist() == [[value], [value]]
     assert found.dtype == f"{'i' if signed else 'u'}{width}"
+
+
+def test_integers_beyond_64_bits_are_floats_once_scaled_down() -> None:
+    column = columns.joined([np.array([2**63 + 2**20], np.uint64), np.array([-1], np.int64)])
+    for scale in (1e-3, 0.75):
+        down = columns.scaled(column, scale)
+        assert down.dtype == np.float64  # of any other type only the whole part is shown
+        assert down.tolist() == pytest.approx([(2**63 + 2**20) * scale, -scale])
