@@ -96,7 +96,7 @@ def cachestat(running: Running, name: str = "page_cache_ops_total") -> Found:
     return {
         # A folio may have several pages, and a CPU keeps up to 125 of them to itself (mm/vmstat.c's threshold).
         "dirtied": (1, marked, dirtied + 125 * (os.cpu_count() or 1)),
-        "added by writing": (1, written.sum(name, operation="page_add_lru"), pages + 50),
+        "added by writing": (1, written.sum(name, operation="page_add_lru"), 2 * pages),
         "accessed by reading what is there": (pages, again.sum(name, operation="cache_access"), pages + 50),
         "added by reading what is there": (0, again.sum(name, operation="page_add_lru"), 10),
     }
