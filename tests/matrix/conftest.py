@@ -13,18 +13,21 @@ collect_ignore = [] if kernels.WHOLE else ["test_everything.py"]
 
 
 @pytest.fixture(scope="session")
-def on(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], examine.Examined]]:
-    """on("6.1") is that kernel examined; it waits for the machine."""
+def asked_for(request: pytest.FixtureRequest) -> list[str]:
+    """The series that tests of this run ask for."""
     wanted = {
         item.callspec.params["series"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "series" in item.callspec.params
     }
+    return [series for series in (*kernels.TESTED, examine.HERE) if series in wanted]
+
+
+@pytest.fixture(scope="session")
+def on(asked_for: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], examine.Examined]]:
+    """on("6.1") is that kernel examined; it waits for the machine."""
     # Not below the directory of another user, whatever umask says: artifacts are kernel code.
-    ordered = [series for series in (*kernels.TESTED, examine.HERE) if series in wanted]
-    pool, running = examine.start(ordered, tmp_path_factory.mktemp("matrix"), kernels.WHOLE)
+    pool, running = examine.start(asked_for, tmp_path_factory.mktemp("matrix"), kernels.WHOLE)
     shown: set[str] = set()
 
     def of(series: str) -> examine.Examined:
