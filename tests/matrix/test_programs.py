@@ -93,8 +93,10 @@ def test_tcp_latency_finds_20_ms_in_the_bucket_that_holds_it(
         assert min(buckets) >= BUCKET, f"{what} shorter than the line is long"
         assert sum(number for bound, number in buckets.items() if bound > BUCKET) <= late
     assert REQUESTS * DELAY <= found["sum"] <= found["seen"]
-    # To the server the first request answers nothing; of every segment with data it knows the smoothed round trip.
-    assert found["server"] == {"response": REQUESTS - 1, "srtt": REQUESTS}
+    # To the server the first request answers nothing; of every segment with data it knows the smoothed round trip, and
+    # a host so slow that TCP sends a segment again makes more of those.
+    assert found["server"]["response"] == REQUESTS - 1
+    assert REQUESTS <= found["server"]["srtt"] <= 2 * REQUESTS
 
 
 @pytest.mark.parametrize(
