@@ -53,6 +53,15 @@ def has_subprograms(code: bytes) -> bool:
     return any(opcode == _CALL and source == BPF_PSEUDO_CALL for _, opcode, source, _ in _instructions(code))
 
 
+def constants(code: bytes) -> list[int]:
+    """The 64-bit numbers that `code` loads, those for maps left out."""
+    return [
+        immediate & 0xFFFFFFFF | struct.unpack_from("<I", code, (index + 1) * INSTRUCTION_SIZE + 4)[0] << 32
+        for index, opcode, source, immediate in _instructions(code)
+        if opcode == _LD_IMM64 and source == 0
+    ]
+
+
 def _instructions(code: bytes) -> Iterator[tuple[int, int, int, int]]:
     """(index, opcode, source register, immediate) of each; the second half of a 16-byte one is left out."""
     if len(code) % INSTRUCTION_SIZE:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from exporter.config import model
-from exporter.kernel import bpf
+from exporter.kernel import bpf, mappings
 from exporter.kernel.btf import KernelBtf
 from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, separate, source
 from exporter.loading.artifact import Artifact, Function
@@ -80,10 +81,8 @@ def compile_variant(
             if tree:
                 headers.add_included(tree, program.text)
                 guarded += _guard(program, target, tree)
-            job = _Job(
-                program, variant, target, artifact.key(program, variant, target, header_text), text, guarded, tree
-            )
-            return _in_child(job)
+            key = artifact.key(program, variant, target, header_text)
+            return _in_child(_Job(program, variant, target, key, text, guarded, tree))
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
     except OSError as error:
@@ -111,12 +110,14 @@ def _in_child(job: _Job) -> Artifact:
         return replace(artifact.loads(rest), compile_seconds=time.monotonic() - began)
     if word == "refused":
         reason, _, text = rest.partition(" ")
-        raise CompileError(Reason(reason), text)
+        moved = diagnostics.further_right(text, str(job.program.source), job.program.indent)
+        raise CompileError(Reason(reason), moved)
     if outcome.status == -signal.SIGKILL:
         raise CompileError(Reason.KILLED, "compile: the compiler was killed (out of memory?)")
-    if outcome.status < 0:
+    # LLVM's back end ends the process where it finds an error, by abort() where it has no instruction for something.
+    if outcome.status < 0 and "LLVM ERROR" not in outcome.output:
         raise CompileError(Reason.COMPILER, f"compile: the compiler crashed with signal {-outcome.status}")
-    raise diagnostics.from_clang(outcome.output)  # LLVM's back end ends the process where it finds an error
+    raise diagnostics.from_clang(outcome.output)
 
 
 def _answer(job: _Job, output: IO[bytes]) -> str:
@@ -167,7 +168,7 @@ def _compile(job: _Job, output: IO[bytes]) -> BPF:
     output.seek(0)
     said = output.read().decode(errors="replace")
     if module is None:
-        raise diagnostics.from_clang(said)
+        raise diagnostics.from_clang(said, _near_members(job.target))
     for name in job.program.defines:
         if match := re.search(rf"^(\S+?:\d+:\d+): warning: '{re.escape(name)}' macro redefined", said, re.MULTILINE):
             raise CompileError(
@@ -176,6 +177,20 @@ def _compile(job: _Job, output: IO[bytes]) -> BPF:
                 f"(put #ifndef {name} and #endif around it)",
             )
     return module
+
+
+def _near_members(target: Target) -> diagnostics.NearMembers:
+    """Members of the target's structs by the look of their names; none where its types cannot be asked."""
+
+    def near_members(tag: str, name: str) -> list[str]:
+        try:
+            with KernelBtf(target.btf_path) as btf:
+                names = sorted({member.name for member in btf.struct_members(tag)})
+                return get_close_matches(name, names)
+        except (OSError, KeyError):
+            return []
+
+    return near_members
 
 
 def _attach_nothing(_module: BPF) -> None:
@@ -233,6 +248,15 @@ def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
         raise CompileError(
             Reason.COMPILER,
             f"compile function {name}: calls {', '.join(calls)}, which changes what it observes (refused; take it out)",
+        )
+    # bcc puts data of the text into the memory of this process, and its address into the code.
+    memory = mappings.own()
+    if any(address in span for address in bytecode.constants(code) for span in memory):
+        raise CompileError(
+            Reason.COMPILER,
+            f"compile function {name}: uses a variable of the file, a table of constants or a text in quotes, and none "
+            "of them gets into the kernel (a map for what changes, `defines:` for what does not, switch for a table, "
+            'char name[] = "text" inside the function)',
         )
     if bytecode.has_subprograms(code):
         raise CompileError(

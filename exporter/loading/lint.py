@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from exporter.config import model
+from exporter.loading import unwritten
 from exporter.loading.source import LOST, position, without_comments
 
 # Each: what the text must not hold, why, and what would be right.
@@ -38,6 +39,12 @@ _BANNED: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "write BPF_TABLE()",
     ),
 )
+_DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.|\\\n)*", re.MULTILINE)
+_FILE_VARIABLE = re.compile(
+    r"(?:^|(?<=[;}]))\s*(?P<qualifiers>(?:(?:static|const|volatile)\s+)*)"
+    r"(?P<type>(?:struct|union|enum)\s+\w+|(?!(?:struct|union|enum|typedef|extern)\b)(?:(?:unsigned|signed|long|short|int|char)\s+)*\w+)\s+\**\s*"
+    r"(?P<name>\w+)\s*(?:\[[^\]]*\]\s*)*(?:=[^;]*)?;"
+)
 _QUOTED_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*\"([^\"\n]+)\"", re.MULTILINE)
 
 
@@ -61,4 +68,30 @@ def findings(program: model.Program) -> list[str]:
         for match in LOST.finditer(code)
         if match[1] not in elsewhere
     ]
+    found += _variables(code)
+    found += unwritten.findings(code)
     return [f"{position(program, offset)}: {text}" for offset, text in sorted(found)]
+
+
+def _variables(code: str) -> list[tuple[int, str]]:
+    """Variables of the file. A constant may be folded into the code, so whether it is one is left to the compiler."""
+    bare = _outside_braces(_DIRECTIVE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code))
+    return [
+        (
+            match.start("qualifiers"),
+            f"{match['name']} is a variable of the file, and bcc gives the kernel none"
+            f" (write BPF_ARRAY({match['name']}, {match['type']}, 1) for what changes, `defines:` for what does not)",
+        )
+        for match in _FILE_VARIABLE.finditer(bare)
+        if "const" not in match["qualifiers"] or "volatile" in match["qualifiers"]
+    ]
+
+
+def _outside_braces(code: str) -> str:
+    """The text with what stands in braces blanked, all but the last brace."""
+    depth, kept = 0, []
+    for character in code:
+        depth += character == "{"
+        kept.append(" " if depth and (character != "}" or depth > 1) else character)
+        depth -= character == "}"
+    return "".join(kept)

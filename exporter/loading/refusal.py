@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import resource
 
 from exporter.kernel import bpf, rights
@@ -12,6 +13,45 @@ from exporter.program import Reason
 # Since then maps and programs are charged to the memory cgroup and not to RLIMIT_MEMLOCK (3ac1f01b43b6).
 MEMCG_ACCOUNTING = (5, 11)
 LOG_LINES = 15  # of a verifier log: its end names the instruction and the registers
+
+# Lines of a verifier log that follow the program, and those that are no verdict (kernel/bpf/verifier.c, log.c).
+_STEP = re.compile(r"\d+: |; |from \d+ to |\s*R\d+(?:_\w+)?=|last_idx|parent |regs=|mark_precise|caller:|callee:")
+_ASIDE = re.compile(r"processed \d+ insns|(?:cur|old) state:|verification time|stack depth|func '\w+' arg\d+ has|\s*$")
+
+_INDEX = "compare the index with the array's length before it is used, both unsigned"
+_LOOP = "a loop needs a limit that can be seen, and a small one: for (int i = 0; i < 16; i++)"
+_HINTS = (
+    (
+        r"invalid mem access '(?:scalar|inv)'",
+        "a kernel pointer read directly: bcc turns p->x into bpf_probe_read_kernel() in function bodies, but not inside"
+        " the arguments of a macro; use an inline function or call it yourself",
+    ),
+    (r"_or_null'", "lookup() gives NULL where there is no entry: ask before it is used, if (!value) return 0"),
+    (r"math between map_value pointer|unbounded memory access, make sure|outside of the array range", _INDEX),
+    (
+        r"invalid access to map value",
+        f"outside the value: {_INDEX}; or the pointer is of another type than the map's value",
+    ),
+    (
+        r"value is negative, either use unsigned|unbounded memory access, use",
+        "a length needs a limit: if (n > sizeof(buffer)) n = sizeof(buffer), with n unsigned",
+    ),
+    (r"infinite loop|program is too large|jumps is too complex|back-edge", _LOOP),
+    (r"cannot use helper|unknown func", "not for this kind of attach point, or not on this kernel: see bpf-helpers(7)"),
+    (r"doesn't have \d+-th argument", "the function or event has fewer arguments on this kernel: see variants"),
+    (
+        r"invalid bpf_context access",
+        "ctx is not what this kind of attach point gives, has no such field, or is written to",
+    ),
+    (r"only read is supported", "a program may only read the kernel's memory"),
+    (r"GPL-restricted", "leave BPF_LICENSE out: the licence is GPL then"),
+    (
+        r"invalid (?:variable-offset )?(?:indirect )?(?:read from|access to) stack",
+        "a key or value that was not written as a whole, or shorter than the map's: declare it with the map's type"
+        " and = {}",
+    ),
+    (r"R0 !read_ok", "the function ends without return"),
+)
 
 
 class RefusedError(Exception):
@@ -42,14 +82,22 @@ def _by_verifier(step: str, error: bpf.VerifierError) -> RefusedError:
         error.errno == errno.ENOENT
     ):  # bpf_check_attach_target(): in BTF, but "The address of function ... cannot be found"
         return RefusedError(Reason.MISSING, f"{step}: {lines[0]}")
-    hint = ""
-    if any("invalid mem access 'scalar'" in line or "invalid mem access 'inv'" in line for line in lines):
-        hint = (
-            " (a kernel pointer read directly: bcc turns p->x into bpf_probe_read_kernel() in function bodies, but not"
-            " inside the arguments of a macro; use an inline function or call it yourself)"
-        )
+    verdict = _verdict(lines)
+    hint = next((f" ({hint})" for words, hint in _HINTS if re.search(words, verdict)), "")
     tail = "\n".join(lines[-LOG_LINES:])
-    return RefusedError(Reason.VERIFIER, f"{step}: the verifier refused it{hint}; the end of its log:\n{tail}")
+    said = f": {verdict}" if verdict else ""
+    return RefusedError(Reason.VERIFIER, f"{step}: the verifier refused it{said}{hint}; the end of its log:\n{tail}")
+
+
+def _verdict(lines: list[str]) -> str:
+    """What the verifier's log ends with behind the last instruction, in one line; its sums of work left out."""
+    said: list[str] = []
+    for line in reversed(lines):
+        if _STEP.match(line):
+            break
+        if not _ASIDE.match(line):
+            said.append(line.strip().rstrip("."))
+    return "; ".join(reversed(said))
 
 
 def _by_rights(step: str, cause: str, kernel: Kernel) -> RefusedError:

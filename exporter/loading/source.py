@@ -18,6 +18,8 @@ DIALECT = (
     "-Wno-microsoft",
     "-Werror=missing-declarations",  # "declaration does not declare anything": such a member is dropped, offsets shift
     "-Werror=implicit-function-declaration",  # no such helper; else the verifier says so, obscurely
+    "-Werror=int-conversion",  # a key given by value
+    "-Werror=incompatible-pointer-types",  # a key or value of another type than the map's, read at the wrong size
 )
 
 

@@ -255,13 +255,12 @@ def test_an_error_in_the_shared_header_says_so(compile_text: Compile) -> None:
     [
         (
             "struct sock { int a; };\nint on_raw(void *ctx) { return 0; }",
-            "compile sends.c:1:8: redefinition of 'sock' "
-            "(the kernel, or this text, already has sock: choose another name)",
+            "compile sends.c:1:8: redefinition of 'sock' (the kernel has a sock of its own: choose another name)",
         ),
         (
             "int on_raw(struct bpf_raw_tracepoint_args *ctx) { return ((struct sock *)ctx->args[0])->nope; }",
             "compile sends.c:1:89: no member named 'nope' in 'struct sock' "
-            "(not on this kernel: another variant, with `requires: {member: STRUCT.MEMBER}`?)",
+            "(another kernel has it? write a variant for each, with `requires: {member: STRUCT.MEMBER}`)",
         ),
         (
             "int on_raw(void *ctx) { u64 x = 1; return lost(LOST(x)); }",
@@ -291,8 +290,7 @@ def test_an_error_in_the_shared_header_says_so(compile_text: Compile) -> None:
         (
             "struct big { char c[600]; };\nBPF_HASH(h, struct big, u64, 4);\n"
             "int on_raw(void *ctx) { struct big b = {}; bpf_get_current_comm(&b.c, 600); h.lookup(&b); return 0; }",
-            "compile function on_raw: Looks like the BPF stack limit of 512 bytes is exceeded. Please move large on "
-            "stack variables into BPF per-cpu array map. "
+            "compile function on_raw: needs more than the 512 bytes of stack that BPF has "
             "(a key or value this large belongs in a BPF_PERCPU_ARRAY of one entry)",
         ),
         (
@@ -328,7 +326,10 @@ def test_a_map_that_the_kernel_does_not_make_is_named(compile_text: Compile) -> 
         "(key, value or their number are too large; a per-CPU value may have 32 KiB)",
     )
     error = refused(compile_text, text % (1, 0))
-    assert error.text == "create map big: invalid argument (no size and no number of entries may be 0)"
+    assert error.text == (
+        "create map big: invalid argument "
+        "(no size and no number of entries may be 0; a ring buffer's pages are a power of two)"
+    )
 
 
 def test_defines_and_variant_reach_the_text(compile_text: Compile) -> None:
@@ -527,6 +528,6 @@ assert "LLVM" not in maps and "libbcc" not in maps
 
 
 def test_a_killed_compiler_is_a_reason_of_its_own(compile_text: Compile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "from_clang", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(diagnostics, "from_clang", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     error = refused(compile_text, "syntax error\n")  # the child is killed as it would speak
     assert (error.reason, error.text) == (Reason.KILLED, "compile: the compiler was killed (out of memory?)")

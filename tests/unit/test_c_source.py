@@ -119,13 +119,28 @@ def test_comments_are_blanked_in_place() -> None:
             "own (write BPF_TABLE())",
         ),
         (
+            "static u64 total = 0;",
+            "sends.c:2: total is a variable of the file, and bcc gives the kernel none "
+            "(write BPF_ARRAY(total, u64, 1) for what changes, `defines:` for what does not)",
+        ),
+        (
+            "const volatile u64 min_ns = 0;",
+            "sends.c:2: min_ns is a variable of the file, and bcc gives the kernel none "
+            "(write BPF_ARRAY(min_ns, u64, 1) for what changes, `defines:` for what does not)",
+        ),
+        (
+            "struct key { u64 a; };\nstruct key keys[4];",
+            "sends.c:3: keys is a variable of the file, and bcc gives the kernel none "
+            "(write BPF_ARRAY(keys, struct key, 1) for what changes, `defines:` for what does not)",
+        ),
+        (
             '#include "sends.h"',
             'sends.c:2: #include "sends.h" is not found (bcc reads one text; put it into the program)',
         ),
     ],
 )  # fmt: skip
 def test_what_counts_wrong_is_refused_with_what_to_write(line: str, message: str) -> None:
-    assert lint.findings(program(f"int before;\n{line}\n")) == [message]
+    assert lint.findings(program(f"struct before;\n{line}\n")) == [message]
 
 
 def test_all_mistakes_are_named_in_the_order_of_the_text() -> None:
@@ -137,5 +152,7 @@ def test_good_programs_and_comments_are_left_alone() -> None:
     text = (
         "#include <net/sock.h>\n// never write sends.increment(key), nor bpf_log2l(x)\n/*\n#include \"old.h\"\n*/\n"
         "v = sends.lookup_or_try_init(&key, &zero);\nstruct increment { u32 bpf_log2; };\n"
+        "static const u64 limit = 10;\nenum { A, B };\ntypedef u32 port;\nstruct sock;\nint f(int a);\n"
+        "int g(void *ctx)\n{\n\tint local;\n\n\treturn local;\n}\n"
     )  # fmt: skip
     assert lint.findings(program(text)) == []
