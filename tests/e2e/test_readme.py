@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -75,6 +76,13 @@ def commands() -> list[str]:
     return [line for language, text in BLOCKS if language == "sh" for line in text.splitlines() if line.strip()]
 
 
+def traffic() -> None:
+    """What a host in use has anyway: a connection refused, and so a reset, and requests that were answered."""
+    with socket.socket() as refused:
+        assert refused.connect_ex(("127.0.0.1", 1)) != 0
+    time.sleep(0.6)  # longer than a collection is shared
+
+
 @pytest.fixture(scope="module")
 def session(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[str, str]]]:
     """Every command in the README's order, with what it printed; a `make run` goes on until the next one."""
@@ -94,6 +102,7 @@ def session(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 running.wait_ready(int(address[1]) if address else 10435, 300)
                 printed.append((command, running.output))
             else:
+                traffic()
                 done = subprocess.run(["bash", "-c", command], cwd=checkout, capture_output=True, text=True, timeout=60)
                 assert done.returncode == 0, (command, done.stdout, done.stderr)
                 printed.append((command, done.stdout))
