@@ -21,6 +21,7 @@ from tests.matrix.kernels import Kernel
 
 MEMORY = "1536M"
 CPUS = 2
+REPORT_LINES = 60  # a panic with its registers and both traces; a job's last words
 # mitigations=off: what they protect from does not exist here, and TCG pays dearly for them.
 COMMAND_LINE = (
     "quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr "
@@ -78,7 +79,7 @@ def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0, seen: File
     ended = (work / "job.exit").read_text().strip() if (work / "job.exit").exists() else ""
     if late or not ended:
         why = late or ("the kernel panicked" if "Kernel panic" in said else "the machine ended before its job")
-        raise MachineError(f"linux {kernel.release}: {why}\n{_tail('console', said)}\n{_tail('job', log)}")
+        raise MachineError(f"linux {kernel.release}: {why}\n{_tail('console', _trouble(said))}\n{_tail('job', log)}")
     boot = re.search(r"matrix: job starts at ([0-9.]+)", said)
     return Outcome(int(ended), log, said, float(boot[1]) if boot else 0.0, seconds)
 
@@ -101,6 +102,16 @@ def _share(tag: str, path: Path, more: str = "") -> tuple[str, ...]:
     return ("-fsdev", local, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}")
 
 
-def _tail(what: str, text: str, lines: int = 40) -> str:
-    last = text.strip().splitlines()[-lines:]
+def _trouble(said: str) -> str:
+    """A console's text -> from the line where the kernel panics or warns of it, if it does: what a register dump or a
+    second CPU's trace adds below must not push the reason out of what is shown."""
+    panic = re.search(r"^.*(?:Kernel panic|BUG:|Oops:)", said, re.MULTILINE)
+    if not panic:
+        return said
+    lines = said[panic.start() :].splitlines()
+    return "\n".join(lines[:REPORT_LINES])
+
+
+def _tail(what: str, text: str) -> str:
+    last = text.strip().splitlines()[-REPORT_LINES:]
     return "\n".join([f"last lines of the {what}:", *(f"  {line}" for line in last)]) if last else f"no {what} output"
