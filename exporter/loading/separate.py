@@ -5,6 +5,7 @@ For code that may end the process, crash, or leave much memory behind. The child
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import tempfile
@@ -52,6 +53,7 @@ def _child(work: Callable[[IO[bytes]], str], parent: int, writing: int, output: 
     status = 1
     try:
         die_with_parent(signal.SIGKILL, parent)
+        faulthandler.disable()  # a crash here is told in one sentence by the parent
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         with open(writing, "w", encoding="utf-8") as pipe:
