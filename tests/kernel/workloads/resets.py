@@ -12,13 +12,14 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ADDRESSES = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 CLOSED_PORT = 1
+FIN_WAIT2, CLOSE = 5, 7  # net/tcp_states.h
 ACK, RST, PSH = 0x10, 0x04, 0x08
 DEADLINE = 10.0  # seconds for something to happen on the loopback
 
@@ -118,9 +119,7 @@ def time_wait(count: int, port: int, family: str) -> Counted:
         for _ in range(count):
             client, served = _connection(listener)
             with served:
-                client_port = client.getsockname()[1]
-                client.close()
-                _wait_for_time_wait(client_port, family)
+                _close_into_time_wait(client, family)
                 served.send(b"x")
                 _wait_for_reset(served)
     return {
@@ -209,28 +208,41 @@ def _wait_for_reset(connection: socket.socket) -> None:
     except ConnectionResetError:
         return
     # After the peer's FIN a reset shows as EPIPE on the next call, or as SO_ERROR.
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return
-        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7:  # tcpi_state: TCP_CLOSE
-            return
-        time.sleep(0.001)
-    raise TimeoutError("no reset came")
+    _wait_for(
+        lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or _state(connection) == CLOSE, "reset"
+    )
 
 
-def _wait_for_time_wait(port: int, family: str) -> None:
-    """Until this local port is in TIME_WAIT. /proc shows its substate, FIN_WAIT2 at first as of a live socket, but only
-    a struct inet_timewait_sock has timer 03 (get_timewait4_sock() in net/ipv4/tcp_ipv4.c)."""
+def _close_into_time_wait(client: socket.socket, family: str) -> None:
+    """close() of a socket whose FIN is acknowledged makes a struct inet_timewait_sock of it at once (__tcp_close() in
+    net/ipv4/tcp.c). An acknowledgement that comes while close() itself still owns the socket leaves it alive in
+    FIN_WAIT2 for a minute instead (tcp_rcv_state_process()), and then data is answered by another reset."""
+    port = client.getsockname()[1]
+    client.shutdown(socket.SHUT_WR)
+    _wait_for(lambda: _state(client) == FIN_WAIT2, "acknowledgement of a FIN")
+    client.close()
+    assert _in_time_wait(port, family), f"port {port} is not in TIME_WAIT"
+
+
+def _in_time_wait(port: int, family: str) -> bool:
+    """Whether this local port is in TIME_WAIT. /proc shows its substate, FIN_WAIT2 at first as of a live socket, but
+    only a struct inet_timewait_sock has timer 03 (get_timewait4_sock() in net/ipv4/tcp_ipv4.c)."""
     table = Path("/proc/self/net/tcp6" if family == "ipv6" else "/proc/self/net/tcp")
+    rows = (line.split() for line in table.read_text().splitlines()[1:])
+    return any(int(row[1].rpartition(":")[2], 16) == port and row[5].startswith("03:") for row in rows)
+
+
+def _state(connection: socket.socket) -> int:
+    """tcpi_state of struct tcp_info."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def _wait_for(holds: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[5].startswith("03:"):
-                return
+    while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError(f"no {what} came")
         time.sleep(0.001)
-    raise TimeoutError(f"port {port} never came to TIME_WAIT")
 
 
 def _settle() -> None:
