@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,18 +22,29 @@ from prometheus_client.parser import text_string_to_metric_families
 CACHE = Path(os.environ.get("BPF_EXPORTER_TEST_CACHE", Path.home() / ".cache/bpf-exporter-tests"))
 ROOT = Path(__file__).resolve().parent.parent
 
+_held: list[socket.socket] = []
+
 
 @dataclass
 class Daemon:
     """A running `bpf-exporter run`."""
 
     process: subprocess.Popen[bytes]
-    port: int
     log_path: Path
 
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    @cached_property
+    def port(self) -> int:
+        """What the kernel gave it, as its log says; it listens before it loads anything. AssertionError if it ends."""
+        deadline = time.monotonic() + 120
+        while not (said := re.search(r"event=listening url=http://127\.0\.0\.1:(\d+)/", self.log)):
+            assert self.process.poll() is None, f"exporter ended with {self.process.returncode}:\n{self.log}"
+            assert time.monotonic() < deadline, f"exporter does not listen:\n{self.log}"
+            time.sleep(0.02)
+        return int(said[1])
 
     def get(self, path: str = "/metrics", timeout: float = 30, **headers: str) -> str:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
@@ -76,9 +88,16 @@ class Daemon:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that is refused until somebody listens there who asks for it, and that nobody else is given.
+
+    This process keeps a socket bound to it: bind(2) lets a second one in beside one that does not listen, as both have
+    SO_REUSEADDR, and the kernel itself gives such a port neither to a bind to port 0 nor to a connection."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    port: int = holder.getsockname()[1]
+    return port
 
 
 @contextmanager
@@ -90,18 +109,17 @@ def running(
     environment: dict[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """Start an exporter on loopback; whatever happens it is gone afterwards. `directory` takes its log."""
-    port = free_port()
     log_path = directory / "exporter.log"
     command = [
         *(sys.executable, "-m", "exporter", "run"),
         *("--config.file", str(config), "--config.trust-owner", str(ROOT.stat().st_uid)),
-        *("--web.listen-address", f"127.0.0.1:{port}"),
+        *("--web.listen-address", "127.0.0.1:0"),
         *("--cache.dir", str(cache or CACHE / "artifacts")),
         *arguments,
     ]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
-    daemon = Daemon(process, port, log_path)
+    daemon = Daemon(process, log_path)
     try:
         yield daemon
     finally:
