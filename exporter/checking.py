@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.binding import BindingError, bind_all
 from exporter.config import bundled_dir, model
 from exporter.kernel import rights
+from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, child, compiler, lint, prelude, requires, target
+from exporter.loading import artifact, child, compiler, elsewhere, lint, prelude, requires, target
 from exporter.loading.child import Host
+from exporter.loading.elsewhere import OtherKernel
+from exporter.loading.hanging import ABSENT
 from exporter.loading.refusal import RefusedError
 from exporter.program import Map, Reason, State
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a program, or of one variant of it. `text` is "" where all is well."""
+    """What became of a program, or of one variant of it.
+
+    state    compiled, not compiled (requires), refused; with `load` the program's State; for another kernel's types
+             used (the first variant that nothing speaks against), compiled (it would do as well), not usable
+    text     why; "" where all is well
+    assumed  what is not known of another kernel and taken to be so
+    """
 
     program: str
     variant: str
     ok: bool
-    state: str  # compiled, not compiled (requires), refused; with --load the program's State
+    state: str
     reason: Reason = Reason.NONE
     text: str = ""
+    assumed: tuple[str, ...] = ()
+
+
+class TypesError(Exception):
+    """A BTF file that cannot be read, or is not of the architecture that it is said to be."""
 
 
 def lint_all(config: model.Config) -> list[str]:
@@ -43,44 +58,123 @@ def obstacle(*, needs_bcc: bool) -> str:
     return ""
 
 
-def verdicts(config: model.Config, *, load: bool, btf: Path | None, release: str, arch: str) -> list[Verdict]:
-    """Compile, for this kernel or the one whose types are in `btf`; or, with `load`, load and attach on this one."""
-    wanted = target.of_btf(btf, release, arch) if btf else target.this_host()
+def verdicts(config: model.Config, *, load: bool) -> list[Verdict]:
+    """Compile for this kernel; or, with `load`, load and attach on it."""
+    with _host(config, target.this_host()) as host:
+        return load_all(config, host) if load else compile_all(config, host)
+
+
+def verdicts_for(config: model.Config, btf: Path, release: str | None, arch: str | None) -> list[Verdict]:
+    """Which variant of each program a kernel would use, as far as its types tell, and why none before it.
+
+    btf      its raw BTF, as /sys/kernel/btf/vmlinux there has it
+    release  as uname -r says it there; None: this kernel's if the types are its own, else not known
+    arch     as uname -m says it there; None: what the types say
+    TypesError.
+    """
+    try:
+        wanted, known = _target(btf, release, arch)
+        with KernelBtf(btf) as types, _host(config, wanted) as host:
+            other = OtherKernel(types, wanted.release if known else None, wanted.arch)
+            programs = [program for program in config.programs if program.enabled]
+            return [verdict for program in programs for verdict in _elsewhere(program, other, host)]
+    except OSError as error:
+        raise TypesError(f"--btf {btf}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _host(config: model.Config, wanted: target.Target) -> Iterator[Host]:
     header = (bundled_dir() / "include" / "exporter.h").read_text()
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as scratch:
-        host = Host(wanted, artifact.Cache(Path(scratch)), header, Kernel(), config.map_memory)
-        return load_all(config, host) if load else compile_all(config, host, this_kernel=btf is None)
+        yield Host(wanted, artifact.Cache(Path(scratch)), header, Kernel(), config.map_memory)
 
 
-def compile_all(config: model.Config, host: Host, *, this_kernel: bool) -> list[Verdict]:
-    """Compile every variant of every enabled program for the host's target and bind its metrics.
+def _target(btf: Path, release: str | None, arch: str | None) -> tuple[target.Target, bool]:
+    """What to compile for, and whether its release is known. One that is not known is this kernel's version, under a
+    name that nothing of this kernel is taken for."""
+    with KernelBtf(btf) as types:
+        found = elsewhere.arch_of(types)
+    if not found:
+        raise TypesError(f"--btf {btf}: types of neither x86_64 nor aarch64, which are the ones that are known")
+    if arch not in (None, found):
+        raise TypesError(f"--btf {btf}: these are the types of {found}, not of {arch} (leave --arch out)")
+    wanted = target.of_btf(btf, release or f"{'.'.join(map(str, Kernel().version))}-unknown", found)
+    if release is None and wanted.btf_sha256 == target.this_host().btf_sha256:
+        return target.this_host(), True
+    return wanted, release is not None
 
-    this_kernel  the target is the running kernel: a variant whose `requires` it does not meet is not compiled. Another
-                 kernel's types cannot be asked everything, so for them every variant is compiled.
-    """
+
+def _elsewhere(program: model.Program, other: OtherKernel, host: Host) -> list[Verdict]:
+    """The verdict on every variant, the one in use marked. If there is none, what speaks against the variants is what
+    speaks against the program, unless that is only `requires`, or it is optional and has no place there."""
+    everywhere = other.requires(program.requires)
+    found = [_variant_elsewhere(program, variant, everywhere, other, host) for variant in program.variants]
+    if used := next((verdict for verdict in found if verdict.state == "compiled"), None):
+        return [replace(verdict, state="used") if verdict is used else verdict for verdict in found]
+    expected = {Reason.REQUIRES} | (ABSENT if program.optional else set())
+    return [replace(verdict, ok=verdict.reason in expected) for verdict in found]
+
+
+def _variant_elsewhere(
+    program: model.Program, variant: model.Variant, everywhere: elsewhere.Answer, other: OtherKernel, host: Host
+) -> Verdict:
+    modules = [*program.requires.module, *variant.requires.module]
+    answer = elsewhere.all_of(
+        lambda: everywhere, lambda: other.requires(variant.requires), lambda: other.places(variant, modules)
+    )
+    verdict = Verdict(program.name, variant.name, True, "not usable", answer.reason, assumed=answer.assumed)
+    if not answer.lacks:
+        try:
+            answer = other.helpers(_artifact(program, variant, host).functions)
+        except _UnfitError as error:
+            return replace(verdict, state="refused", reason=error.reason, text=f"{program.name}: {error.text}")
+    if answer.lacks:
+        return replace(verdict, reason=answer.reason, text=f"{program.name}: {'; '.join(answer.lacks)}")
+    return replace(verdict, state="compiled")
+
+
+def compile_all(config: model.Config, host: Host) -> list[Verdict]:
+    """Compile every variant of every enabled program for this kernel and bind its metrics. One whose `requires` it does
+    not meet is not compiled."""
     return [
-        _compiled(program, variant, host, this_kernel=this_kernel)
+        _compiled(program, variant, host)
         for program in config.programs
         if program.enabled
         for variant in program.variants
     ]
 
 
-def _compiled(program: model.Program, variant: model.Variant, host: Host, *, this_kernel: bool) -> Verdict:
-    unmet = [*requires.unmet(program.requires, host.kernel), *requires.unmet(variant.requires, host.kernel)]
-    if this_kernel and unmet:
+def _compiled(program: model.Program, variant: model.Variant, host: Host) -> Verdict:
+    if unmet := [*requires.unmet(program.requires, host.kernel), *requires.unmet(variant.requires, host.kernel)]:
         text = f"{program.name}: requires {'; requires '.join(unmet)}"
         return Verdict(program.name, variant.name, True, "not compiled", Reason.REQUIRES, text)
+    try:
+        _artifact(program, variant, host)
+    except _UnfitError as error:
+        return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
+    return Verdict(program.name, variant.name, True, "compiled")
+
+
+class _UnfitError(Exception):
+    """A variant that does not compile, or whose maps its metrics do not fit."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+def _artifact(program: model.Program, variant: model.Variant, host: Host) -> artifact.Artifact:
+    """The variant compiled, its metrics bound. _UnfitError."""
     try:
         header = prelude.header(host.header, program, variant, host.kernel, host.target)
         compiled = compiler.compile_variant(program, variant, host.target, header, host.cache.headers)
         bind_all(program.metrics, compiled.maps, program.maps)
     except (compiler.CompileError, RefusedError) as error:
-        return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
+        raise _UnfitError(error.reason, error.text) from error
     except BindingError as error:
-        text = f"{program.name}: {'; '.join(error.messages)}"
-        return Verdict(program.name, variant.name, False, "refused", Reason.BINDING, text)
-    return Verdict(program.name, variant.name, True, "compiled")
+        raise _UnfitError(Reason.BINDING, "; ".join(error.messages)) from error
+    return compiled
 
 
 def load_all(config: model.Config, host: Host) -> list[Verdict]:

@@ -22,7 +22,7 @@ DEFAULT_CACHE = "/var/cache/bpf-exporter"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc, 5 where
-    `check --load` found a program that does not run."""
+    `check --load` or `check --btf` found a program that does not run."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bpf-exporter",
         description="Prometheus exporter for eBPF programs declared in YAML.",
-        epilog="exit codes: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc, 5 check --load",
+        epilog="exit codes: 0 fine, 1 runtime, 2 usage, 3 configuration, 4 missing rights or bcc, 5 check --load/--btf",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bpf-exporter {__version__}")
@@ -90,9 +90,10 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--strict", action="store_true", help="warnings are errors")
     add("--load", action="store_true", help="also load and attach on this kernel, and detach at once; 5 if one fails")
-    add("--btf", type=Path, metavar="FILE", help="compile for the types of another kernel")
-    add("--release", default=os.uname().release, help="of that kernel, as uname -r says it (this one's)")
-    add("--arch", choices=["x86_64", "aarch64"], default=os.uname().machine, help="of that kernel (this one's)")
+    add("--btf", type=Path, metavar="FILE",
+        help="which variants the kernel of these types would use, and why not others; 5 if one has none")  # fmt: skip
+    add("--release", help="of that kernel, as uname -r says it there (not known: what requires one is assumed)")
+    add("--arch", choices=["x86_64", "aarch64"], help="of that kernel (what the types say)")
     add("--json", action="store_true", help="for machines")
     parser.set_defaults(command=_check)
 
@@ -191,10 +192,17 @@ def _check(options: argparse.Namespace) -> int:
         if note and (options.load or options.btf):
             code, errors = EXIT_RIGHTS, [note]
         elif not note:
-            verdicts = checking.verdicts(loaded.config, load=options.load, btf=options.btf,
-                                         release=options.release, arch=options.arch)  # fmt: skip
+            try:
+                verdicts = (
+                    checking.verdicts_for(loaded.config, options.btf, options.release, options.arch)
+                    if options.btf
+                    else checking.verdicts(loaded.config, load=options.load)
+                )
+            except checking.TypesError as error:
+                print(f"bpf-exporter check: {error}", file=sys.stderr)
+                return EXIT_USAGE
             if not all(verdict.ok for verdict in verdicts):
-                code = EXIT_LOAD if options.load else EXIT_CONFIG
+                code = EXIT_LOAD if options.load or options.btf else EXIT_CONFIG
     if options.json:
         print(json.dumps({"file": str(path), "errors": errors, "warnings": warnings, "note": note,
                           "programs": [asdict(verdict) for verdict in verdicts]}, indent=2))  # fmt: skip
@@ -206,6 +214,8 @@ def _check(options: argparse.Namespace) -> int:
     for verdict in verdicts:
         name = f"{verdict.program} {verdict.variant}".strip()
         print(f"{name}: {verdict.state}" + (f" ({verdict.text})" if verdict.text else ""))
+        for line in verdict.assumed:
+            print(f"    assumed: {line}")
     if loaded and code == EXIT_OK:
         programs = loaded.config.programs
         metrics = sum(metric.enabled for program in programs for metric in program.metrics)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from exporter.config import model
+from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching.kind import kernel_types, module_types
 
@@ -82,8 +84,9 @@ def _no_field(path: str, kernel: Kernel) -> str:
     place, _, field = path.rpartition(".")
     category, _, event = place.partition(":")
     if kernel.tracefs is None:
-        if not _no_member(f"trace_event_raw_{event}.{field}", kernel):
-            return ""
+        with suppress(OSError):  # no BTF either
+            if has_field(kernel_types(kernel.btf), event, field):
+                return ""
         return f"tracefs is not mounted, and BTF has no struct trace_event_raw_{event} with it"
     try:
         fields = kernel.tracepoint_fields(category, event)
@@ -93,4 +96,11 @@ def _no_field(path: str, kernel: Kernel) -> str:
         return "no such tracepoint"
     return (
         "" if field in fields else f"its fields: {', '.join(name for name in fields if not name.startswith('common_'))}"
+    )
+
+
+def has_field(types: KernelBtf, event: str, field: str) -> bool:
+    """Whether an event that has a record of its own has this field, by BTF's struct trace_event_raw_EVENT."""
+    return any(
+        types.has_member(f"trace_event_raw_{event}.{where}{field}") for where in ("", "__data_loc_", "__rel_loc_")
     )

@@ -148,7 +148,7 @@ def test_check_compiles_for_the_types_of_another_kernel(tmp_path: Path) -> None:
     types = tmp_path / "vmlinux"
     types.write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes())
     done = command("check", str(write_config(tmp_path)), "--btf", str(types), "--release", "6.99.0-test")
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "renames: compiled")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "renames: used")
     assert command("check", str(write_config(tmp_path)), "--btf", str(tmp_path / "none")).returncode == 2
 
 
@@ -157,7 +157,7 @@ def test_check_speaks_json(tmp_path: Path) -> None:
     report = json.loads(command("check", "--json", str(config)).stdout)
     assert report["errors"] == []
     assert report["programs"] == [
-        {"program": "renames", "variant": "", "ok": True, "state": "compiled", "reason": "", "text": ""}
+        {"program": "renames", "variant": "", "ok": True, "state": "compiled", "reason": "", "text": "", "assumed": []}
     ]
     config.write_text("programs: 3\n")
     done = command("check", "--json", str(config))
