@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from exporter.config import model
 from exporter.kernel import bpf, mappings
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, separate, source
+from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, needed_types, separate, source
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.diagnostics import CompileError
 from exporter.loading.layout import Blob
@@ -77,21 +77,27 @@ def compile_variant(
     try:
         text = source.assemble(program, variant, header_text)
         with _tree(target, trees) as tree:
-            guarded = text.text
+            guarded, types = text.text, ""
             if tree:
                 headers.add_included(tree, program.text)
-                guarded += _guard(program, target, tree)
+                kernel_types = needed_types.read(tree)
+                types = kernel_types.needed(" ".join((source.without_comments(text.text), *text.flags)))
+                guarded += _guard(program, target, kernel_types.several)
             key = artifact.key(program, variant, target, header_text)
-            return _in_child(_Job(program, variant, target, key, text, guarded, tree))
+            return _in_child(_Job(program, variant, target, key, text, guarded, tree, types))
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CompileError(Reason.INTERNAL, f"compile: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the child needs; `text` is the whole C text, with the guard behind it."""
+    """What the child needs.
+
+    text   the whole C text, with the guard behind it
+    types  those of the kernel's that it needs; "" for all that are in the tree, or in installed headers
+    """
 
     program: model.Program
     variant: model.Variant
@@ -100,6 +106,7 @@ class _Job:
     source: source.Source
     text: str
     tree: Path | None
+    types: str
 
 
 def _in_child(job: _Job) -> Artifact:
@@ -139,8 +146,7 @@ def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
         yield headers.source_tree(target, Path(directory))
 
 
-def _guard(program: model.Program, target: Target, tree: Path) -> str:
-    several = guard.duplicates((tree / "include/vmlinux.h").read_text())
+def _guard(program: model.Program, target: Target, several: frozenset[str]) -> str:
     with KernelBtf(target.btf_path) as btf:
         return guard.asserts(source.without_comments(program.text), btf, several)
 
@@ -163,7 +169,11 @@ def _compile(job: _Job, output: IO[bytes]) -> BPF:
         os.environ["BCC_KERNEL_SOURCE"] = str(job.tree)
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)
-    module = _bcc_module(job.text, job.source.flags)
+    module = _module_of_needed_types(job) if job.types else None
+    if module is None:
+        output.seek(0)  # the offset is that of standard output and error
+        output.truncate()
+        module = _bcc_module(job.text, job.source.flags)
     ctypes.CDLL(None).fflush(None)  # bcc's C++ and libbpf print through stdio, clang does not
     output.seek(0)
     said = output.read().decode(errors="replace")
@@ -195,6 +205,17 @@ def _near_members(target: Target) -> diagnostics.NearMembers:
 
 def _attach_nothing(_module: BPF) -> None:
     pass
+
+
+def _module_of_needed_types(job: _Job) -> BPF | None:
+    """None where they were not enough, or the program is wrong: clang's words are right only of the whole header."""
+    with os.fdopen(os.memfd_create("types"), "w") as file:
+        file.write(job.types)
+        file.flush()
+        flags = (*job.source.flags, f'-DEXPORTER_TYPES="/proc/self/fd/{file.fileno()}"')
+        module = _bcc_module(job.text, flags)
+        ctypes.CDLL(None).fflush(None)
+    return module
 
 
 def _bcc_module(text: str, flags: tuple[str, ...]) -> BPF | None:

@@ -15,7 +15,6 @@ MARK = "layout of "  # begins the message of every assert, so that the compiler'
 
 _NAMED = re.compile(r"\b(struct|union)\s+(\w+)")
 _WORD = re.compile(r"\b[A-Za-z_]\w*")
-_SEVERAL = re.compile(r"^(struct|union) (\w+?)___\d+ \{", re.MULTILINE)
 _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -23,7 +22,7 @@ def asserts(text: str, btf: KernelBtf, ambiguous: frozenset[str]) -> str:
     """C text of the asserts for a program, to stand behind it; "" if it names no struct of the kernel.
 
     text       without comments
-    ambiguous  `duplicates` of vmlinux.h: which of them it calls by the plain name is libbpf's choice; left out
+    ambiguous  structs of which there are several: which of them has the plain name is libbpf's choice; left out
     """
     words, macros = set(_WORD.findall(text)), set(_DEFINED.findall(text))
     waiting = [f"{keyword} {name}" for keyword, name in _NAMED.findall(text)]
@@ -40,11 +39,6 @@ def asserts(text: str, btf: KernelBtf, ambiguous: frozenset[str]) -> str:
         waiting += [member.holds for member in members if member.holds]
         waiting += [member.points for member in members if member.points and member.name in words]
     return "\n".join(('#line 1 "layout guard"', *lines, "")) if lines else ""
-
-
-def duplicates(vmlinux_h: str) -> frozenset[str]:
-    """ "struct x" and "union x" of which vmlinux.h has several: libbpf calls the others x___2, x___3."""
-    return frozenset(f"{keyword} {name}" for keyword, name in _SEVERAL.findall(vmlinux_h))
 
 
 def _assert_member(tag: str, member: StructMember) -> str:

@@ -1,14 +1,16 @@
 """The kernel source tree that bcc wants, made from BTF: no header package needed, and the layouts are the kernel's own.
 
 bcc forces a handful of includes on every program (kbuild_helper.cc, loader.cc and export/helpers.h, the same list from
-0.26 to 0.37). Here linux/kconfig.h brings every type of the kernel, as libbpf writes BTF in C, with the macros that BTF
-cannot know, and the other headers are empty. BCC_KERNEL_SOURCE names the tree; set, it also keeps bcc from unpacking
-headers under a name in /tmp that anybody can take (CVE-2024-2314).
+0.26 to 0.37). Here linux/kconfig.h brings the types of the kernel, as libbpf writes BTF in C, with the macros that BTF
+cannot know, and the other headers are empty: all types, or those in the file that the macro EXPORTER_TYPES names
+(needed_types.py). BCC_KERNEL_SOURCE names the tree; set, it also keeps bcc from unpacking headers under a name in /tmp
+that anybody can take (CVE-2024-2314).
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -19,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from exporter.kernel.btf import KernelBtf
+from exporter.loading import needed_types
 from exporter.loading.target import Target
 
 _FORCED = (
@@ -56,7 +59,11 @@ _HELPERS = """
 # functions, not inside a macro: with a macro ntohs, `ntohs(sk->__sk_common.skc_dport)` is refused by the verifier.
 _KCONFIG = """\
 #pragma once
+#ifdef EXPORTER_TYPES
+#include EXPORTER_TYPES
+#else
 #include "../vmlinux.h"
+#endif
 #define _UAPI__LINUX_BPF_H__ 1 /* mutes bcc's own copy of uapi/linux/bpf.h: vmlinux.h has these types */
 #define CONFIG_BPF_SYSCALL 1
 #define CONFIG_ARCH_HAS_SYSCALL_WRAPPER 1
@@ -110,7 +117,9 @@ def _numbers() -> list[str]:
 
 
 # Of what a tree holds besides the types; another version of this module makes trees, and artifacts, of its own.
-REVISION = hashlib.sha256("\n".join((_KCONFIG, _PADDING.pattern, *_numbers())).encode()).hexdigest()[:8]
+REVISION = hashlib.sha256(
+    "\n".join((_KCONFIG, _PADDING.pattern, str(needed_types.FORMAT), *_numbers())).encode()
+).hexdigest()[:8]
 
 
 class HeadersError(Exception):
@@ -132,8 +141,11 @@ def source_tree(target: Target, trees: Path) -> Path | None:
     if tree.is_dir():
         os.utime(tree)
     else:
-        _remove_unused(trees)
-        _make(target, tree)
+        with (trees / ".lock").open("w") as lock:  # loaders start together: one makes the tree, the others wait for it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not tree.is_dir():
+                _remove_unused(trees)
+                _make(target, tree)
     _private_directory(tree)
     return tree
 
@@ -148,7 +160,7 @@ def add_included(tree: Path, text: str) -> None:
 
 
 def _make(target: Target, tree: Path) -> None:
-    """Built under another name and renamed, so that a loader beside us never sees half of it."""
+    """Built under another name and renamed, so that a loader that was killed leaves no half of it."""
     building = Path(tempfile.mkdtemp(prefix=".new-", dir=tree.parent))
     try:
         include = building / "include"
@@ -156,6 +168,7 @@ def _make(target: Target, tree: Path) -> None:
         with KernelBtf(target.btf_path) as btf:
             btf.dump_c(include / "vmlinux.h")
         _name_padding(include / "vmlinux.h")
+        needed_types.write_index(building)
         kconfig = _KCONFIG.format(version=_version_code(target.release), page_shift=_page_shift(target))
         (include / "linux" / "kconfig.h").write_text(kconfig + "\n".join(_numbers()) + "\n")
         for name in _FORCED:
@@ -163,8 +176,7 @@ def _make(target: Target, tree: Path) -> None:
         os.rename(building, tree)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another loader was faster, with the same content
-            raise HeadersError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
+        raise HeadersError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
 
 
 def _name_padding(header: Path) -> None:
@@ -202,7 +214,7 @@ def _private_directory(directory: Path) -> None:
 
 def _remove_unused(trees: Path) -> None:
     """Trees of kernels that have not been compiled for in a month, and what a killed loader left half made."""
-    for tree in trees.iterdir():
+    for tree in trees.glob("*-*"):
         try:
             if time.time() - tree.stat().st_mtime > (3600 if tree.name.startswith(".new-") else _UNUSED_SECONDS):
                 shutil.rmtree(tree, ignore_errors=True)

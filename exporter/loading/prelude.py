@@ -16,6 +16,7 @@ from exporter.kernel.features import Kernel
 from exporter.loading.attaching import usdt
 from exporter.loading.attaching.kind import module_types
 from exporter.loading.hanging import points
+from exporter.loading.needed_types import defined
 from exporter.loading.refusal import refused
 from exporter.loading.target import Target
 
@@ -36,12 +37,12 @@ def header(shared: str, program: model.Program, variant: model.Variant, kernel: 
 def _types_of_all(kernel: Kernel, modules: Sequence[str]) -> Iterator[str]:
     """Each module's types behind those of vmlinux.h, without what one before it has defined. What is built in adds
     nothing: it is in vmlinux.h."""
-    defined: set[str] = set()
+    names: set[str] = set()
     for module in modules:
         if (kernel.btf.parent / module).exists():
             blocks = own_names(_types(kernel, module), module).split("\n\n")
-            yield f'#line 1 "types of {module}"\n' + "\n\n".join(b for b in blocks if head(b) not in defined)
-            defined |= {name for block in blocks if (name := head(block))}
+            yield f'#line 1 "types of {module}"\n' + "\n\n".join(b for b in blocks if not names & set(defined(b)))
+            names |= {name for block in blocks for name in defined(block)}
 
 
 def _types(kernel: Kernel, module: str) -> str:
@@ -66,15 +67,3 @@ def own_names(text: str, module: str) -> str:
     are two as well."""
     names = {name for groups in _DEFINED_SECOND.findall(text) for name in groups if name}
     return re.sub(rf"\b{_SECOND}\b", lambda m: f"{m[0]}_{module}" if m[0] in names else m[0], text)
-
-
-def head(block: str) -> str:
-    """What a block of libbpf's C defines: "struct x", "typedef y", the text of an enum without a name; "" for nothing
-    that could be defined twice."""
-    if match := re.match(r"(?:struct|union|enum) (\w+ )?\{", block):
-        return match[0].rstrip(" {") if match[1] else block
-    if block.startswith("typedef "):
-        line = block.rpartition("}")[2] or block
-        named = re.search(r"\(\*+ ?(\w+)\)|(\w+)\(|(\w+)(?:\[\w*\])*;$", line)
-        return f"typedef {next(filter(None, named.groups()))}" if named else ""
-    return ""

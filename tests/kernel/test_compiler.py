@@ -407,6 +407,32 @@ def test_members_behind_a_named_pointer_are_guarded(compile_text: Compile, trees
     assert error.text.startswith("compile layout of struct socket: clang and BTF disagree on ")
 
 
+def test_only_the_types_that_a_program_needs_are_compiled(compile_text: Compile, trees: Path, tmp_path: Path) -> None:
+    made = compile_text(SENDS)
+    doctored = tmp_path / "headers"
+    shutil.copytree(trees, doctored)
+    doctored.chmod(0o700)
+    (vmlinux,) = doctored.glob("*/include/vmlinux.h")
+    with vmlinux.open("a") as file:
+        file.write('\n\n#error "the whole header"\n')
+    assert compile_text(SENDS, trees=doctored).functions == made.functions
+    error = refused(compile_text, SENDS.replace("skc_family", "no_such_member"), trees=doctored)
+    assert "the whole header" in error.text, "what clang says of a mistake must be said of the whole header"
+
+
+def test_a_type_whose_name_is_pasted_together_is_found(compile_text: Compile) -> None:
+    text = """\
+        #define KERNEL(name) struct so##name
+        int on_raw(struct bpf_raw_tracepoint_args *ctx)
+        {
+            KERNEL(ck) *sk = (KERNEL(ck) *)ctx->args[0];
+
+            return sk->__sk_common.skc_family;
+        }
+    """
+    assert compile_text(text).functions == compile_text(text.replace("so##name", "sock")).functions
+
+
 def test_another_kernel_gets_the_same_from_the_same_types(compile_text: Compile, tmp_path: Path) -> None:
     copy = tmp_path / "btf-of-another-kernel"
     shutil.copyfile(HOST.btf_path, copy)
@@ -499,7 +525,7 @@ def test_loaders_at_once_share_one_tree(tmp_path: Path) -> None:
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    (tree,) = (tmp_path / "headers").iterdir()
+    (tree,) = (tmp_path / "headers").glob("*-*")
     assert (tree / "include/vmlinux.h").stat().st_size > 1_000_000
 
 
