@@ -1,6 +1,6 @@
 """Proportional memory (PSS) of every role: while programs are compiled, when they run, and after many scrapes.
 
-    benchmarks/memory.py [--config config.example.yaml] [--scrapes 50]
+    python -m benchmarks.memory [--config config.example.yaml] [--scrapes 50]
 
 Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. The first
 start has an empty cache and compiles everything (loaders with LLVM, as many at once as memory allows), the second finds
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def _measure(start: str, config: Path, cache: Path, scrapes: int) -> None:
-    with _exporter(config, cache) as (process, url):
+    with exporter(config, cache) as (process, url):
         seconds, peak, loaders = _until_ready(process, url)
         print(f"{start}: ready after {seconds:.2f} s")
         print(f"  while loading    {_mib(peak)} together at most, {loaders} loaders at once")
-        _get(url + "/metrics")
+        get(url + "/metrics")
         _show("  after 1 scrape  ", process.pid)
         for _ in range(scrapes - 1):
-            _get(url + "/metrics")
+            get(url + "/metrics")
             time.sleep(0.01)
         _show(f"  after {scrapes} scrapes", process.pid)
 
@@ -70,7 +70,7 @@ def _until_ready(process: subprocess.Popen[bytes], url: str) -> tuple[float, flo
         roles = [process.pid, *children(process.pid)]
         peak, most = max(peak, sum(map(pss, roles))), max(most, len(roles) - 2)
         try:
-            _get(url + "/-/ready")
+            get(url + "/-/ready")
         except OSError:
             time.sleep(PAUSE)
             continue
@@ -96,7 +96,7 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def _exporter(config: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def exporter(config: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
@@ -111,7 +111,7 @@ def _exporter(config: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[byte
         process.wait(10)
 
 
-def _get(url: str) -> bytes:
+def get(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=10) as answer:
         body: bytes = answer.read()
     return body
