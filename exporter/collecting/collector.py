@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from exporter.collecting.options import Expiring, with_options
 from exporter.collecting.series import Budget, Limit
 from exporter.collecting.stacks import Stacks
 from exporter.collecting.table import Entries, Readable, ReadError
+from exporter.collecting.words import Words
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.program import LOST_UPDATES, Program
@@ -73,6 +75,8 @@ class ProgramCollector:
         self._online = online
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
+        self._words = Words()
+        self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
         self._families = self._bound(bind_all(spec.metrics, program.maps, spec.maps), label_length, budget)
         measured = {metric.binding.map for one in self._families for metric in one.metrics}
         self._helpers = [
@@ -85,14 +89,13 @@ class ProgramCollector:
         self.report = Report()
 
     def _bound(self, bindings: Sequence[Binding], label_length: int, budget: Budget | None) -> list[FamilyOf]:
-        texts: list[tuple[str, LabelTexts]] = []
         families: dict[str, list[Metric]] = {}
         for binding in bindings:
             # Metrics with the same labels of the same map share their text.
-            shared = next((t for m, t in texts if m == binding.map and t.labels == binding.labels), None)
+            shared = next((t for m, t in self._texts if m == binding.map and t.labels == binding.labels), None)
             if shared is None:
-                shared = LabelTexts(binding.labels, self.names, self._possible, label_length)
-                texts.append((binding.map, shared))
+                shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words)
+                self._texts.append((binding.map, shared))
             metric = Metric(binding, shared, self._maps[binding.map].type in ARRAYS)
             families.setdefault(binding.metric, []).append(metric)
         return [
@@ -127,6 +130,10 @@ class ProgramCollector:
                 how = one.arrangement
                 expired = self._expired(one, ended)
                 report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
+        if self._words.crowded:
+            self._words.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
+            for _, texts in self._texts:
+                texts.forget_words()
         with self._reported(report, "entries"):
             self._count_entries(report, now)
         with self._reported(report, f"map {LOST_UPDATES}"):

@@ -72,6 +72,15 @@ def grouped(column: Column, order: NDArray[np.intp], starts: NDArray[np.intp] | 
     return np.asarray(_UFUNCS[reduce].reduceat(ordered, starts, axis=0))
 
 
+def spread(column: Column, places: NDArray[np.intp] | None, count: int) -> Column:
+    """The column put at the `places` of one of `count` rows, 0 elsewhere; itself if the places are None (all)."""
+    if places is None:
+        return column
+    result = np.zeros((count, *column.shape[1:]), column.dtype)
+    result[places] = column
+    return result
+
+
 def joined(columns: list[Column]) -> Column:
     """Columns below each other."""
     return columns[0] if len(columns) == 1 else np.concatenate(alike(columns))

@@ -18,7 +18,7 @@ import numpy as np
 from prometheus_client.utils import floatToGoString
 
 from exporter.collecting.columns import Column
-from exporter.collecting.labels import LabelSet
+from exporter.collecting.label_sets import LabelSet
 
 _HISTOGRAM_LABEL = "le"
 

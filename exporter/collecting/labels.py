@@ -1,44 +1,62 @@
-"""Raw keys of a map -> label text of each row, looked up once for each distinct field and kept while the keys stay."""
+"""Raw keys of a map -> the codes of each row's label texts, looked up once for each distinct field and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.binding import LabelField
 from exporter.collecting.columns import narrow
-from exporter.collecting.table import Bytes, Entries, as_bytes
-from exporter.decoders import Names
+from exporter.collecting.label_sets import LabelSet, LabelSets, hashes
+from exporter.collecting.table import Bytes, Entries, as_bytes, same_keys
+from exporter.collecting.words import NO_TEXT, NUMBER_LENGTH, Codes, Words
+from exporter.decoders import Chain, Names
+from exporter.fields import ORDERS
 
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
 DEFAULT_LENGTH = 128  # bytes of a label value (limits.label_length)
-
-LabelSet = tuple[str, ...]  # label values in the order of the label names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """Label sets of a map's rows. The same object is given again while nothing changed, so `is` tells.
 
-    sets     one for each row; None for a row that a decoder drops
-    dropped  how many are None
+    labels   one for each row
+    missing  the rows that have none after all, because a decoder drops them
     """
 
-    sets: list[LabelSet | None]
-    dropped: int
+    labels: LabelSets
+    missing: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    @property
+    def dropped(self) -> int:
+        return int(np.count_nonzero(self.missing))
+
+    @property
+    def sets(self) -> list[LabelSet | None]:
+        """As text, None for a row without."""
+        texts = iter(self.labels.at(~self.missing))
+        return [None if missing else next(texts) for missing in self.missing.tolist()]
 
 
 class Field:
-    """One label: its bytes in a row -> text, cached by those bytes and bounded to the ones that are alive."""
+    """One label: its bytes in a row -> the code of its text, cached by those bytes and bounded to the ones alive."""
 
-    def __init__(self, label: LabelField, decode: Callable[[bytes], str | None]) -> None:
+    def __init__(self, label: LabelField, decode: Callable[[bytes], str | None], words: Words, length: int) -> None:
         self._label = label
         self._decode = decode
+        self._words = words
+        self._number = _plain_number(label) if length >= NUMBER_LENGTH else None
+        self.source = label.source
         self.volatile = label.chain is not None and label.chain.volatile
-        self._texts: dict[bytes, str | None] = {}
+        self._codes: dict[bytes, int] = {}
 
     def raw(self, entries: Entries, rows: NDArray[np.intp] | None, cpus: NDArray[np.intp] | None) -> Bytes:
         """The label's bytes of each row: (n, size). `rows` and `cpus` where rows are split by CPU."""
@@ -60,23 +78,29 @@ class Field:
         keys = entries.keys[:, label.offset : end]
         return keys if rows is None else keys[rows]
 
-    def texts(self, raw: Bytes) -> list[str | None]:
-        """The text of each row. What was not seen since `forget` is decoded."""
-        known = self._texts
-        fields = as_bytes(raw)
-        for field in dict.fromkeys(fields):
+    def codes(self, raw: Bytes) -> Codes:
+        """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded."""
+        if self._number is not None:
+            return self._words.numbers(raw.view(self._number)[:, 0])
+        order, starts = _runs(raw)
+        known = self._codes
+        fields = as_bytes(raw[order[starts]])
+        for field in fields:
             if field not in known:
-                known[field] = self._decode(field)
-        return list(map(known.__getitem__, fields))
-
-    def keep(self, raw: Bytes) -> None:
-        """Forget what is not among the fields that are alive, once that is the greater part."""
-        if len(self._texts) > 2 * len(raw):
-            alive = set(as_bytes(raw))
-            self._texts = {field: text for field, text in self._texts.items() if field in alive}
+                text = self._decode(field)
+                known[field] = NO_TEXT if text is None else self._words.code(text)
+        if len(known) > 2 * len(fields) + 1:
+            self._codes = known = {field: known[field] for field in fields}
+        codes = np.empty(len(raw), np.int64)
+        lengths = np.diff(starts, append=len(raw))
+        codes[order] = np.repeat(np.fromiter(map(known.__getitem__, fields), np.int64, len(fields)), lengths)
+        return codes
 
     def forget(self) -> None:
-        self._texts = {}
+        self._codes = {}
+
+    def forget_words(self) -> None:
+        self._codes = {field: code for field, code in self._codes.items() if code == NO_TEXT or code in self._words}
 
 
 class LabelTexts:
@@ -88,22 +112,27 @@ class LabelTexts:
         names: Names,
         possible: Sequence[int],
         label_length: int = DEFAULT_LENGTH,
+        words: Words | None = None,
     ) -> None:
+        """`words`: those of all labels that come together in a family."""
         self.labels = tuple(labels)
+        self._words = Words() if words is None else words
         self._fields: list[Field | str] = []  # in the order of the label names; a const is its text
         for label in labels:
             if label.source == "const":
                 self._fields.append(label.const)
             elif label.source == "cpu":
-                self._fields.append(Field(label, _cpu_text(possible)))
+                self._fields.append(Field(label, _cpu_text(possible), self._words, label_length))
             else:
                 assert label.chain is not None
-                self._fields.append(Field(label, label.chain.bind(names, label_length)))
-        self._volatile = any(isinstance(field, Field) and field.volatile for field in self._fields)
+                self._fields.append(Field(label, label.chain.bind(names, label_length), self._words, label_length))
+        self._decoded = [field for field in self._fields if isinstance(field, Field)]
+        self._volatile = any(field.volatile for field in self._decoded)
         self._looked = -float("inf")
-        self._seen: Bytes | None = None
-        self._known: dict[bytes, LabelSet | None] = {}  # by the bytes that the labels use
-        self._rows = Rows([], 0)
+        self._by_key = all(field.source == "key" for field in self._decoded)
+        self._seen: list[Bytes] | None = None  # the fields' bytes of the rows below
+        self._keys: Bytes | None = None  # the whole keys, where labels come from nothing else
+        self._rows = Rows(self.none, np.zeros(0, bool))
 
     def resolve(
         self,
@@ -114,55 +143,86 @@ class LabelTexts:
     ) -> Rows:
         """Label sets of the entries at the time `now` (seconds of a monotonic clock); where a label splits by CPU, of
         the given `rows` and `cpus` (indices)."""
-        fields = self._decoded()
-        if not fields:
-            return self._constant(len(entries))
-        columns = [field.raw(entries, rows, cpus) for field in fields]
-        seen = np.concatenate(columns, axis=1)
         look_again = self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
-        if self._seen is not None and not look_again and np.array_equal(seen, self._seen):
+        by_key = self._by_key and rows is None
+        if by_key and not look_again and self._keys is not None and same_keys(entries.keys, self._keys):
             return self._rows
-        self._seen = None  # until all is decoded: a collection that failed half way is not one to go by
-        if look_again:
-            self._looked = now
-            self._known = {}
-            for field in fields:
+        self._keys = None  # until all is decoded: a collection that failed half way is not one to go by
+        count = len(entries) if rows is None else len(rows)
+        raw = [field.raw(entries, rows, cpus) for field in self._decoded]
+        same = self._seen is not None and len(self._rows) == count and all(map(np.array_equal, raw, self._seen))
+        if look_again or not same:
+            self._seen = None
+            self._decode(raw, count, now if look_again else None)
+        if by_key:
+            self._keys = entries.keys
+            self._seen = raw
+        else:
+            self._seen = [each.copy() for each in raw]
+        return self._rows
+
+    def _decode(self, raw: Sequence[Bytes], count: int, look_again: float | None) -> None:
+        if look_again is not None:
+            self._looked = look_again
+            for field in self._decoded:
                 if field.volatile:
                     field.forget()
-        records = as_bytes(seen)
-        self._learn(records, columns)
-        sets = list(map(self._known.__getitem__, records))
-        if len(self._known) > len(records):
-            self._bound(records, sets, columns)
-        if sets != self._rows.sets:
-            self._rows = Rows(sets, sets.count(None))
-        self._seen = seen
-        return self._rows
+        made = self._made([field.codes(each) for field, each in zip(self._decoded, raw, strict=True)], count)
+        if made.labels != self._rows.labels:
+            self._rows = made
 
-    def _learn(self, records: list[bytes], columns: list[Bytes]) -> None:
-        """Decode the records that are new."""
-        fresh = [row for row, record in enumerate(records) if record not in self._known]
-        if not fresh:
-            return
-        places = np.array(fresh)
-        texts = iter([field.texts(column[places]) for field, column in zip(self._decoded(), columns, strict=True)])
-        per_label = [[field] * len(fresh) if isinstance(field, str) else next(texts) for field in self._fields]
-        for row, labels in zip(fresh, zip(*per_label, strict=True), strict=True):
-            self._known[records[row]] = None if None in labels else labels
+    def _made(self, decoded: Sequence[Codes], count: int) -> Rows:
+        missing = np.zeros(count, bool)
+        for codes in decoded:
+            missing |= codes == NO_TEXT
+        rest = iter(decoded)
+        columns = [
+            np.broadcast_to(np.int64(self._words.code(field)), count) if isinstance(field, str) else next(rest)
+            for field in self._fields
+        ]
+        return Rows(LabelSets(self._words, columns, count), missing)
 
-    def _bound(self, records: list[bytes], sets: list[LabelSet | None], columns: list[Bytes]) -> None:
-        """Forget what is not alive."""
-        self._known = dict(zip(records, sets, strict=True))
-        for field, column in zip(self._decoded(), columns, strict=True):
-            field.keep(column)
+    @property
+    def none(self) -> LabelSets:
+        """Label sets with these labels, none of them."""
+        return self._made([np.empty(0, np.int64)] * len(self._decoded), 0).labels
 
-    def _decoded(self) -> list[Field]:
-        return [field for field in self._fields if isinstance(field, Field)]
+    @property
+    def codes(self) -> tuple[Codes, ...]:
+        """Columns of the codes that are in use here."""
+        return self._rows.labels.columns
 
-    def _constant(self, count: int) -> Rows:
-        if len(self._rows.sets) != count:
-            self._rows = Rows([tuple(str(field) for field in self._fields)] * count, 0)
-        return self._rows
+    def forget_words(self) -> None:
+        """Forget the codes that `words` has forgotten."""
+        for field in self._decoded:
+            field.forget_words()
+
+
+def _plain_number(label: LabelField) -> np.dtype[Any] | None:
+    """The type to read the field as where its label is the number in decimal and nothing else, None elsewhere."""
+    if not isinstance(label.chain, Chain) or label.size not in (1, 2, 4, 8):
+        return None
+    names = [step.decoder.name for step in label.chain.steps]
+    if names not in (["uint"], ["int"]):
+        return None
+    order = "=" if label.number is not None else ORDERS.get(label.chain.type.name, "=")
+    return np.dtype(f"{order}{names[0][0]}{label.size}")
+
+
+def _runs(raw: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """An order of the rows in which equal ones are side by side, and where each run of equal ones starts. Rows that
+    differ and have one hash can break a run in two."""
+    count, size = raw.shape
+    if count and (raw == raw[0]).all():
+        return np.arange(count), np.zeros(1, np.intp)
+    words = np.zeros((count, (size + 7) // 8 * 8), np.uint8)
+    words[:, :size] = raw
+    columns = words.view(np.uint64)
+    order = np.argsort(columns[:, 0] if size <= 8 else hashes(list(columns.T), count))
+    ordered = columns[order]
+    new = np.ones(count, bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return order, np.flatnonzero(new)
 
 
 def _cpu_text(possible: Sequence[int]) -> Callable[[bytes], str | None]:

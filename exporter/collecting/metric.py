@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from exporter.binding import Binding
 from exporter.collecting import columns, histogram
-from exporter.collecting.columns import Column
+from exporter.collecting.columns import Column, Reduce
 from exporter.collecting.exposition import Family, Series
+from exporter.collecting.label_sets import LabelSets
 from exporter.collecting.labels import LabelTexts, Rows
-from exporter.collecting.series import Arrangement, Limit, arrange
+from exporter.collecting.series import Arrangement, Limit, arrange, nothing
 from exporter.collecting.table import Entries
 from exporter.collecting.widening import Widening
+from exporter.collecting.words import Codes
 from exporter.fields import Number
 
 APPROXIMATE = (
@@ -47,6 +49,11 @@ class Metric:
         self._texts = texts
         self._keys_stay = keys_stay
         self._widening: dict[Number, Widening] = {}
+
+    @property
+    def no_labels(self) -> LabelSets:
+        """Label sets with these labels, none of them."""
+        return self._texts.none
 
     def measure(self, entries: Entries, online: Callable[[], Sequence[int]], now: float) -> Measured:
         """The rows of `entries`. `online`: indices of the CPUs that are shown even at zero; asked only where
@@ -96,6 +103,11 @@ def _split(cells: list[Column], online: Sequence[int]) -> tuple[NDArray[np.intp]
     return rows, cpus
 
 
+def _by_series(column: Column, how: Arrangement, reduce: Reduce) -> Column:
+    """Values of rows -> values of series."""
+    return columns.spread(columns.grouped(column, how.order, how.starts, reduce), how.present, len(how.sets))
+
+
 class FamilyOf:
     """The metric entries of one name, which are one family, and what is kept of it from collection to collection."""
 
@@ -108,8 +120,13 @@ class FamilyOf:
             self._help = f"{self._help} ({APPROXIMATE})".lstrip()
         self._stays = [tuple(x.source in ("const", "cpu") for x in metric.binding.labels) for metric in metrics]
         self._rows: list[Rows] | None = None
-        self.arrangement = Arrangement([], np.empty(0, np.intp), None, np.empty(0, np.intp), 0, 0)
-        self._series = Series(self.binding.label_names, [])
+        self.arrangement = nothing(metrics[0].no_labels)
+        self._series = Series(self.binding.label_names, self.arrangement.sets)
+
+    @property
+    def codes(self) -> tuple[Codes, ...]:
+        """Columns of the codes of label texts that are in use here."""
+        return self.arrangement.sets.columns + self.limit.codes
 
     def collect(self, read: Callable[[str], Entries], online: Callable[[], Sequence[int]], now: float) -> Family:
         """The family now. `read` gives the entries of a map by its name."""
@@ -117,7 +134,7 @@ class FamilyOf:
         measured = [metric.measure(read(metric.binding.map), online, now) for metric in self.metrics]
         how = self._arranged([m.rows for m in measured])
         if b.buckets is None:
-            values = columns.grouped(columns.joined([m.values for m in measured]), how.order, how.starts, b.reduce)
+            values = _by_series(columns.joined([m.values for m in measured]), how, b.reduce)
             return Family(b.metric, b.type, self._help, self._series, columns.scaled(values, b.scale))
         values, sums = self._histogram(measured, how)
         if sums is not None:
@@ -126,8 +143,8 @@ class FamilyOf:
 
     def _arranged(self, rows: list[Rows]) -> Arrangement:
         if self._rows is None or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
-            self._rows = rows
             self.arrangement = arrange(rows, self._stays, self.limit)
+            self._rows = rows
             if self.arrangement.sets != self._series.sets:
                 self._series = Series(self.binding.label_names, self.arrangement.sets, self._series)
         return self.arrangement
@@ -142,10 +159,13 @@ class FamilyOf:
         for metric, m in zip(self.metrics, measured, strict=True):
             buckets = metric.binding.buckets
             assert buckets is not None
-            group = how.group[start : start + len(m.rows.sets)]
-            start += len(m.rows.sets)
+            group = how.group[start : start + len(m.rows)]
+            start += len(m.rows)
             if m.slot is not None:
                 mine, total = histogram.from_rows(m.slot, m.values, group, len(how.sets), buckets)
+            elif len(measured) == 1:
+                mine = _by_series(histogram.cumulative(m.values, buckets), how, "sum")
+                total = None if m.sum is None else _by_series(m.sum, how, "sum")
             else:
                 mine = histogram.by_group(histogram.cumulative(m.values, buckets), group, len(how.sets))
                 total = None if m.sum is None else histogram.by_group(m.sum, group, len(how.sets))

@@ -5,36 +5,67 @@ A series is named by its label set, and `Limit` is the one place that says which
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.collecting.labels import LabelSet, Rows
+from exporter.collecting.label_sets import Index, LabelSets, Places, together
+from exporter.collecting.labels import Rows
+from exporter.collecting.words import Codes
 
 OTHER = "other"
+_NONE = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
     """How the rows of a family become its series.
 
-    sets    the label sets shown, sorted, all different
-    order   indices of the rows, those of the first set first; rows without a label set are not in it
-    starts  where in `order` each set begins; None if each has one row
-    group   for each row its place in `sets`, -1 for rows without
-    folded  label sets that went into "other"
-    dropped rows without a label set
+    sets     the label sets of the series, all different, in the order in which they came (those that came together
+             sorted); the folded ones ("other") are last
+    shown    how many are not "other"
+    kept     for each series its place in the arrangement before, -1 for a new one; the others ascend
+    group    for each row its place in `sets`, -1 for rows without
+    order    the rows that have a series, those of the first series first
+    present  the series that have rows, as places in `sets`; None if all have
+    starts   where in `order` the rows of each present series begin; None if each has one row
+    folded   label sets that went into "other"
+    dropped  rows without a label set
     """
 
-    sets: list[LabelSet]
-    order: NDArray[np.intp]
-    starts: NDArray[np.intp] | None
-    group: NDArray[np.intp]
+    sets: LabelSets
+    shown: int
+    kept: Places
+    group: Places
+    order: Places
+    present: Places | None
+    starts: Places | None
     folded: int
     dropped: int
+
+
+def nothing(labels: LabelSets) -> Arrangement:
+    """The arrangement of a family before its first collection; `labels` of the same names."""
+    return Arrangement(labels.at(_NONE), 0, _NONE, _NONE, _NONE, None, None, 0, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admission:
+    """Which label sets of a family live.
+
+    index   finds them: first those shown, in the order of before and then the new ones, after them those folded
+    shown   how many are shown
+    places  of each row its place in the index
+    kept    for each one shown its place before, -1 for a new one
+    """
+
+    index: Index
+    shown: int
+    places: Places
+    kept: Places
 
 
 class Budget:
@@ -63,52 +94,105 @@ class Limit:
     def __init__(self, max_series: int, budget: Budget | None = None) -> None:
         self._most = max_series
         self._budget = budget
-        self._shown: list[LabelSet] = []  # sorted
-        self._folded: set[LabelSet] = set()
+        self._index: Index | None = None  # of the label sets that live, first those shown
+        self._shown = 0  # how many of them are
+        self.last: Arrangement | None = None
         self.ended = 0  # label sets that were shown or folded and are gone, so far
 
-    def admit(self, alive: Mapping[LabelSet, object]) -> tuple[list[LabelSet], set[LabelSet]]:
-        """The sets of `alive` that are shown, sorted, and those that have to be folded."""
-        before = len(self._shown) + len(self._folded)
-        shown = [labels for labels in self._shown if labels in alive]
-        self._folded &= alive.keys()
-        self.ended += before - len(shown) - len(self._folded)
-        if len(shown) + len(self._folded) < len(alive):
-            fresh = sorted(alive.keys() - shown - self._folded)
-            room = max(0, min(self._most - len(shown), len(fresh)))
-            if self._budget is not None:
-                room = self._budget.grant(self, len(shown), room)
-            self._folded.update(fresh[room:])
-            shown = sorted(shown + fresh[:room])  # two sorted runs: merged, not sorted anew
-        elif self._budget is not None:
-            self._budget.grant(self, len(shown), 0)
-        self._shown = shown
-        return shown, self._folded
+    @property
+    def codes(self) -> tuple[Codes, ...]:
+        """Columns of the codes of all label sets that live."""
+        return () if self._index is None else self._index.sets.columns
+
+    def admit(self, rows: LabelSets, held: NDArray[np.bool_]) -> Admission:
+        """The label sets of `rows` (not all different) live, and so do those shown that are `held` without a row."""
+        known, before = self._index.sets if self._index else rows.at(_NONE), self._shown
+        found = self._index.find(rows) if self._index else np.full(len(rows), -1, np.intp)
+        alive = np.zeros(len(known), bool)
+        alive[:before] = held
+        alive[found[found >= 0]] = True
+        self.ended += len(known) - int(np.count_nonzero(alive))
+        stay, stay_folded = np.flatnonzero(alive[:before]), before + np.flatnonzero(alive[before:])
+        is_new = found < 0
+        fresh = rows.at(is_new).sorted_distinct()
+        room = max(0, min(self._most - len(stay), len(fresh)))
+        if self._budget is not None:
+            room = self._budget.grant(self, len(stay), room)
+        self._shown = len(stay) + room
+        if self._index is None or len(fresh) or len(stay) + len(stay_folded) < len(known):
+            admitted, refused = fresh.at(np.arange(room)), fresh.at(np.arange(room, len(fresh)))
+            self._index = Index(together(known.at(stay), admitted, known.at(stay_folded), refused))
+        now = np.empty(len(known), np.intp)
+        now[stay], now[stay_folded] = np.arange(len(stay)), self._shown + np.arange(len(stay_folded))
+        places = np.empty(len(rows), np.intp)
+        places[~is_new] = now[found[~is_new]]
+        places[is_new] = self._index.find(rows.at(is_new))
+        return Admission(self._index, self._shown, places, np.concatenate([stay, np.full(room, -1, np.intp)]))
 
 
-def arrange(entries: Sequence[Rows], stays: Sequence[tuple[bool, ...]], limit: Limit) -> Arrangement:
+def arrange(
+    entries: Sequence[Rows],
+    stays: Sequence[tuple[bool, ...]],
+    limit: Limit,
+    held: NDArray[np.bool_] | None = None,
+) -> Arrangement:
     """The series of a family out of its metric entries' rows, one below the other.
 
-    `stays`: for each entry, which labels keep their value in the folded set (const ones and cpu).
+    `stays`: for each entry, which labels keep their value in the folded set (const ones and cpu). `held`: which series
+    of the last arrangement with this limit are shown even if they have no row.
     """
-    everything = [labels for rows in entries for labels in rows.sets]
-    alive = dict.fromkeys(everything)
-    alive.pop(None, None)
-    sets, folded = limit.admit(alive)  # type: ignore[arg-type]  # None is gone
-    if folded:
-        everything = []
-        for rows, stay in zip(entries, stays, strict=True):
-            everything += [_other(labels, stay) if labels in folded else labels for labels in rows.sets]
-        sets = sorted({labels for labels in everything if labels is not None})
-    places: dict[LabelSet | None, int] = dict(zip(sets, range(len(sets)), strict=True))
-    places[None] = -1
-    group = np.fromiter(map(places.__getitem__, everything), np.intp, len(everything))
-    order = np.argsort(group, kind="stable")
-    dropped = len(everything) - int(np.count_nonzero(group >= 0))
-    order = order[dropped:]
-    starts = None if len(sets) == len(order) else np.searchsorted(group[order], np.arange(len(sets)))
-    return Arrangement(sets, order, starts, group, len(folded), dropped)
+    everything = together(*(rows.labels for rows in entries))
+    has_set = np.concatenate([~rows.missing for rows in entries])
+    with_set = np.flatnonzero(has_set)
+    labels = everything if len(with_set) == len(everything) else everything.at(with_set)
+    before = nothing(labels) if limit.last is None else limit.last
+    if held is None:
+        held = np.zeros(len(before.sets), bool)
+    admission = limit.admit(labels, held[: before.shown])
+    shown, places = admission.shown, admission.places
+    sets, kept, folded = admission.index.sets.at(np.arange(shown)), admission.kept, len(admission.index.sets) - shown
+    others = before.sets.at(before.shown + np.flatnonzero(held[before.shown :]))
+    if folded or len(others):
+        folds = np.flatnonzero(places >= shown)
+        stay = np.repeat(np.array(stays, bool).reshape(len(stays), -1), [len(rows) for rows in entries], axis=0)
+        into = _others(labels.at(folds), stay[with_set[folds]])
+        others = together(others, into).sorted_distinct()
+        # A series can be called "other" by itself: then that one takes them in.
+        others = others.at(_not_shown(admission.index.find(others), shown))
+        mine = Index(others).find(into)
+        theirs = admission.index.find(into)
+        places[folds] = np.where(_not_shown(theirs, shown), shown + mine, theirs)
+        was = Index(before.sets.at(np.arange(before.shown, len(before.sets)))).find(others)
+        sets = together(sets, others)
+        kept = np.concatenate([kept, np.where(was >= 0, before.shown + was, -1)])
+    group = np.full(len(everything), -1, np.intp)
+    group[with_set] = places
+    limit.last = _arrangement(sets, shown, kept, group, folded)
+    return limit.last
 
 
-def _other(labels: LabelSet, stays: tuple[bool, ...]) -> LabelSet:
-    return tuple(text if stay else OTHER for text, stay in zip(labels, stays, strict=True))
+def _arrangement(sets: LabelSets, shown: int, kept: Places, group: Places, folded: int) -> Arrangement:
+    with_set = np.flatnonzero(group >= 0)
+    dropped = len(group) - len(with_set)
+    rows = np.bincount(group[with_set], minlength=len(sets))
+    present = None if rows.all() else np.flatnonzero(rows)
+    if len(with_set) == (len(sets) if present is None else len(present)):
+        order, starts = np.full(len(sets), -1, np.intp), None
+        order[group[with_set]] = with_set
+        order = order if present is None else order[present]
+    else:
+        order = np.argsort(group)[dropped:]  # -1 comes first
+        rows = rows if present is None else rows[present]
+        starts = np.cumsum(rows) - rows
+    return Arrangement(sets, shown, kept, group, order, present, starts, folded, dropped)
+
+
+def _others(sets: LabelSets, stays: NDArray[np.bool_]) -> LabelSets:
+    """What the sets are folded into; `stays`: (sets, labels)."""
+    other = sets.words.code(OTHER)
+    columns = [np.where(stays[:, place], column, other) for place, column in enumerate(sets.columns)]
+    return LabelSets(sets.words, columns, len(sets))
+
+
+def _not_shown(places: Places, shown: int) -> NDArray[np.bool_]:
+    return (places < 0) | (places >= shown)

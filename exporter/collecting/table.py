@@ -19,6 +19,7 @@ Bytes = NDArray[np.uint8]
 _BYTE_ORDER: Literal["little", "big"] = sys.byteorder
 _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
+_ALL = slice(None)
 _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
 
 
@@ -28,6 +29,11 @@ def as_bytes(records: Bytes) -> list[bytes]:
     return rows
 
 
+def same_keys(one: Bytes, other: Bytes) -> bool:
+    """Whether two reads found the same keys in the same order. A table that finds them again gives the same array."""
+    return one is other or np.array_equal(one, other)
+
+
 class ReadError(Exception):
     """A map that could not be read to its end; the text names the map."""
 
@@ -35,7 +41,8 @@ class ReadError(Exception):
 @dataclass(frozen=True, slots=True)
 class Entries:
     """What a map held. `keys`: (n, key size); `values`: (n, CPUs, value size), one CPU for a map that is not per-CPU;
-    of a per-CPU map one for each possible CPU and the size rounded up to 8. Good until the table is read again."""
+    of a per-CPU map one for each possible CPU and the size rounded up to 8. The keys are not changed by later reads,
+    and the same array is given again while they stay the same; the values are good until the table is read again."""
 
     keys: Bytes
     values: Bytes
@@ -74,6 +81,7 @@ class Table:
         self._keys = np.empty((0, map.key_size), np.uint8)
         self._values = np.empty((0, self._cpus, self._value_size), np.uint8)
         self._grow(self._chunk)
+        self._stable = self._keys[:0]  # the keys of the last read
         self._cursors = np.zeros((2, max(_CURSOR_BYTES, map.key_size)), np.uint8)
 
     def read(self) -> Entries:
@@ -99,15 +107,17 @@ class Table:
         rows = {key: row for row, key in enumerate(as_bytes(self._keys[:count]))}
         if len(rows) == count:
             return self._entries(count)
-        last = sorted(rows.values())
-        return Entries(self._keys[last], self._values[last])
+        return self._entries(count, np.array(sorted(rows.values())))
 
     def delete(self, key: bytes) -> bool:
         """Remove an entry; False if it is not there any more. OSError from the kernel: EPERM with a read-only fd."""
         return bpf.map_delete(self.fd, key)
 
-    def _entries(self, count: int) -> Entries:
-        return Entries(self._keys[:count], self._values[:count])
+    def _entries(self, count: int, rows: NDArray[np.intp] | slice = _ALL) -> Entries:
+        keys = self._keys[:count][rows]
+        if not np.array_equal(keys, self._stable):
+            self._stable = keys.copy()
+        return Entries(self._stable, self._values[:count][rows])
 
     def _read_batches(self) -> int:
         count = 0

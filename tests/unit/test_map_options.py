@@ -122,7 +122,7 @@ def test_a_series_that_ttl_ended_starts_again_at_0_and_is_counted(clock: Clock, 
     assert collector.report.entries == {"m": 1}
     held.numbers[1] = 2
     clock.now += 1
-    assert page(collector) == ['x_total{port="1"} 2', 'x_total{port="2"} 8']
+    assert page(collector) == ['x_total{port="2"} 8', 'x_total{port="1"} 2']
     assert collector.report.metrics["x_total"].expired == 1
 
 

@@ -117,5 +117,5 @@ def test_stacks_and_system_calls_are_those_of_the_recording(tmp_path: Path) -> N
         replayed = recording.replay(
             json.loads(json.dumps({**document, "machine": machine})), Names.open(proc=tmp_path, sys=tmp_path)
         )
-        assert replayed.collect()[0].series.sets == [(call, "do_one;do_two")]
+        assert list(replayed.collect()[0].series.sets) == [(call, "do_one;do_two")]
         assert replayed.report.entries["stacks"] == 1

@@ -1,0 +1,132 @@
+"""Label sets as columns of codes: found again, put in order and compared by whole columns, with no object for each."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.collecting.words import Codes, Words
+
+LabelSet = tuple[str, ...]  # label values in the order of the label names
+Places = NDArray[np.intp]
+
+
+class LabelSets(Sequence[LabelSet]):
+    """Label sets: one column of codes for each label name. A sequence of tuples of text for who asks; not changed."""
+
+    def __init__(self, words: Words, columns: Sequence[Codes], count: int) -> None:
+        """`count` says how many where there is no label."""
+        self.words = words
+        self.columns = tuple(columns)
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> LabelSet: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[LabelSet]: ...
+    def __getitem__(self, place: int | slice) -> LabelSet | list[LabelSet]:
+        if isinstance(place, slice):
+            return list(self.at(np.arange(self._count)[place]))
+        return tuple(self.words.text(int(column[place])) for column in self.columns)
+
+    def __iter__(self) -> Iterator[LabelSet]:
+        if not self.columns:
+            return iter([()] * self._count)
+        text = self.words.text
+        return zip(*(map(text, column.tolist()) for column in self.columns), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LabelSets):
+            return NotImplemented
+        return (
+            self._count == other._count
+            and len(self.columns) == len(other.columns)
+            and all(map(np.array_equal, self.columns, other.columns))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def at(self, places: Places | NDArray[np.bool_]) -> LabelSets:
+        """Those at the places (or where True), in their order."""
+        count = int(np.count_nonzero(places)) if places.dtype == bool else len(places)
+        return LabelSets(self.words, [column[places] for column in self.columns], count)
+
+    def sorted_distinct(self) -> LabelSets:
+        """Each once, in the order of the texts."""
+        if not self._count:
+            return self
+        varying = [column for column in self.columns if (column != column[0]).any()]
+        if not varying:
+            return self.at(np.zeros(1, np.intp))
+        ranks = [self.words.ranks(column) for column in varying]
+        order = np.argsort(ranks[0]) if len(ranks) == 1 else np.lexsort(ranks[::-1])
+        new = np.zeros(self._count, bool)
+        new[0] = True
+        for column in varying:
+            ordered = column[order]
+            new[1:] |= ordered[1:] != ordered[:-1]
+        return self.at(order[new])
+
+
+def together(first: LabelSets, *more: LabelSets) -> LabelSets:
+    """Label sets of the same names below each other."""
+    parts = [sets for sets in (first, *more) if len(sets)]
+    if len(parts) <= 1:
+        return parts[0] if parts else first
+    columns = [np.concatenate(columns) for columns in zip(*(sets.columns for sets in parts), strict=True)]
+    return LabelSets(first.words, columns, sum(map(len, parts)))
+
+
+# Odd and not to be guessed: nobody can choose keys that all have one hash.
+_FACTORS = np.array([secrets.randbits(63) * 2 + 1 for _ in range(2)], np.uint64)
+
+
+def hashes(columns: Sequence[NDArray[np.int64] | NDArray[np.uint64]], count: int) -> NDArray[np.uint64]:
+    """One number for each row of the columns, equal for equal rows."""
+    mixed = np.zeros(count, np.uint64)
+    for column in columns:
+        mixed ^= mixed >> np.uint64(29)
+        mixed += column.view(np.uint64)
+        mixed *= _FACTORS[0]
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= _FACTORS[1]
+    return mixed
+
+
+class Index:
+    """Where label sets are among the ones given, all different."""
+
+    def __init__(self, sets: LabelSets) -> None:
+        self.sets = sets
+        found = hashes(sets.columns, len(sets))
+        self._order = np.argsort(found)
+        self._hashes = found[self._order]
+
+    def find(self, sets: LabelSets) -> Places:
+        """The place of each, -1 where there is none. The hash only says where to look: label sets are compared."""
+        places = np.full(len(sets), -1, np.intp)
+        if not len(self.sets) or not len(sets):
+            return places
+        wanted = hashes(sets.columns, len(sets))
+        rows = np.argsort(wanted)  # in order, the search goes through memory once
+        wanted = wanted[rows]
+        at = np.searchsorted(self._hashes, wanted)
+        while len(rows):  # once; again where different sets have one hash
+            inside = at < len(self._hashes)
+            rows, at, wanted = rows[inside], at[inside], wanted[inside]
+            same = self._hashes[at] == wanted
+            rows, at, wanted = rows[same], at[same], wanted[same]
+            here = self._order[at]
+            equal = np.ones(len(rows), bool)
+            for mine, theirs in zip(self.sets.columns, sets.columns, strict=True):
+                equal &= mine[here] == theirs[rows]
+            places[rows[equal]] = here[equal]
+            rows, at, wanted = rows[~equal], at[~equal] + 1, wanted[~equal]
+        return places
