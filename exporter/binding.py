@@ -26,6 +26,7 @@ READABLE = ARRAYS | {
     bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
     bpf.BPF_MAP_TYPE_LPM_TRIE,
 }
+DRAINABLE = frozenset({bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH})
 LRU = frozenset({bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH})
 _INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
 
@@ -55,7 +56,8 @@ class LabelField:
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A metric bound to its map. `labels` are in the order of their names; `value` is None for a gauge that counts
-    entries and for a histogram whose slots are in the value. `approximate`: the map forgets entries by itself (LRU)."""
+    entries and for a histogram whose slots are in the value. `approximate`: the map forgets entries by itself (LRU).
+    `drained`: its entries are read and deleted, and what they counted is kept by label set."""
 
     metric: str
     type: Literal["counter", "gauge", "histogram"]
@@ -69,6 +71,7 @@ class Binding:
     max_series: int
     buckets: Buckets | None = None
     approximate: bool = False
+    drained: bool = False
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -87,6 +90,7 @@ def bind_all(
     each metric that cannot be bound and each option that its map cannot have."""
     by_name = {m.name: m for m in maps}
     bindings: list[Binding] = []
+    drained = {name for name, chosen in (options or {}).items() if chosen.drain}
     messages = [text for name, chosen in (options or {}).items() if (text := _unfit(name, chosen, by_name))]
     for metric in metrics:
         if not metric.enabled:
@@ -95,6 +99,8 @@ def bind_all(
             if metric.map not in by_name:
                 raise BindingError(f'metric {metric.name}: no map "{metric.map}" (the C text has: {listed(by_name)})')
             binding = bind(metric, by_name[metric.map])
+            if metric.map in drained:
+                binding = _drained(binding)
             _check_stacks(binding, by_name)
             bindings.append(binding)
         except BindingError as error:
@@ -335,6 +341,8 @@ def _unfit(name: str, options: model.MapOptions, maps: Mapping[str, Map]) -> str
     map_ = maps.get(name)
     if map_ is None:
         return f"maps {name}: no such map (the C text has: {listed(maps)})"
+    if options.drain and map_.drain_index is None:
+        return f"maps {name}: drain: {_undrainable(map_)}"
     if not options.zeros and map_.type not in ARRAYS:
         return f"maps {name}: zeros: only an array has entries that nobody made (leave zeros out)"
     if options.ttl and map_.type in ARRAYS:
@@ -342,6 +350,27 @@ def _unfit(name: str, options: model.MapOptions, maps: Mapping[str, Map]) -> str
     if options.ttl and map_.type not in READABLE:
         return f"maps {name}: ttl: map type {map_.type} has no entries to delete (leave ttl out)"
     return ""
+
+
+def _drained(binding: Binding) -> Binding:
+    if binding.type == "gauge":
+        raise BindingError(
+            f"metric {binding.metric}: map {binding.map} is drained, and a gauge shows what is there"
+            " (make it a counter, or leave drain out)"
+        )
+    return replace(binding, drained=True)
+
+
+def _undrainable(map_: Map) -> str:
+    """Why a map that the C text does not declare as a pair cannot be drained, and what would be right."""
+    if map_.type in LRU:
+        return "an LRU map forgets entries before they are read (declare it with DRAINED_HASH() in the C text)"
+    if map_.type not in DRAINABLE:
+        return f"map type {map_.type} cannot be read and deleted without loss (use DRAINED_HASH() in the C text)"
+    return (
+        f"the C text has one map of this name, and draining takes two (declare it with DRAINED_HASH({map_.name}, ...) "
+        f"and choose by ODD({map_.name}))"
+    )
 
 
 def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:

@@ -29,6 +29,10 @@ class Buckets:
     slot_bounds: tuple[int, ...] = ()
     sum_slot: int | None = None
 
+    @property
+    def has_sum(self) -> bool:
+        return self.sum is not None or self.sum_slot is not None
+
 
 def slot_range(given: model.Buckets, last: int | None) -> tuple[int, int]:
     """The first and last slot that has a bound. `last`: of the array, None where the slot is in the key."""

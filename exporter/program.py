@@ -88,6 +88,7 @@ class Map:
 
     key, value   None where the map has no such type in BTF
     lost_index   its place in the hidden map of lost updates, None if the C text counts none for it
+    drain_index  its place in the hidden map of epochs, None if it is not the first of a pair that can be drained
     """
 
     name: str
@@ -99,11 +100,20 @@ class Map:
     key: Type | None = None
     value: Type | None = None
     lost_index: int | None = None
+    drain_index: int | None = None
 
 
 LOST_UPDATES = (
     "lost_updates"  # per-CPU array of u64 by Map.lost_index; declared by programs/include/exporter.h when used
 )
+DRAIN_EPOCHS = "drain_epochs"  # array of u32 by Map.drain_index, declared there too: an odd one says _odd is counted in
+DRAIN_BARRIER = "drain_barrier"  # array of one map, made by the loader: an update of it waits for all running programs
+ODD = "_odd"  # the second of a pair has the name of the first and this
+
+
+def hidden(name: str) -> bool:
+    """Whether a map is the exporter's own and not of the C text's."""
+    return name in (LOST_UPDATES, DRAIN_EPOCHS, DRAIN_BARRIER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Variant(Model):
 
 
 class MapOptions(Model):
+    drain: bool = False
     ttl: float = 0.0  # seconds; 0 = never
     zeros: bool = True
     seed: Literal["listening_ports"] | None = None

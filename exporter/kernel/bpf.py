@@ -150,8 +150,10 @@ def map_create(
     btf_fd: int = 0,
     key_type_id: int = 0,
     value_type_id: int = 0,
+    inner_map_fd: int = 0,
 ) -> int:
-    """The fd of a new map. Sizes in bytes; `name` is cut to what the kernel keeps (15 of [A-Za-z0-9_.])."""
+    """The fd of a new map. Sizes in bytes; `name` is cut to what the kernel keeps (15 of [A-Za-z0-9_.]). A map of maps
+    takes such as are like the one of `inner_map_fd`."""
     attr = MapCreate(
         map_type=type,
         key_size=key_size,
@@ -162,6 +164,7 @@ def map_create(
         btf_fd=btf_fd,
         btf_key_type_id=key_type_id,
         btf_value_type_id=value_type_id,
+        inner_map_fd=inner_map_fd,
     )
     return call(BPF_MAP_CREATE, attr, "BPF_MAP_CREATE", name)
 

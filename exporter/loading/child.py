@@ -17,7 +17,7 @@ from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import bpf, cpus
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, compiler, load, prelude, requires, seed
+from exporter.loading import artifact, barrier, compiler, load, prelude, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
@@ -127,6 +127,7 @@ def _try(program: model.Program, variant: model.Variant, host: Host, check: Chec
     programs = None
     try:
         descriptors.maps = load.create_maps(compiled, host.kernel)
+        barrier.add(descriptors.maps, host.kernel)
         _seed(program, compiled, descriptors, host.kernel)
         programs = load.Programs(compiled, descriptors.maps, host.kernel)
         attachments, used = attach_all(variant, programs, host.kernel, descriptors.links)

@@ -28,7 +28,7 @@ from exporter.loading.artifact import Artifact, Function
 from exporter.loading.diagnostics import CompileError
 from exporter.loading.layout import Blob
 from exporter.loading.target import Target
-from exporter.program import LOST_UPDATES, Map, Reason
+from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Map, Reason
 
 if TYPE_CHECKING:
     from bcc import BPF
@@ -235,7 +235,7 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
     for index in range(lib.bpf_num_tables(module.module)):
         name = lib.bpf_table_name(module.module, index)
         tables[name.decode()] = lib.bpf_table_fd(module.module, name)
-    btf, types, maps = _maps(tables, job.source.lost)
+    btf, types, maps = _maps(tables, job.source)
     names = {descriptor: name for name, descriptor in tables.items()}
     functions = []
     for index in range(lib.bpf_num_functions(module.module)):
@@ -286,7 +286,9 @@ def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
     return Function(name, *bytecode.relocatable(code, map_names))
 
 
-def _maps(tables: dict[str, int], lost: tuple[str, ...]) -> tuple[bytes, dict[str, tuple[int, int]], tuple[Map, ...]]:
+def _maps(
+    tables: dict[str, int], assembled: source.Source
+) -> tuple[bytes, dict[str, tuple[int, int]], tuple[Map, ...]]:
     """(raw BTF, type ids by map, definitions) of the maps that bcc made while compiling: the kernel knows them best."""
     raw, blob = b"", None
     types: dict[str, tuple[int, int]] = {}
@@ -300,9 +302,9 @@ def _maps(tables: dict[str, int], lost: tuple[str, ...]) -> tuple[bytes, dict[st
                 blob = Blob(raw)
             types[name] = (info.btf_key_type_id, info.btf_value_type_id)
             key, value = (blob.layout(type_id) if type_id else None for type_id in types[name])
-        index = lost.index(name) if name in lost else None
+        indices = [names.index(name) if name in names else None for names in (assembled.lost, assembled.drained)]
         maps.append(
-            Map(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags, key, value, index)
+            Map(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags, key, value, *indices)
         )
     return raw, types, tuple(maps)
 
@@ -324,4 +326,5 @@ def _libbcc() -> Any:
     return lib
 
 
-assert LOST_UPDATES == "lost_updates"  # the name that programs/include/exporter.h gives it
+# The names that programs/include/exporter.h gives them.
+assert (LOST_UPDATES, DRAIN_EPOCHS, ODD) == ("lost_updates", "drain_epochs", "_odd")

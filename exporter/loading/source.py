@@ -11,6 +11,7 @@ _TOKENS = re.compile(
     r"""(?P<blank>//(?:[^\n\\]|\\.|\\\n)*|/\*.*?(?:\*/|\Z)|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""", re.DOTALL
 )
 LOST = re.compile(r"\bLOST\s*\(\s*(\w+)\s*\)")
+DRAINED = re.compile(r"\bDRAINED_(?:PERCPU_)?HASH\s*\(\s*(\w+)\s*,")
 _TRACEPOINT_PROBE = re.compile(r"\bTRACEPOINT_PROBE\s*\([^)]*\)")
 
 DIALECT = (
@@ -27,22 +28,24 @@ DIALECT = (
 class Source:
     """What the compiler gets.
 
-    text   the whole of it: the enum of LOST(), the shared header, the program
-    flags  the dialect, -D for the defines and the variant
-    lost   maps of LOST(), in the order of the hidden map's indices
+    text     the whole of it: the enums of LOST() and ODD(), the shared header, the program
+    flags    the dialect, -D for the defines and the variant
+    lost     maps of LOST(), in the order of the hidden map's indices
+    drained  first maps of the pairs of DRAINED_HASH(), in that of the epochs' map
     """
 
     text: str
     flags: tuple[str, ...]
     lost: tuple[str, ...]
+    drained: tuple[str, ...] = ()
 
 
 def assemble(program: model.Program, variant: model.Variant, header_text: str) -> Source:
-    lost = lost_maps(program)
-    declared = f"enum {{ {''.join(f'lost_{name}, ' for name in lost)}lost_count }};\n#define LOST_UPDATES 1\n"
+    lost, drained = lost_maps(program), drained_maps(program)
     text = "".join(
         (
-            declared if lost else "",
+            _numbered("lost", lost, "LOST_UPDATES"),
+            _numbered("drained", drained, "DRAINED_MAPS"),
             '#line 1 "exporter.h"\n',
             header_text if header_text.endswith("\n") else header_text + "\n",
             _line(program.line, program),
@@ -50,7 +53,14 @@ def assemble(program: model.Program, variant: model.Variant, header_text: str) -
             "\n",
         )
     )
-    return Source(text, (*DIALECT, *flags(program, variant)), lost)
+    return Source(text, (*DIALECT, *flags(program, variant)), lost, drained)
+
+
+def _numbered(word: str, names: tuple[str, ...], define: str) -> str:
+    """A number for each map by its name, "" without maps."""
+    if not names:
+        return ""
+    return f"enum {{ {''.join(f'{word}_{name}, ' for name in names)}{word}_count }};\n#define {define} 1\n"
 
 
 def flags(program: model.Program, variant: model.Variant) -> tuple[str, ...]:
@@ -67,6 +77,11 @@ def variant_macro(name: str) -> str:
 def lost_maps(program: model.Program) -> tuple[str, ...]:
     """Names in LOST(name), sorted, of every variant. Whether they are maps lint.py asks and, exactly, clang."""
     return tuple(sorted(set(LOST.findall(without_comments(program.text)))))
+
+
+def drained_maps(program: model.Program) -> tuple[str, ...]:
+    """Names in DRAINED_HASH(name, ...) and DRAINED_PERCPU_HASH(name, ...), sorted, of every variant."""
+    return tuple(sorted(set(DRAINED.findall(without_comments(program.text)))))
 
 
 def without_comments(text: str) -> str:

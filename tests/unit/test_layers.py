@@ -21,6 +21,7 @@ FLOORS = {
     "fields": 1,
     "map_memory": 1,
     "messages": 1,
+    "totals": 1,
     "log": 0.5,
     "notify": 0.5,
     "collecting": 2,
