@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run
@@ -25,6 +26,9 @@ _CONTAINER = re.compile(r"(?:([a-z][a-z0-9-]*)-|[^/]*:([a-z][a-z0-9-]*):)?([0-9a
 _POD = re.compile(
     r"(?:kubepods(?:-[a-z]+)?-)?pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?"
 )
+
+
+_CONTROLLER = re.compile(r"[a-z][a-z0-9_]*|name=\S+")
 
 
 def unit(path: str) -> str:
@@ -65,8 +69,16 @@ def pod_uid(path: str) -> str | None:
     return None
 
 
-def _cgroup(_step: Decode, _given: Input, names: Names) -> Run:
-    return names.cgroup_path
+def _cgroup_argument(step: Decode) -> str | None:
+    if step.argument is None or (isinstance(step.argument, str) and _CONTROLLER.fullmatch(step.argument)):
+        return None
+    return "decoder cgroup: the argument is a controller of version 1 whose ids these are, as in {cgroup: pids}"
+
+
+def _cgroup(step: Decode, _given: Input, names: Names) -> Run:
+    """With a controller the id is what task->cgroups->subsys[CONTROLLER_cgrp_id]->cgroup->kn->id says, which is right
+    wherever that controller is: in version 1, or in version 2."""
+    return partial(names.cgroup_path, controller=step.argument)
 
 
 def _systemd_unit(_step: Decode, _given: Input, _names: Names) -> Run:
@@ -86,7 +98,7 @@ def _pod(_step: Decode, _given: Input, names: Names) -> Run:
 
 
 DECODERS = (
-    Decoder("cgroup", takes=("int",), gives="text", bind=_cgroup, volatile=True),
+    Decoder("cgroup", takes=("int",), gives="text", bind=_cgroup, argument=_cgroup_argument, volatile=True),
     Decoder("systemd_unit", takes=("text",), gives="text", bind=_systemd_unit, unknown=None),
     Decoder("container", takes=("text",), gives="text", bind=_container, unknown=None),
     Decoder("pod", takes=("text",), gives="text", bind=_pod, volatile=True),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.kernel.cgroups import Cgroups
+from exporter.kernel.cgroups import Cgroups, find_controllers, find_mount
 from exporter.kernel.devices import BlockDevices
 from exporter.kernel.enums import KernelEnums
 from exporter.kernel.interfaces import Interfaces
@@ -24,6 +24,7 @@ NOWHERE = Path("/dev/null")  # a root that holds nothing
 class Names:
     """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open. Not for threads.
 
+    cgroups of version 2; controllers: the hierarchies of version 1, by controller
     stacks  of one program: map of stack traces -> its frames by id (None = no such stack)
     machine whose system call numbers these are, as uname(2) spells it
     errors  answers that a decoder did not have, by decoder; labels are cached by those who call, so this counts
@@ -38,6 +39,7 @@ class Names:
     users: Users = field(default_factory=Users)
     pods: Pods = field(default_factory=lambda: Pods(None))
     pci: PciIds = field(default_factory=PciIds)
+    controllers: Mapping[str, Cgroups] = field(default_factory=dict)
     stacks: Mapping[str, Callable[[int], bytes | None]] = field(default_factory=dict)
     machine: str = field(default_factory=lambda: os.uname().machine)
     errors: Counter[str] = field(default_factory=Counter)
@@ -58,7 +60,8 @@ class Names:
         enums  kernel enums read at once (Chain.kernel_enums); others are read when asked for, if that is still allowed
         """
         opened = cls(
-            cgroups=Cgroups.open(proc),
+            cgroups=Cgroups.open(find_mount(proc)),
+            controllers={name: Cgroups.open(mount) for name, mount in find_controllers(proc).items()},
             symbols=Symbols.open(proc),
             enums=KernelEnums(btf if btf is not None else sys / "kernel/btf/vmlinux"),
             devices=BlockDevices(sys),
@@ -88,13 +91,16 @@ class Names:
         return replace(self, errors=Counter())
 
     def close(self) -> None:
-        self.cgroups.close()
+        for hierarchy in (self.cgroups, *self.controllers.values()):
+            hierarchy.close()
         self.symbols.close()
         self.pods.close()
 
-    def cgroup_path(self, id: int) -> str | None:  # noqa: A002
-        """Path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/", "/system.slice/cron.service"."""
-        return self.cgroups.path(id)
+    def cgroup_path(self, id: int, controller: str | None = None) -> str | None:  # noqa: A002
+        """Path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/", "/system.slice/cron.service"; with a
+        `controller` of an id in the hierarchy of version 1 that has it, or in version 2 where that has it."""
+        hierarchy = self.controllers.get(controller, self.cgroups) if controller else self.cgroups
+        return hierarchy.path(id)
 
     def symbol(self, address: int) -> str | None:
         """Name of the kernel function that holds this address."""

@@ -1,7 +1,12 @@
-"""cgroup2: id -> path, also after the cgroup is gone.
+"""Cgroups: id -> path, also after the cgroup is gone; of version 2, and of each hierarchy of version 1.
 
-The id that bpf_get_current_cgroup_id() gives is the inode number of the cgroup's directory (kernfs on 64-bit kernels:
-commit 40430452fd5d, 5.5). There is no call without privileges from id to path, so a miss walks the tree.
+The id of a cgroup is the inode number of its directory (kernfs on 64-bit kernels: commit 40430452fd5d, 5.5), in its own
+hierarchy. There is no call without privileges from id to path, so a miss walks the tree.
+
+bpf_get_current_cgroup_id() is the id in the default hierarchy, which is version 2 (task_dfl_cgroup() in
+include/linux/cgroup.h). That hierarchy is there whether or not anybody has mounted it, and where nobody has, every task
+is in its root: the helper then says 1 for all of them. What version 1 has is found by its own controllers:
+task->cgroups->subsys[pids_cgrp_id]->cgroup->kn->id.
 """
 
 from __future__ import annotations
@@ -16,6 +21,11 @@ WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids mi
 WALK_SHARE = 0.05  # or as many as take this share of the time: a small tree is looked at again at once
 KEPT = 16384  # names kept, of living and of dead cgroups; the longest unused go first (about 3 MB when full)
 
+# Options of a cgroup mount that are no controller (cgroup1_show_options() in kernel/cgroup/cgroup-v1.c, vfs).
+_NO_CONTROLLER = frozenset(
+    {"rw", "ro", "noprefix", "xattr", "cpuset_v2_mode", "favordynmods", "seclabel", "clone_children"}
+)
+
 
 def find_mount(proc: Path) -> Path | None:
     """Where cgroup2 is mounted, by mountinfo (proc(5)): /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version 1.
@@ -23,19 +33,42 @@ def find_mount(proc: Path) -> Path | None:
     A mount of the whole tree is preferred to one of a part of it. None without any.
     """
     part: Path | None = None
-    try:
-        lines = (proc / "self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        fields = line.split(" ")
-        if "-" not in fields or fields[fields.index("-") + 1] != "cgroup2":
+    for kind, root, point, _ in _mounts(proc):
+        if kind != "cgroup2":
             continue
-        point = Path(_unescape(fields[4]))
-        if fields[3] == "/":
+        if root == "/":
             return point
         part = part or point
     return part
+
+
+def find_controllers(proc: Path) -> dict[str, Path]:
+    """Controller ("pids", "memory", and "name=systemd") -> where its hierarchy of version 1 is mounted. A controller
+    that nobody has mounted there belongs to version 2."""
+    found: dict[str, Path] = {}
+    whole: set[str] = set()
+    for kind, root, point, options in _mounts(proc):
+        for option in options if kind == "cgroup" else ():
+            if option in _NO_CONTROLLER or option.startswith("release_agent=") or option in whole:
+                continue
+            if root == "/":
+                whole.add(option)
+                found[option] = point
+            found.setdefault(option, point)
+    return found
+
+
+def _mounts(proc: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
+    """(file system, which part of it, where, its options) of every mount that this process sees."""
+    try:
+        lines = (proc / "self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(" ")
+        if "-" in fields:
+            behind = fields[fields.index("-") + 1 :]
+            yield behind[0], fields[3], Path(_unescape(fields[4])), behind[2].split(",") if len(behind) > 2 else []
 
 
 def _unescape(text: str) -> str:
@@ -46,10 +79,10 @@ def _unescape(text: str) -> str:
 
 
 class Cgroups:
-    """Names of the cgroups below one directory. Any user can use it: cgroup directories are open to all."""
+    """Names of the cgroups of one hierarchy. Any user can use it: cgroup directories are open to all."""
 
     def __init__(self, root: int | None, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
-        """`root` is a descriptor of the mount's directory, owned from now on; None = no cgroup2 here."""
+        """`root` is a descriptor of the mount's directory, owned from now on; None = no such hierarchy here."""
         self._root = root
         self._kept = kept
         self._clock = clock
@@ -57,12 +90,10 @@ class Cgroups:
         self._paths: OrderedDict[int, str] = OrderedDict()
 
     @classmethod
-    def open(cls, proc: Path = Path("/proc")) -> Cgroups:
-        mount = find_mount(proc)
-        if mount is None:
-            return cls(None)
+    def open(cls, mount: Path | None) -> Cgroups:
+        """Of the hierarchy that is mounted there."""
         try:
-            return cls(os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            return cls(None if mount is None else os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError:
             return cls(None)
 

@@ -10,19 +10,33 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 LOGS = Path("var/log/pods")  # below the root
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 WALK_SECONDS = 1.0  # at most one listing in so long, however many uids miss
 KEPT = 8192  # names kept, of living and of dead pods; the longest unused go first
 
 
 class Pods:
-    """Names by the directories below one descriptor, opened while root: /var/log/pods may be closed to others."""
+    """Names by the directories below one that is opened while root: /var/log/pods may be closed to others.
 
-    def __init__(self, logs: int | None, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
-        """`logs` is a descriptor of the directory, owned from now on; None = no pods here."""
+    One that kubelet makes later, or anew, is looked for below its parent with the rights of who asks; kubelet opens it
+    to all (0755).
+    """
+
+    def __init__(
+        self,
+        logs: int | None,
+        parent: int | None = None,
+        kept: int = KEPT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`logs` is a descriptor of the directory, `parent` of the one that it is in, or will be; both are owned from
+        now on. None = there is none."""
         self._logs = logs
+        self._parent = parent
         self._kept = kept
         self._clock = clock
         self._next_listing = -float("inf")
@@ -31,20 +45,35 @@ class Pods:
     @classmethod
     def open(cls, root: Path = Path("/")) -> Pods:
         try:
-            return cls(os.open(root / LOGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            parent = os.open(root / LOGS.parent, _DIRECTORY)
         except OSError:
             return cls(None)
+        pods = cls(None, parent)
+        pods._look()
+        return pods
 
     def close(self) -> None:
-        if self._logs is not None:
+        for descriptor in (self._logs, self._parent):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._logs = self._parent = None
+
+    def _look(self) -> None:
+        """Open the directory if there is one now that is not open yet."""
+        if self._logs is not None and os.fstat(self._logs).st_nlink == 0:  # removed
             os.close(self._logs)
             self._logs = None
+        if self._logs is None and self._parent is not None:
+            with suppress(OSError):
+                self._logs = os.open(LOGS.name, _DIRECTORY, dir_fd=self._parent)
 
     def name(self, uid: str) -> str | None:
         """NAMESPACE/NAME of the pod; None if unknown, or not yet known and the last listing is too fresh."""
-        if uid not in self._names and self._logs is not None and self._clock() >= self._next_listing:
+        if uid not in self._names and self._clock() >= self._next_listing:
             self._next_listing = self._clock() + WALK_SECONDS
-            self._list(self._logs)
+            self._look()
+            if self._logs is not None:
+                self._list(self._logs)
         if uid not in self._names:
             return None
         self._names.move_to_end(uid)

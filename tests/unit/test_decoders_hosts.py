@@ -172,6 +172,24 @@ def test_pod_is_named_by_the_directory_of_its_logs_also_after_it_is_gone(tmp_pat
     names.close()
 
 
+def test_pods_of_a_kubelet_that_comes_later_are_seen(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "var/log").mkdir(parents=True)
+    pods = Pods.open(tmp_path)
+    pods._clock = clock
+    assert pods.name(UID) is None
+    logs = tmp_path / "var/log/pods"
+    (logs / f"default_web_{UID}").mkdir(parents=True)
+    clock.now += 1
+    assert pods.name(UID) == "default/web"
+    (logs / f"default_web_{UID}").rmdir()
+    logs.rmdir()
+    (logs / f"default_again_{'0' * 32}").mkdir(parents=True)  # made anew: another directory
+    clock.now += 1
+    assert pods.name("0" * 32) == "default/again"
+    pods.close()
+    pods.close()
+
+
 def test_pods_kept_are_bounded(tmp_path: Path, clock: Clock) -> None:
     logs = tmp_path / "var/log/pods"
     for number in range(9):

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.model import Decode
+from exporter.decoders import Names, chain, check_chain
 from exporter.kernel import symbols
-from exporter.kernel.cgroups import Cgroups, find_mount
+from exporter.kernel.cgroups import Cgroups, find_controllers, find_mount
 from exporter.kernel.credentials import read
 from exporter.kernel.sockets import listening_ports
 from exporter.kernel.symbols import Symbols
+from exporter.program import Type
 
 
 class Clock:
@@ -205,7 +208,85 @@ def test_cgroup2_mount_is_the_one_of_the_whole_tree(tmp_path: Path, lines: str, 
 
 def test_host_without_cgroup2_knows_no_cgroup(tmp_path: Path) -> None:
     assert find_mount(tmp_path) is None
-    assert Cgroups.open(tmp_path).path(1) is None
+    assert Cgroups.open(None).path(1) is None
+    assert Cgroups.open(tmp_path / "none").path(1) is None
+
+
+VERSION_1 = """\
+31 23 0:28 / {0} rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / {0}/systemd rw shared:5 - cgroup cgroup rw,xattr,release_agent=/lib/systemd/agent,name=systemd
+33 31 0:30 / {0}/cpu,cpuacct rw shared:6 - cgroup cgroup rw,cpu,cpuacct
+34 31 0:31 /inner {0}/part rw - cgroup cgroup rw,pids
+35 31 0:31 / {0}/pids rw - cgroup cgroup rw,pids
+"""
+HYBRID = VERSION_1 + "36 31 0:32 / {0}/unified rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+CONTAINER = "0123456789ab" + "c" * 52
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """The directories of such a host: a container in every hierarchy of version 1, a unit in those systemd uses."""
+    for hierarchy in ("systemd", "cpu,cpuacct", "part", "pids", "unified"):
+        (tmp_path / "cgroup" / hierarchy).mkdir(parents=True)
+    for hierarchy in ("systemd", "cpu,cpuacct", "pids"):
+        (tmp_path / "cgroup" / hierarchy / "docker" / CONTAINER).mkdir(parents=True)
+    for hierarchy in ("systemd", "pids", "unified"):
+        (tmp_path / "cgroup" / hierarchy / "system.slice/docker.service").mkdir(parents=True)
+    return tmp_path / "cgroup"
+
+
+def host(version_1: Path, mounts: str) -> Names:
+    proc = version_1.parent / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/mountinfo").write_text(mounts.format(version_1))
+    return Names.open(proc, version_1.parent, root=version_1.parent)
+
+
+def label(names: Names, place: Path, *steps: Decode) -> str | None:
+    return chain(Type("int", "u64", 8), list(steps)).bind(names)(place.stat().st_ino.to_bytes(8, "little"))
+
+
+def test_controllers_of_version_1_are_found_where_the_whole_hierarchy_is(version_1: Path) -> None:
+    host(version_1, VERSION_1).close()
+    assert find_controllers(version_1.parent / "proc") == {
+        "name=systemd": version_1 / "systemd",
+        "cpu": version_1 / "cpu,cpuacct",
+        "cpuacct": version_1 / "cpu,cpuacct",
+        "pids": version_1 / "pids",
+    }
+
+
+def test_hybrid_host_finds_version_2_beside_the_controllers(version_1: Path) -> None:
+    names = host(version_1, HYBRID)
+    unit = version_1 / "unified/system.slice/docker.service"
+    assert label(names, unit, Decode(name="cgroup"), Decode(name="systemd_unit")) == "docker.service"
+    names.close()
+
+
+def test_host_of_version_1_alone_knows_ids_of_its_controllers(version_1: Path) -> None:
+    names = host(version_1, VERSION_1)
+    container, unit = version_1 / "pids/docker" / CONTAINER, version_1 / "pids/system.slice/docker.service"
+    by_pids = Decode(name="cgroup", argument="pids")
+    assert label(names, container, by_pids) == f"/docker/{CONTAINER}"
+    assert label(names, container, by_pids, Decode(name="container")) == "0123456789ab"
+    assert label(names, unit, by_pids, Decode(name="systemd_unit")) == "docker.service"
+    assert label(names, version_1 / "systemd", Decode(name="cgroup", argument="name=systemd")) == "/"
+    assert label(names, container, Decode(name="cgroup")) == "unknown"  # no version 2
+    assert label(names, container, Decode(name="cgroup", argument="memory")) == "unknown"  # not mounted
+    names.close()
+
+
+def test_controller_that_version_1_does_not_have_is_looked_for_in_version_2(version_1: Path) -> None:
+    names = host(version_1, HYBRID)
+    unit = version_1 / "unified/system.slice/docker.service"
+    assert label(names, unit, Decode(name="cgroup", argument="memory")) == "/system.slice/docker.service"
+    names.close()
+
+
+def test_argument_of_cgroup_is_a_controller() -> None:
+    assert check_chain([Decode(name="cgroup", argument="pids")]) == []
+    for wrong in ("", "a b", 3, "name="):
+        assert "a controller of version 1" in check_chain([Decode(name="cgroup", argument=wrong)])[0]
 
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
