@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from exporter.kernel import cgroups, rights, sysctl
+from exporter.kernel import cgroups, clocksource, memory, pods, rights, sysctl
 from exporter.kernel.features import Kernel
 from exporter.loading import compiler, load
 from exporter.loading.attach import Point
 from exporter.loading.refusal import RefusedError
+from exporter.supervisor import LOADER_MEMORY
 
 OLDEST = (5, 10)
 Level = Literal["ok", "note", "problem"]
@@ -28,8 +31,11 @@ PLACES = {
     "tp_btf": "sched_process_exec",
     "uprobe": "c:getppid",
     "uretprobe": "c:getppid",
+    "usdt": "stdc++:libstdcxx:throw",
     "perf_event": "cpu-clock",
 }
+# Kinds that one link can attach at many places, and two of them.
+MULTI = {"kprobe": ("tcp_sendmsg", "tcp_recvmsg"), "uprobe": ("c:getppid", "c:getpid")}
 FREQUENCY = 1  # of the perf_event, a second
 
 
@@ -46,17 +52,34 @@ class Line:
 def examine(kernel: Kernel | None = None) -> Iterator[Line]:
     """Every line, problems among them. A problem is what keeps programs from running; a note what limits some."""
     kernel = kernel or Kernel()
+    yield from read(kernel)
+    yield from tried(kernel)
+
+
+def read(kernel: Kernel, root: Path = Path("/")) -> Iterator[Line]:
+    """What the host says of itself."""
     yield _release(kernel)
     yield _types(kernel)
     yield _tracefs(kernel)
+    yield _symbols(kernel)
     yield _rights()
     yield _lockdown(kernel)
     yield from _settings(kernel)
     yield _bcc()
+    yield _memory(kernel)
     yield _python()
+    yield _clock(kernel)
     yield _cgroups(kernel)
+    yield _pods(root)
+
+
+def tried(kernel: Kernel) -> Iterator[Line]:
+    """What came of attaching a program that does nothing, a moment for each kind."""
     for kind, target in PLACES.items():
         yield _kind(kernel, kind, target)
+    for kind, targets in MULTI.items():
+        yield _multi(kernel, kind, targets)
+    yield _counters(kernel)
 
 
 def _release(kernel: Kernel) -> Line:
@@ -69,10 +92,14 @@ def _release(kernel: Kernel) -> Line:
 
 
 def _types(kernel: Kernel) -> Line:
+    subject = "kernel types (BTF)"
     if kernel.btf.exists():
-        return Line("kernel types (BTF)", "ok", str(kernel.btf))
+        return Line(subject, "ok", str(kernel.btf))
+    if headers := kernel.headers:
+        advice = "programs compile with these headers; fentry, fexit, tp_btf and `requires: {member: ...}` need a kernel with CONFIG_DEBUG_INFO_BTF"  # noqa: E501
+        return Line(subject, "note", f"no {kernel.btf}, but the headers in {headers}", advice)
     advice = f"install the headers of {kernel.release} (Debian: apt-get install linux-headers-{kernel.release}), or a kernel built with CONFIG_DEBUG_INFO_BTF"  # noqa: E501
-    return Line("kernel types (BTF)", "problem", f"no {kernel.btf}", advice)
+    return Line(subject, "problem", f"no {kernel.btf}, and no headers", advice)
 
 
 def _tracefs(kernel: Kernel) -> Line:
@@ -80,6 +107,21 @@ def _tracefs(kernel: Kernel) -> Line:
         return Line("tracefs", "ok", str(kernel.tracefs))
     advice = "mount -t tracefs tracefs /sys/kernel/tracing (needed by `tracepoint`; the other kinds do without)"
     return Line("tracefs", "note", "not mounted, or hidden from this process", advice)
+
+
+def _symbols(kernel: Kernel) -> Line:
+    subject = "kernel symbols"
+    restrict = sysctl.read("kernel.kptr_restrict", kernel.proc)
+    shown = f"kernel.kptr_restrict is {_set_to(restrict)}"
+    try:
+        hidden = not any(address for address, _, _ in kernel.function_addresses())
+    except OSError as error:
+        advice = "labels by `ksym` and `kstack` will be `unknown`: a kernel with CONFIG_KALLSYMS has the names"
+        return Line(subject, "note", f"{kernel.proc / 'kallsyms'}: {error.strerror}", advice)
+    if hidden:
+        advice = "labels by `ksym` and `kstack` will be `unknown`: sysctl kernel.kptr_restrict=1 shows them to root"
+        return Line(subject, "note", f"addresses are hidden, {shown}", advice)
+    return Line(subject, "ok", f"addresses can be read, {shown}")
 
 
 def _rights() -> Line:
@@ -126,23 +168,73 @@ def _bcc() -> Line:
     return Line("bcc", "ok", version)
 
 
+def _memory(kernel: Kernel) -> Line:
+    available = memory.available(kernel.proc)
+    found = f"{available >> 20} MiB available"
+    if available < LOADER_MEMORY:
+        advice = f"a compiler takes up to {LOADER_MEMORY >> 20} MiB: programs are loaded one by one, and may be killed; a cache made elsewhere needs none"  # noqa: E501
+        return Line("memory to compile", "note", found, advice)
+    return Line("memory to compile", "ok", found)
+
+
 def _python() -> Line:
     return Line("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
+def _clock(kernel: Kernel) -> Line:
+    source = clocksource.current(kernel.sysfs)
+    if source in clocksource.SLOW:
+        advice = "asking for the time takes a microsecond or more, in every program that measures one: see the kernel's log for why it does not use a faster clock"  # noqa: E501
+        return Line("clock", "note", source, advice)
+    return Line("clock", "ok", source or "not known")
+
+
 def _cgroups(kernel: Kernel) -> Line:
-    mount = cgroups.find_mount(kernel.proc)
+    mount, controllers = cgroups.find_mount(kernel.proc), cgroups.find_controllers(kernel.proc)
+    if mount is None and controllers:
+        advice = "bpf_get_current_cgroup_id() is that of the root for all: labels of units, containers and pods need `{cgroup: pids}`, see docs/configuration.md; or boot with systemd.unified_cgroup_hierarchy=1"  # noqa: E501
+        return Line("cgroups", "note", f"version 1 alone ({', '.join(sorted(controllers))})", advice)
     if mount is None:
         advice = "labels of units, containers and pods will be `unknown`: mount cgroup2"
-        return Line("cgroup2", "note", "not mounted", advice)
-    return Line("cgroup2", "ok", str(mount))
+        return Line("cgroups", "note", "not mounted", advice)
+    if controllers:
+        advice = "what is in cgroups of version 1 alone (Docker with cgroupfs puts it there) needs `{cgroup: pids}`: see docs/configuration.md"  # noqa: E501
+        return Line("cgroups", "note", f"version 2 at {mount}, controllers in version 1", advice)
+    return Line("cgroups", "ok", f"version 2 at {mount}")
+
+
+def _pods(root: Path) -> Line:
+    path = root / pods.LOGS
+    try:
+        os.listdir(path)
+    except FileNotFoundError:
+        return Line("pods", "ok", f"no {path}: no node of Kubernetes")
+    except OSError as error:
+        advice = "labels by `pod` will be `unknown`: start the exporter as root, and mount the host's /var/log/pods into its container"  # noqa: E501
+        return Line("pods", "note", f"{path}: {error.strerror}", advice)
+    return Line("pods", "ok", str(path))
 
 
 def _kind(kernel: Kernel, kind: str, target: str) -> Line:
-    subject = f"attach {kind}"
+    frequency = FREQUENCY if kind == "perf_event" else 0
+    return _attempt(f"attach {kind}", lambda: load.probe(kernel, Point(kind, target, "probe", frequency=frequency)),
+                    "programs with other variants run")  # fmt: skip
+
+
+def _multi(kernel: Kernel, kind: str, targets: tuple[str, ...]) -> Line:
+    points = [Point(kind, target, "probe") for target in targets]
+    return _attempt(f"attach {kind}.multi", lambda: load.probe_many(kernel, points),
+                    "points are attached and, slower, detached one by one")  # fmt: skip
+
+
+def _counters(kernel: Kernel) -> Line:
+    point = Point("perf_event", "cycles", "probe", frequency=FREQUENCY)
+    return _attempt("hardware counters", lambda: load.probe(kernel, point), "programs that sample cpu-clock run")
+
+
+def _attempt(subject: str, attempt: Callable[[], None], otherwise: str) -> Line:
     try:
-        frequency = FREQUENCY if kind == "perf_event" else 0
-        load.probe(kernel, Point(kind, target, "probe", frequency=frequency))
+        attempt()
     except RefusedError as error:
-        return Line(subject, "note", f"no ({error.reason})", f"{error.text}; programs with other variants run")
+        return Line(subject, "note", f"no ({error.reason})", f"{error.text}; {otherwise}")
     return Line(subject, "ok", "yes")

@@ -32,6 +32,13 @@ class Kernel:
         return self.sysfs / "kernel/btf/vmlinux"
 
     @property
+    def headers(self) -> Path | None:
+        """The tree of installed kernel headers that bcc compiles with where there is no BTF."""
+        modules = self.modules / self.release
+        tree = modules / "source" if (modules / "source").is_dir() else modules / "build"
+        return tree if (tree / "include/linux/kconfig.h").exists() else None
+
+    @property
     def tracefs(self) -> Path | None:
         """Where tracefs is mounted; None if nowhere usual, or hidden from this process."""
         for path in (self.sysfs / "kernel/tracing", self.sysfs / "kernel/debug/tracing"):

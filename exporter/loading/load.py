@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from exporter.kernel import bpf, btf_objects
 from exporter.kernel.features import Kernel
@@ -131,6 +131,19 @@ def _probe(kernel: Kernel, point: Point) -> None:
     program = _load(kernel, point, _RETURN_0, "GPL", kind.expected_attach_type, target)
     try:
         close(attach(kernel, point, program).fds)
+    finally:
+        os.close(program)
+
+
+def probe_many(kernel: Kernel, points: Sequence[Point]) -> None:
+    """The same at several points of one kind by a single link. RefusedError where this kernel has no such links."""
+    many = KINDS[points[0].kind].many
+    assert many is not None
+    program = _load(kernel, points[0], _RETURN_0, "GPL", many.expected_attach_type, None)
+    try:
+        os.close(many.attach(kernel, points, program))
+    except OSError as error:
+        raise refused(f"attach {points[0].kind}.multi", error, kernel, Reason.UNSUPPORTED) from error
     finally:
         os.close(program)
 

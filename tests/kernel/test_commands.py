@@ -183,7 +183,13 @@ def test_doctor_looks_at_the_real_host_and_says_what_to_do() -> None:
     lines = {line["subject"]: line for line in json.loads(healthy.stdout)}
     assert healthy.returncode == 0
     assert lines["kernel"]["found"].startswith(os.uname().release)
-    assert lines["attach raw_tracepoint"]["level"] == "ok"
+    for kind in ("raw_tracepoint", "tracepoint", "tp_btf", "uprobe", "usdt", "perf_event"):
+        assert lines[f"attach {kind}"] == {"subject": f"attach {kind}", "level": "ok", "found": "yes", "advice": ""}
+    others = ("kprobe", "kretprobe", "fentry", "fexit", "uretprobe", "kprobe.multi", "uprobe.multi")
+    tried = {f"attach {kind}" for kind in others} | {"hardware counters"}
+    assert all(lines[subject]["level"] == "ok" or lines[subject]["advice"] for subject in tried)
+    read = ("kernel symbols", "memory to compile", "clock", "cgroups", "pods", "kernel types (BTF)", "lockdown")
+    assert set(read) <= set(lines)
     limited = command("doctor", prefix=NO_RIGHTS)
     assert limited.returncode == 1
     assert "! rights: without CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN\n    run as root" in limited.stdout
