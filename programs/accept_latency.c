@@ -60,7 +60,7 @@ static inline int accepted(const struct sock *sk)
 
 	if (!since)
 		return 0;
-	us = (bpf_ktime_get_ns() - *since) / 1000;
+	us = whole_microseconds(bpf_ktime_get_ns() - *since);
 	established_at.delete(&socket);
 	key.port = PEEK(sk->__sk_common.skc_num);
 	seen = waits.lookup_or_try_init(&key, &zero);

@@ -54,7 +54,7 @@ int on_complete(struct bpf_raw_tracepoint_args *ctx)
 	if (!began || (u32)ctx->args[2] < PEEK(request->__data_len))
 		return 0;
 	now = bpf_ktime_get_ns();
-	us = now > began ? (now - began) / 1000 : 0;
+	us = now > began ? whole_microseconds(now - began) : 0;
 	kind.dev = device(request);
 	kind.op = PEEK(request->cmd_flags) & OPERATION_MASK;
 	seen = requests.lookup_or_try_init(&kind, &zero);

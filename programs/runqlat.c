@@ -76,10 +76,10 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	since = waiting_since.lookup(&thread);
 	if (!since || !*since)
 		return 0;
-	us = (bpf_ktime_get_ns() - *since) / 1000;
+	us = whole_microseconds(bpf_ktime_get_ns() - *since);
 	*since = 0;
 	seen = waits.lookup(&index);
 	if (seen)
-		observe(seen->slots, &seen->sum, exp2_slot(us), us);
+		observe_alone(seen->slots, &seen->sum, exp2_slot(us), us); // the scheduler has interrupts off
 	return 0;
 }

@@ -71,7 +71,7 @@ static inline struct connection *connection_of(const struct sock *sk)
 // Rounded up: what is above a bucket's bound stays above it.
 static inline u64 microseconds(u64 ns)
 {
-	return (ns + 999) / 1000;
+	return whole_microseconds(ns + 999);
 }
 
 static inline void record(struct latency *seen, u64 us, int map)

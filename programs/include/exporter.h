@@ -102,6 +102,27 @@ static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 cou
 	lock_xadd(sum, value);
 }
 
+/* The same by plain additions, which saves the 10 ns of two locked ones: only in an entry of a per-CPU map that nothing
+ * else on that CPU can write meanwhile. A per-CPU map alone is not enough: a program in an interrupt runs inside one in
+ * a task, and a task may be taken off its CPU inside one. Say in the program what keeps them apart. */
+#define observe_alone(slots, sum, slot, value)                                                                         \
+	observe_alone_in(slots, sizeof(slots) / sizeof((slots)[0]), sum, slot, value)
+static inline __attribute__((always_inline)) void observe_alone_in(u64 *slots, u32 count, u64 *sum, u64 slot, u64 value)
+{
+	if (slot >= count)
+		slot = count - 1;
+	slots[slot] += 1;
+	*sum += value;
+}
+
+/* ns / 1000, without the division up to 34 s: 274877907 is 2^35 / 125 rounded up, which is exact for 32 bits. */
+static inline __attribute__((always_inline)) u64 whole_microseconds(u64 ns)
+{
+	u64 eighths = ns >> 3;
+
+	return eighths >> 32 ? ns / 1000 : eighths * 274877907 >> 35;
+}
+
 /* The value of a field of the kernel's, read by bpf_probe_read_kernel(): PEEK(sk->__sk_common.skc_family). Every pointer
  * on the way is read with a PEEK of its own. Not for bit-fields. */
 #define PEEK(field)                                                                                                    \

@@ -30,6 +30,8 @@ BPF_ARRAY(by_exp2, struct exp2, 1);
 BPF_ARRAY(by_exp2zero, struct exp2zero, 1);
 BPF_ARRAY(by_linear, struct linear, 1);
 BPF_PERCPU_ARRAY(by_exp2_low, struct low, 1);
+BPF_PERCPU_ARRAY(alone, struct low, 1);
+BPF_PERCPU_ARRAY(microseconds, u64, 1);
 
 int on_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -37,8 +39,8 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	struct exp2 *exp2;
 	struct exp2zero *exp2zero;
 	struct linear *linear;
-	struct low *low;
-	u64 value;
+	struct low *low, *own;
+	u64 value, *total;
 	int only = 0;
 
 	if (ctx->args[1] != NR_GETPPID || PEEK(PT_REGS_PARM2(regs)) != MAGIC)
@@ -48,12 +50,16 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 	exp2zero = by_exp2zero.lookup(&only);
 	linear = by_linear.lookup(&only);
 	low = by_exp2_low.lookup(&only);
-	if (!exp2 || !exp2zero || !linear || !low)
+	own = alone.lookup(&only);
+	total = microseconds.lookup(&only);
+	if (!exp2 || !exp2zero || !linear || !low || !own || !total)
 		return 0;
 	observe(exp2->slots, &exp2->sum, exp2_slot(value), value);
 	observe(exp2zero->slots, &exp2zero->sum, exp2zero_slot(value), value);
 	observe(linear->slots, &linear->sum, linear_slot(value, WIDTH), value);
 	observe(low->slots, &low->sum, exp2_slot(value), value);
+	observe_alone(own->slots, &own->sum, exp2_slot(value), value);
+	lock_xadd(total, whole_microseconds(value));
 	return 0;
 }
 """
@@ -63,12 +69,14 @@ HISTOGRAMS = {
     "by_exp2zero": model.Buckets(type="exp2zero", min=0, max=64),
     "by_linear": model.Buckets(type="linear", width=WIDTH, min=0, max=STEPS),
     "by_exp2_low": model.Buckets(type="exp2", min=3, max=10),
+    "alone": model.Buckets(type="exp2", min=3, max=10),
 }
 BOUNDS = {
     "by_exp2": [2.0**power for power in range(64)],
     "by_exp2zero": [0.0, *(2.0**power for power in range(64))],
     "by_linear": [float(step * WIDTH) for step in range(STEPS + 1)],
     "by_exp2_low": [2.0**power for power in range(3, 11)],
+    "alone": [2.0**power for power in range(3, 11)],
 }
 
 
@@ -84,10 +92,13 @@ def observing(this_host: Host) -> Iterator[Running]:
         update={
             "defines": {"NR_GETPPID": NR_GETPPID, "MAGIC": MAGIC, "WIDTH": WIDTH},
             "metrics": [
-                model.Metric(
-                    name=name, type="histogram", help=name, map=name, slots="slots", sum="sum", buckets=buckets
-                )
-                for name, buckets in HISTOGRAMS.items()
+                model.Metric(name="microseconds_total", type="counter", help="x", map="microseconds"),
+                *(
+                    model.Metric(
+                        name=name, type="histogram", help=name, map=name, slots="slots", sum="sum", buckets=buckets
+                    )
+                    for name, buckets in HISTOGRAMS.items()
+                ),
             ],
         }
     )
@@ -107,7 +118,7 @@ def bucket(bounds: list[float], value: int) -> float:
     return bounds[place] if place < len(bounds) else float("inf")
 
 
-@pytest.mark.parametrize("name", ["by_exp2", "by_exp2zero", "by_exp2_low"])
+@pytest.mark.parametrize("name", ["by_exp2", "by_exp2zero", "by_exp2_low", "alone"])
 def test_powers_of_two_and_their_neighbours(observing: Running, name: str) -> None:
     observe(EDGES)
     assert observing.scrape().buckets(name) == Counter(bucket(BOUNDS[name], value) for value in EDGES)
@@ -119,3 +130,15 @@ def test_multiples_of_a_width_and_their_neighbours(observing: Running) -> None:
     seen = observing.scrape()
     assert seen.buckets("by_linear") == Counter(bucket(BOUNDS["by_linear"], value) for value in values)
     assert seen.sum("by_linear_sum") == sum(values)
+
+
+def test_microseconds_are_whole_ones_below_and_above_what_a_multiplication_can_do(observing: Running) -> None:
+    """Up to 2^35 ns by the multiplication, beyond by division; 125 and 1000 are where a rounded factor would show."""
+    edges = (0, 125, 1000, 999_000, 1 << 32, (1 << 35) - 1000, 1 << 35, 3_600_000_000_000)
+    values = sorted(
+        {edge // step * step + near for edge in edges for step in (1, 125, 1000) for near in (0, 1, 7, 999)}
+    )
+    for value in values:
+        before = observing.scrape().sum("microseconds_total")
+        observe([value])
+        assert observing.scrape().sum("microseconds_total") - before == value // 1000, value
