@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="load the programs and serve their metrics", allow_abbrev=False))
     _add_check(commands.add_parser("check", help="report every mistake in a configuration", allow_abbrev=False))
+    _add_compile(commands.add_parser("compile", help="fill a cache for a kernel, of this host or of others",
+                                     allow_abbrev=False))  # fmt: skip
     doctor = commands.add_parser(
         "doctor", help="say what this host allows, and what to do about it", allow_abbrev=False
     )
@@ -74,6 +76,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="where the metrics are (%(default)s)")  # fmt: skip
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
+    add("--no-compile", dest="compiles", action="store_false",
+        help="take programs from the cache alone: bcc is not needed, nor used where it is")  # fmt: skip
     add("--user", type=_account, default=None, metavar="USER",
         help="whom the server runs as (bpf-exporter if there is such a user, else 65534)")  # fmt: skip
     add("--record", type=Path, metavar="DIR",
@@ -82,6 +86,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json"], default="auto",
         help="auto: console on a terminal, else logfmt")  # fmt: skip
     parser.set_defaults(command=_run)
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("file", nargs="?", type=Path, help="the configuration, instead of --config.file")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR",
+        help="the cache to fill, the --cache.dir of the hosts; what is there stays")  # fmt: skip
+    kernel = parser.add_mutually_exclusive_group()
+    kernel.add_argument("--kernel", type=Path, metavar="VMLINUZ", help="that kernel (the running one)")
+    kernel.add_argument("--btf", type=Path, metavar="FILE", help="the kernel with these types; needs --release")
+    add("--release", help="of that kernel, as uname -r says it (what the vmlinuz says)")
+    add("--arch", choices=["x86_64", "aarch64"], help="of that kernel (what the kernel's types say)")
+    parser.set_defaults(command=_compile)
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +172,7 @@ def _run(options: argparse.Namespace) -> int:
             cache_dir=options.cache_dir,
             account=options.user or _default_account(),
             record=options.record,
+            compiles=options.compiles,
         ),
     )
 
@@ -223,6 +242,42 @@ def _check(options: argparse.Namespace) -> int:
         if note:
             print(f"only the files were checked: {note}")
     return code
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from exporter import checking, compiling
+    from exporter.loading.artifact import Cache
+
+    path = options.file or options.config_file
+    loaded = _load(options, path, enforce_owner=os.geteuid() == 0)
+    if loaded is None:
+        return EXIT_CONFIG
+    if refusal := checking.obstacle(needs_bcc=True):
+        print(f"bpf-exporter compile: {refusal}", file=sys.stderr)
+        return EXIT_RIGHTS
+    made: list[compiling.Made] = []
+    try:
+        cache = Cache(options.out)
+        with compiling.kernel_of(options.kernel, options.btf, options.release, options.arch) as wanted:
+            kernel = f"linux {wanted.release} {wanted.arch}"
+            for each in compiling.fill(loaded.config, wanted, cache):
+                made.append(each)
+                name = f"{each.program} {each.variant}".strip()
+                print(f"{name}: {each.state}" + (f" ({each.text})" if each.text else ""), flush=True)
+                for line in each.assumed:
+                    print(f"    assumed: {line}")
+    except compiling.KernelError as error:
+        print(f"bpf-exporter compile: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"bpf-exporter compile: --out {options.out}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_RUNTIME
+    having = {each.program for each in made if each.artifact}
+    without = sorted({each.program for each in made if each.state == "refused"} - having)
+    print(f"{options.out}: {sum(each.artifact for each in made)} artifacts for {kernel}, of {len(having)} programs")
+    if without:
+        print(f"bpf-exporter compile: nothing for {', '.join(without)}", file=sys.stderr)
+    return EXIT_CONFIG if without else EXIT_OK
 
 
 def _doctor(options: argparse.Namespace) -> int:

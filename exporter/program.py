@@ -44,6 +44,7 @@ class Reason(StrEnum):
     KILLED = "killed"  # the loader was killed (out of memory?)
     TIMEOUT = "timeout"
     BCC = "bcc"  # something must be compiled and bcc is not installed
+    CACHE = "cache"  # nothing may be compiled, and the cache has nothing that fits
     INTERNAL = "internal"
 
 

@@ -18,6 +18,7 @@ from exporter.config import bundled_dir, model
 from exporter.handover import LoadFunction
 from exporter.kernel import credentials, features, rights
 from exporter.loading import artifact, child, compiler, target
+from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
 from exporter.supervisor import Entry, RecordFunction, ServeFunction, Supervisor
 from exporter.web import listening
@@ -35,6 +36,7 @@ class Options:
     cache_dir: Path
     account: tuple[int, int]  # uid and gid of the server
     record: Path | None
+    compiles: bool  # whether what is not in the cache may be compiled
 
 
 def run(config: model.Config, options: Options) -> int:
@@ -42,7 +44,8 @@ def run(config: model.Config, options: Options) -> int:
     logger = log.get()
     try:
         cache = artifact.Cache(options.cache_dir)
-        if refusal := _missing_bcc(config, cache):
+        host = child.Host(target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles)
+        if options.compiles and (refusal := _missing_bcc(config, host)):
             logger.error(refusal)
             return EXIT_RIGHTS
         listeners = [listening.listen(address) for address in options.listen]
@@ -58,7 +61,7 @@ def run(config: model.Config, options: Options) -> int:
         logger.info("listening", url=listening.url(sock) + options.metrics_path)
     supervisor = Supervisor(
         config.programs,
-        load=_loader(cache, config.map_memory),
+        load=_loader(host),
         serve=_server(listeners, config, options),
         keep=[sock.fileno() for sock in listeners],
         record=_recorder(options.record) if options.record else None,
@@ -76,24 +79,26 @@ def missing_rights() -> str:
     return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
 
 
-def _missing_bcc(config: model.Config, cache: artifact.Cache) -> str:
+def _missing_bcc(config: model.Config, host: child.Host) -> str:
     """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
     if compiler.bcc_version() is not None:
         return ""
-    host = child.Host(target.this_host(), cache, _header(), features.Kernel())
     for program in config.programs:
         if program.enabled and not any(child.is_cached(program, variant, host) for variant in program.variants):
+            try:
+                why = child.why_not_cached(program, program.variants, host)
+            except RefusedError as error:
+                why = error.text
             python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
             return (
-                f"{program.name}: compile: bcc is not installed and no variant of it is in {cache.directory}"
+                f"{program.name}: compile: bcc is not installed and no variant is in {host.cache.directory}: {why}"
                 f" (apt-get install python3-bpfcc{python}; the PyPI package of that name is another project)"
             )
     return ""
 
 
-def _loader(cache: artifact.Cache, map_memory: int) -> LoadFunction:
-    """What a loader child runs. The kernel's types are hashed once, here, and not by every loader."""
-    host = child.Host(target.this_host(), cache, _header(), features.Kernel(), map_memory)
+def _loader(host: child.Host) -> LoadFunction:
+    """What a loader child runs. The kernel's types were hashed once, for `host`, and not by every loader."""
     parent = os.getpid()
 
     def load(program: model.Program) -> tuple[Program, Descriptors]:

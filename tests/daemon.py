@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,11 +107,13 @@ def running(
     *arguments: str,
     cache: Path | None = None,
     environment: dict[str, str] | None = None,
+    python: Sequence[str] = (sys.executable,),
 ) -> Iterator[Daemon]:
-    """Start an exporter on loopback; whatever happens it is gone afterwards. `directory` takes its log."""
+    """Start an exporter on loopback; whatever happens it is gone afterwards. `directory` takes its log, `python` is the
+    command that runs it."""
     log_path = directory / "exporter.log"
     command = [
-        *(sys.executable, "-m", "exporter", "run"),
+        *(*python, "-m", "exporter", "run"),
         *("--config.file", str(config), "--config.trust-owner", str(ROOT.stat().st_uid)),
         *("--web.listen-address", "127.0.0.1:0"),
         *("--cache.dir", str(cache or CACHE / "artifacts")),

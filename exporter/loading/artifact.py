@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Container
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ from typing import Any
 import structlog
 
 from exporter.config import model
-from exporter.loading import headers, source
+from exporter.loading import origin
+from exporter.loading.origin import FORMAT, Origin
 from exporter.loading.target import Target
 from exporter.program import Map, map_from_json
-
-FORMAT = 1  # of the file and of what the compiler takes out of bcc; another number makes every older entry a miss
 
 _UNUSED_SECONDS = 90 * 86400
 _NEW_SECONDS = 3600  # no write takes so long
@@ -44,7 +44,7 @@ class Artifact:
     """What bcc made of one variant.
 
     key         of the cache, from `key`
-    arch        as `uname -m` says it; bytecode of another one must not be loaded (registers and structs differ)
+    origin      what it was made of, and for which kernel
     btf         raw BTF of the module that the compiler made, with the maps' key and value types; b"" if none
     btf_types   map name -> (key type id, value type id) in it; maps without types are not in it
     maps        definitions and layouts, the hidden map of lost updates among them
@@ -53,8 +53,7 @@ class Artifact:
     key: str
     program: str
     variant: str
-    arch: str
-    release: str
+    origin: Origin
     bcc_version: str
     license: str
     maps: tuple[Map, ...]
@@ -63,26 +62,22 @@ class Artifact:
     btf_types: dict[str, tuple[int, int]]
     compile_seconds: float
 
+    @property
+    def arch(self) -> str:
+        """As `uname -m` says it; bytecode of another one must not be loaded (registers and structs differ)."""
+        return self.origin.arch
+
+    @property
+    def release(self) -> str:
+        return self.origin.release
+
     def function(self, name: str) -> Function | None:
         return next((f for f in self.functions if f.name == name), None)
 
 
 def key(program: model.Program, variant: model.Variant, target: Target, header_text: str) -> str:
-    """Hex digest of all that the bytecode depends on but bcc's version, which stands in the entry."""
-    parts = (
-        FORMAT,
-        headers.REVISION,
-        source.DIALECT,
-        program.name,
-        program.text,
-        header_text,
-        sorted(program.defines.items()),
-        variant.name,
-        target.btf_sha256,
-        target.release,
-        target.arch,
-    )
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    """Where the cache has the variant's artifact, made with this text in front of the program."""
+    return origin.of(program, target, header_text).key(program.name, variant.name)
 
 
 def dumps(artifact: Artifact) -> str:
@@ -155,6 +150,16 @@ class Cache:
             os.utime(path)
         return artifact
 
+    def origins(self, program: str, variants: Container[str]) -> list[Origin]:
+        """What there is of a program's variants, for whatever kernel; damaged entries are left out. Reads all files."""
+        found = []
+        for path in sorted(self.directory.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                artifact = loads(path.read_bytes())
+                if artifact.program == program and artifact.variant in variants:
+                    found.append(artifact.origin)
+        return found
+
     def put(self, artifact: Artifact) -> None:
         """Writes the entry in one step; whoever comes second wins, with the same content. OSError if it cannot.
 
@@ -206,6 +211,7 @@ def _function(document: dict[str, Any]) -> Function:
 
 
 _READ: dict[str, Any] = {
+    "origin": lambda document: Origin(**document),
     "maps": lambda maps: tuple(map_from_json(m) for m in maps),
     "functions": lambda functions: tuple(_function(f) for f in functions),
     "btf": _bytes,

@@ -17,7 +17,7 @@ from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import bpf, cpus
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, barrier, compiler, load, prelude, requires, seed
+from exporter.loading import artifact, barrier, compiler, load, origin, prelude, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
@@ -39,6 +39,7 @@ class Host:
     header   text of programs/include/exporter.h
     kernel   the running kernel
     map_memory  bytes that the maps of one program may take (limits.map_memory)
+    compiles    whether what is not in the cache may be compiled
     """
 
     target: Target
@@ -46,6 +47,7 @@ class Host:
     header: str
     kernel: Kernel
     map_memory: int = model.Config().map_memory
+    compiles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +156,33 @@ def close(descriptors: Descriptors) -> None:
 def is_cached(program: model.Program, variant: model.Variant, host: Host) -> bool:
     """Whether the variant's artifact is in the cache; not if a file that it probes is missing."""
     try:
-        header = prelude.header(host.header, program, variant, host.kernel, host.target)
+        return _cached(program, variant, host, None) is not None
     except RefusedError:
         return False
-    return host.cache.get(artifact.key(program, variant, host.target, header)) is not None
+
+
+def why_not_cached(program: model.Program, variants: Sequence[model.Variant], host: Host) -> str:
+    """Why nothing in the cache is for this host: what it needs, and what there is of these variants. RefusedError where
+    a file that the first one probes is missing."""
+    header = prelude.header(host.header, program, variants[0], host.kernel, host.target)
+    found = host.cache.origins(program.name, {variant.name for variant in variants})
+    return origin.refusal(origin.of(program, host.target, header), found)
 
 
 def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tuple[Artifact, bool]:
     """The variant's artifact, and whether it was in the cache."""
-    header = prelude.header(host.header, program, variant, host.kernel, host.target)
-    key = artifact.key(program, variant, host.target, header)
-    if cached := host.cache.get(key, compiler.bcc_version()):
+    if cached := _cached(program, variant, host, compiler.bcc_version() if host.compiles else None):
         return cached, True
+    if not host.compiles:
+        why = why_not_cached(program, [variant], host)
+        hint = "bpf-exporter compile makes it"
+        raise RefusedError(
+            Reason.CACHE, f"compile: not allowed here, and not in {host.cache.directory}: {why} ({hint})"
+        )
     for point in points(variant):
         if not point.optional:
             load.probe(host.kernel, point)
+    header = prelude.header(host.header, program, variant, host.kernel, host.target)
     try:
         compiled = compiler.compile_variant(program, variant, host.target, header, host.cache.headers)
     except compiler.CompileError as error:
@@ -178,6 +192,16 @@ def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tup
     except OSError as error:  # a full disk makes the next start slower, and this one is already done
         _log.warning("artifact not kept", program=program.name, cache=str(host.cache.directory), cause=error.strerror)
     return compiled, False
+
+
+def _cached(program: model.Program, variant: model.Variant, host: Host, bcc_version: str | None) -> Artifact | None:
+    """From the cache, where it may be without the types of modules: made elsewhere, and then it needs none."""
+    with_modules = [False, True] if program.requires.module or variant.requires.module else [True]
+    for modules in with_modules:
+        header = prelude.header(host.header, program, variant, host.kernel, host.target, modules=modules)
+        if found := host.cache.get(artifact.key(program, variant, host.target, header), bcc_version):
+            return found
+    return None
 
 
 def _seed(program: model.Program, compiled: Artifact, descriptors: Descriptors, kernel: Kernel) -> None:

@@ -23,7 +23,18 @@ from typing import IO, TYPE_CHECKING, Any
 from exporter.config import model
 from exporter.kernel import bpf, mappings
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import artifact, bytecode, diagnostics, guard, headers, lint, needed_types, separate, source
+from exporter.loading import (
+    artifact,
+    bytecode,
+    diagnostics,
+    guard,
+    headers,
+    lint,
+    needed_types,
+    origin,
+    separate,
+    source,
+)
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.diagnostics import CompileError
 from exporter.loading.layout import Blob
@@ -83,8 +94,8 @@ def compile_variant(
                 kernel_types = needed_types.read(tree)
                 types = kernel_types.needed(" ".join((source.without_comments(text.text), *text.flags)))
                 guarded += _guard(program, target, kernel_types.several)
-            key = artifact.key(program, variant, target, header_text)
-            return _in_child(_Job(program, variant, target, key, text, guarded, tree, types))
+            made_of = origin.of(program, target, header_text)
+            return _in_child(_Job(program, variant, target, made_of, text, guarded, tree, types))
     except headers.HeadersError as error:
         raise CompileError(Reason.COMPILER, str(error)) from error
     except (OSError, ValueError) as error:
@@ -102,7 +113,7 @@ class _Job:
     program: model.Program
     variant: model.Variant
     target: Target
-    key: str
+    origin: origin.Origin
     source: source.Source
     text: str
     tree: Path | None
@@ -249,11 +260,10 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
             Reason.COMPILER, f"compile {job.program.source}: no function to attach (all static, or none {wanted}?)"
         )
     return Artifact(
-        key=job.key,
+        key=job.origin.key(job.program.name, job.variant.name),
         program=job.program.name,
         variant=job.variant.name,
-        arch=job.target.arch,
-        release=job.target.release,
+        origin=job.origin,
         bcc_version=bcc_version() or "",
         license=lib.bpf_module_license(module.module).decode(),
         maps=maps,

@@ -21,14 +21,23 @@ from exporter.loading.refusal import refused
 from exporter.loading.target import Target
 
 
-def header(shared: str, program: model.Program, variant: model.Variant, kernel: Kernel, target: Target) -> str:
+def header(
+    shared: str,
+    program: model.Program,
+    variant: model.Variant,
+    kernel: Kernel,
+    target: Target,
+    *,
+    modules: bool = True,
+) -> str:
     """The shared header's text and what this variant needs behind it. RefusedError where a probe or its arguments are
     not what the program needs.
 
     Types are those of the modules that `requires` names, so that a program that only attaches to a module's function
-    still fits in a cache made elsewhere. They are of the running kernel's modules: another target gets none.
+    still fits in a cache made elsewhere. They are of the running kernel's modules: another target gets none, and what
+    compiles without them needs none (`modules=False` is the text of such an artifact).
     """
-    named = sorted({*program.requires.module, *variant.requires.module})
+    named = sorted({*program.requires.module, *variant.requires.module}) if modules else []
     added = "".join(_types_of_all(kernel, named)) if target.release == kernel.release else ""
     added += usdt.readers(points(variant), program.text, kernel)
     return f"{shared}\n{added}" if added else shared

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.config import model
-from exporter.loading import artifact
+from exporter.loading import artifact, origin
 from exporter.loading.artifact import Artifact, Cache, Function
 from exporter.loading.target import Target
 from exporter.program import Map, Member, Type
@@ -33,8 +33,7 @@ ARTIFACT = Artifact(
     key=KEY,
     program="sends",
     variant="fexit",
-    arch="x86_64",
-    release="6.1.0-56-amd64",
+    origin=origin.of(PROGRAM, TARGET, "header"),
     bcc_version="0.26.0",
     license="GPL",
     maps=(
@@ -84,7 +83,7 @@ def test_another_bcc_misses_and_no_bcc_hits(cache: Cache) -> None:
         (lambda _: "", "Expecting value"),
         (lambda _: "[]", "not an artifact"),
         (lambda _: "{}", "not an artifact"),
-        (lambda text: text.replace('"format":1', '"format":99'), "format 99, expected 1"),
+        (lambda text: text.replace('"format":2', '"format":99'), "format 99, expected 2"),
         (lambda text: text.replace('"license":"GPL"', '"license":"MIT"'), "its content is not what its digest says"),
         (lambda text: text.replace('"AAEC', '"AAED'), "its content is not what its digest says"),
     ],

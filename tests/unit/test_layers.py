@@ -33,6 +33,7 @@ FLOORS = {
     "start": 5,
     "catalogue": 4,
     "checking": 4,
+    "compiling": 4,
     "doctor": 4,
     "cli": 5,
     "__main__": 5,

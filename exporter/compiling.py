@@ -1,0 +1,127 @@
+"""`compile`: a configuration and a kernel, which need not run here -> a cache of artifacts for hosts without bcc."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from exporter.binding import BindingError, bind_all
+from exporter.config import bundled_dir, model
+from exporter.kernel import vmlinuz
+from exporter.kernel.btf import KernelBtf
+from exporter.kernel.features import Kernel, version
+from exporter.loading import artifact, compiler, elsewhere, prelude, target
+from exporter.loading.elsewhere import OtherKernel
+from exporter.loading.refusal import RefusedError
+from exporter.loading.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a variant. `text` says why there is no artifact, `assumed` what the kernel's types do not tell."""
+
+    program: str
+    variant: str
+    state: Literal["compiled", "in the cache", "not needed", "refused"]
+    text: str = ""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def artifact(self) -> bool:
+        return self.state in ("compiled", "in the cache")
+
+
+class KernelError(Exception):
+    """The kernel to compile for is not known: "OPTION FILE: cause (hint)"."""
+
+
+@contextmanager
+def kernel_of(
+    image: Path | None, btf: Path | None, release: str | None = None, arch: str | None = None
+) -> Iterator[Target]:
+    """The kernel to compile for: the one in a vmlinuz, or whose raw BTF is in a file, else the running one.
+
+    release, arch  as uname -r and -m say them there; None: what the vmlinuz, or the BTF, says. A BTF file has no
+                   release
+    KernelError.
+    """
+    try:
+        if image:
+            found = vmlinuz.read(image)
+            with tempfile.NamedTemporaryFile(prefix="bpf-exporter-") as file:
+                file.write(found.btf)
+                file.flush()
+                yield _fitting(f"--kernel {image}", Path(file.name), release or found.release, arch, found.arch)
+        elif btf:
+            with KernelBtf(btf) as types:
+                known = elsewhere.arch_of(types)
+            if not release:
+                raise KernelError(f"--btf {btf}: a BTF file has no release (--release: what uname -r says there)")
+            if not known:
+                raise KernelError(f"--btf {btf}: types of neither x86_64 nor aarch64, which are those that are known")
+            yield _fitting(f"--btf {btf}", btf, release, arch, known)
+        else:
+            yield target.this_host()
+    except vmlinuz.KernelFileError as error:
+        raise KernelError(f"--kernel {error}") from error
+    except OSError as error:
+        option = f"--kernel {image}" if image else f"--btf {btf}"
+        raise KernelError(f"{option}: {error.strerror or error}") from error
+
+
+def _fitting(option: str, btf: Path, release: str, arch: str | None, found: str) -> Target:
+    if arch not in (None, found):
+        raise KernelError(f"{option}: a kernel for {found}, not for {arch} (leave --arch out)")
+    try:
+        version(release)
+    except ValueError as error:
+        raise KernelError(f"--release: {error} (what uname -r says there)") from error
+    return target.of_btf(btf, release, found)
+
+
+def fill(config: model.Config, wanted: Target, cache: artifact.Cache) -> Iterator[Made]:
+    """Put an artifact of every variant that the kernel could use into the cache, so that one that fails there has its
+    successor. What the kernel lacks of `requires` is taken from its types; what they do not tell is assumed."""
+    header = (bundled_dir() / "include" / "exporter.h").read_text()
+    # Of a probed file the architecture counts, and it is this host's file.
+    kernel = replace(Kernel(), machine=wanted.arch)
+    with KernelBtf(wanted.btf_path) as types:
+        other = OtherKernel(types, wanted.release, wanted.arch)
+        for program in config.programs:
+            for variant in program.variants if program.enabled else ():
+                answer = _lacking(other, program, variant)
+                made = Made(program.name, variant.name, "not needed", "; ".join(answer.lacks), answer.assumed)
+                yield made if answer.lacks else _make(made, program, variant, wanted, cache, header, kernel)
+
+
+def _lacking(other: OtherKernel, program: model.Program, variant: model.Variant) -> elsewhere.Answer:
+    return elsewhere.all_of(lambda: other.requires(program.requires), lambda: other.requires(variant.requires))
+
+
+def _make(
+    made: Made,
+    program: model.Program,
+    variant: model.Variant,
+    wanted: Target,
+    cache: artifact.Cache,
+    shared: str,
+    kernel: Kernel,
+) -> Made:
+    try:
+        header = prelude.header(shared, program, variant, kernel, wanted)
+        found = cache.get(artifact.key(program, variant, wanted, header), compiler.bcc_version())
+        compiled = found or compiler.compile_variant(program, variant, wanted, header, cache.headers)
+        bind_all(program.metrics, compiled.maps, program.maps)
+        if not found:
+            cache.put(compiled)
+    except (compiler.CompileError, RefusedError) as error:
+        return replace(made, state="refused", text=error.text)
+    except BindingError as error:
+        return replace(made, state="refused", text="; ".join(error.messages))
+    except OSError as error:
+        return replace(made, state="refused", text=f"write to {cache.directory}: {error.strerror or error}")
+    return replace(made, state="in the cache" if found else "compiled")
