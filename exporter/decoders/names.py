@@ -24,7 +24,7 @@ NOWHERE = Path("/dev/null")  # a root that holds nothing
 class Names:
     """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open. Not for threads.
 
-    cgroups of version 2; controllers: the hierarchies of version 1, by controller
+    cgroups of version 2; controllers: the hierarchies of version 1, by controller, opened when one is asked for
     stacks  of one program: map of stack traces -> its frames by id (None = no such stack)
     machine whose system call numbers these are, as uname(2) spells it
     errors  answers that a decoder did not have, by decoder; labels are cached by those who call, so this counts
@@ -61,7 +61,7 @@ class Names:
         """
         opened = cls(
             cgroups=Cgroups.open(find_mount(proc)),
-            controllers={name: Cgroups.open(mount) for name, mount in find_controllers(proc).items()},
+            controllers={name: Cgroups(None, mount=mount) for name, mount in find_controllers(proc).items()},
             symbols=Symbols.open(proc),
             enums=KernelEnums(btf if btf is not None else sys / "kernel/btf/vmlinux"),
             devices=BlockDevices(sys),

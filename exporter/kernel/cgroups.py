@@ -15,6 +15,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids miss,
@@ -81,9 +82,17 @@ def _unescape(text: str) -> str:
 class Cgroups:
     """Names of the cgroups of one hierarchy. Any user can use it: cgroup directories are open to all."""
 
-    def __init__(self, root: int | None, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
-        """`root` is a descriptor of the mount's directory, owned from now on; None = no such hierarchy here."""
+    def __init__(
+        self,
+        root: int | None,
+        kept: int = KEPT,
+        clock: Callable[[], float] = time.monotonic,
+        mount: Path | None = None,
+    ) -> None:
+        """`root` is a descriptor of the mount's directory, owned from now on. None = no such hierarchy here, or one
+        that is opened at `mount` when the first name is asked for."""
         self._root = root
+        self._mount = mount
         self._kept = kept
         self._clock = clock
         self._next_walk = -float("inf")
@@ -92,15 +101,19 @@ class Cgroups:
     @classmethod
     def open(cls, mount: Path | None) -> Cgroups:
         """Of the hierarchy that is mounted there."""
-        try:
-            return cls(None if mount is None else os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError:
-            return cls(None)
+        opened = cls(None, mount=mount)
+        opened._open()
+        return opened
 
     def close(self) -> None:
         if self._root is not None:
             os.close(self._root)
-            self._root = None
+        self._root = self._mount = None
+
+    def _open(self) -> None:
+        mount, self._mount = self._mount, None
+        with suppress(OSError):
+            self._root = None if mount is None else os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def path(self, id: int) -> str | None:  # noqa: A002
         """Path below the mount, "/" for the root; None if unknown, or not yet known and the last walk is too fresh."""
@@ -108,6 +121,8 @@ class Cgroups:
         if known is not None:
             self._paths.move_to_end(id)
             return known
+        if self._mount is not None:
+            self._open()
         start = self._clock()
         if self._root is None or start < self._next_walk:
             return None

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 LOGS = Path("var/log/pods")  # below the root
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 WALK_SECONDS = 1.0  # at most one listing in so long, however many uids miss
 KEPT = 8192  # names kept, of living and of dead pods; the longest unused go first
 
@@ -22,21 +21,13 @@ KEPT = 8192  # names kept, of living and of dead pods; the longest unused go fir
 class Pods:
     """Names by the directories below one that is opened while root: /var/log/pods may be closed to others.
 
-    One that kubelet makes later, or anew, is looked for below its parent with the rights of who asks; kubelet opens it
-    to all (0755).
+    One that kubelet makes later, or anew, is opened with the rights of who asks; kubelet makes it for all (0755).
     """
 
-    def __init__(
-        self,
-        logs: int | None,
-        parent: int | None = None,
-        kept: int = KEPT,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`logs` is a descriptor of the directory, `parent` of the one that it is in, or will be; both are owned from
-        now on. None = there is none."""
-        self._logs = logs
-        self._parent = parent
+    def __init__(self, path: Path | None, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
+        """`path` is that of the directory, whether or not there is one; None = there are no pods here."""
+        self._path = path
+        self._logs: int | None = None
         self._kept = kept
         self._clock = clock
         self._next_listing = -float("inf")
@@ -44,28 +35,23 @@ class Pods:
 
     @classmethod
     def open(cls, root: Path = Path("/")) -> Pods:
-        try:
-            parent = os.open(root / LOGS.parent, _DIRECTORY)
-        except OSError:
-            return cls(None)
-        pods = cls(None, parent)
+        pods = cls(root / LOGS)
         pods._look()
         return pods
 
     def close(self) -> None:
-        for descriptor in (self._logs, self._parent):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._logs = self._parent = None
+        if self._logs is not None:
+            os.close(self._logs)
+        self._path = self._logs = None
 
     def _look(self) -> None:
         """Open the directory if there is one now that is not open yet."""
         if self._logs is not None and os.fstat(self._logs).st_nlink == 0:  # removed
             os.close(self._logs)
             self._logs = None
-        if self._logs is None and self._parent is not None:
+        if self._logs is None and self._path is not None:
             with suppress(OSError):
-                self._logs = os.open(LOGS.name, _DIRECTORY, dir_fd=self._parent)
+                self._logs = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def name(self, uid: str) -> str | None:
         """NAMESPACE/NAME of the pod; None if unknown, or not yet known and the last listing is too fresh."""
