@@ -46,14 +46,23 @@ def pack(program: Program, fds: Descriptors) -> tuple[dict[str, Any], list[int]]
 
 
 def unpack(document: dict[str, Any], numbers: list[int]) -> tuple[Program, Descriptors]:
-    """What was given to `pack`, with the numbers that the descriptors have here."""
+    """What was given to `pack`, with the numbers that the descriptors have here.
+
+    ProtocolError for a document that `pack` did not make, and then the descriptors are closed.
+    """
     rest = iter(numbers)
     fds = Descriptors()
-    fds.maps = {name: next(rest) for name in document["maps"]}
-    fds.readonly = {name: next(rest) for name in document["readonly"]}
-    fds.programs = {name: next(rest) for name in document["programs"]}
+    try:
+        program = from_json(document)
+        fds.maps = {name: next(rest) for name in document["maps"]}
+        fds.readonly = {name: next(rest) for name in document["readonly"]}
+        fds.programs = {name: next(rest) for name in document["programs"]}
+    except (AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        for fd in numbers:
+            os.close(fd)
+        raise messages.ProtocolError(f"no document of a program: {type(error).__name__}: {error}") from error
     fds.links = list(rest)
-    return from_json(document), fds
+    return program, fds
 
 
 def failed(spec: model.Program, reason: Reason, text: str) -> Program:

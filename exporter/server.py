@@ -99,18 +99,37 @@ class Programs:
         self._lock = threading.Lock()
 
     def take(self, document: dict[str, Any], fds: list[int]) -> None:
-        """One message of the supervisor: which programs there are, or what became of one. Owns `fds` from now on."""
-        if "programs" in document:
-            self._expected, self._restarts = document["programs"], document["restarts"]
+        """One message of the supervisor: which programs there are, or what became of one. Owns `fds` from now on.
+
+        What is not understood, of a supervisor of another version, is logged and changes nothing.
+        """
+        try:
+            if "programs" in document:
+                self._expected, self._restarts = list(document["programs"]), int(document["restarts"])
+                return
+            spec = model.Program.model_validate(document["spec"])
+            held = _Held(from_json(document), self._lock, fds=fds)
+            maps = dict(zip(document["maps"], fds, strict=True))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            for fd in fds:
+                os.close(fd)
+            self._not_understood(document, f"{type(error).__name__}: {error}".partition("\n")[0])
             return
-        spec = model.Program.model_validate(document["spec"])
-        held = _Held(from_json(document), self._lock, fds=fds)
         with self._lock:
-            self._open(held, spec, dict(zip(document["maps"], fds, strict=True)))
+            self._open(held, spec, maps)
         before = self._held.get(held.program.name)
         self._held[held.program.name] = held
         if before:
             before.close()
+
+    def _not_understood(self, document: dict[str, Any], why: str) -> None:
+        """A program that was not there before has failed by it; one that runs goes on."""
+        log.get().error("a message of the supervisor was not understood: what runs goes on (restart both)", why=why)
+        program = document.get("program")
+        name = program.get("name") if isinstance(program, dict) else None
+        if name in (self._expected or []) and name not in self._held:
+            text = f"{name}: collect: the supervisor's message was not understood: {why} (restart both)"
+            self._held[name] = _Held(Program(name, State.FAILED, reason=Reason.INTERNAL, text=text), self._lock)
 
     def _open(self, held: _Held, spec: model.Program, fds: dict[str, int]) -> None:
         """Gives a running program its collector. One that cannot have one has failed, and harms no other."""
@@ -195,7 +214,11 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
         threading.Thread(target=server.serve, name="http", daemon=True).start()
     told = False
     while True:
-        message = messages.receive(supervisor)
+        try:
+            message = messages.receive(supervisor)
+        except messages.ProtocolError as error:  # its packets are boundaries: the next message starts with its own
+            log.get().error("a message of the supervisor was not understood: what runs goes on", why=str(error))
+            continue
         if message is None:
             os._exit(0)  # without a supervisor nothing is attached any more
         programs.take(*message)

@@ -199,16 +199,17 @@ class Supervisor:
     def _on_loader(self, loader: _Loader) -> bool:
         """The loader's message came, or its end of the socket closed: either way it is done."""
         loader.sock.settimeout(SEND_TIMEOUT)
-        entry, message, nonsense = loader.entry, None, ""
+        entry, loaded, nonsense = loader.entry, None, ""
         try:
             message = messages.receive(loader.sock)
+            loaded = handover.unpack(*message) if message else None
         except (messages.ProtocolError, OSError) as error:
             nonsense = f"{entry.spec.name}: load: the loader's message was not understood: {error} (please report it)"
-        if message is None:
+        if loaded is None:
             os.kill(loader.pid, signal.SIGKILL)
         status = self._reap_loader(loader)
-        if message is not None:
-            entry.program, entry.fds = handover.unpack(*message)
+        if loaded is not None:
+            entry.program, entry.fds = loaded
         elif nonsense:
             entry.program = handover.failed(entry.spec, Reason.INTERNAL, nonsense)
         else:

@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import Family, family
 from exporter.kernel import bpf
-from exporter.program import LOST_UPDATES, Program, State
+from exporter.program import LOST_UPDATES, Program, Reason, State
 
 # As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
 _MAP_TYPES = {
@@ -89,9 +89,9 @@ def _loading(programs: Sequence[Program]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_variant_info",
         "gauge",
-        "Variants that were tried and not used, with the reason, always 1.",
+        'Variants that are not used, and programs that do not run (variant ""), with the reason, always 1.',
         ("program", "variant", "reason"),
-        {(p.name, a.variant, a.reason.value): 1 for p in programs for a in p.attempts}.items(),
+        {(p.name, variant, reason.value): 1 for p in programs for variant, reason in _unused(p)}.items(),
     )
     yield family(
         "bpf_exporter_program_attached",
@@ -111,6 +111,14 @@ def _loading(programs: Sequence[Program]) -> Iterator[Family]:
         ("program",),
         [((p.name,), float(p.compile_seconds)) for p in programs if p.state is State.RUNNING],
     )
+
+
+def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
+    """Variants that were tried and not used; the program itself where that is not the reason that it does not run."""
+    for attempt in program.attempts:
+        yield attempt.variant, attempt.reason
+    if program.reason and not program.attempts:
+        yield "", program.reason
 
 
 def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:

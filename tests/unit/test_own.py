@@ -67,6 +67,7 @@ def test_variants_and_attach_points_say_why_not() -> None:
     found = samples()
     assert value(found, "program_info", program="tcp", variant="kprobe", source_sha256="ab12") == 1
     assert value(found, "program_variant_info", program="tcp", variant="fentry", reason="unsupported") == 1
+    assert value(found, "program_variant_info", program="xfs", variant="", reason="requires") == 1
     point = {"program": "tcp", "kind": "kprobe"}
     assert value(found, "program_attached", **point, target="tcp_sendmsg", function="on_send", reason="") == 1
     assert value(found, "program_attached", **point, target="tcp_gone", function="on_gone", reason="missing") == 0

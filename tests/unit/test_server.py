@@ -62,6 +62,46 @@ def test_a_program_that_is_replaced_gives_its_descriptors_back() -> None:
     assert 'bpf_exporter_program_state{program="a",state="failed"} 1' in page(source)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"format": None, "program": None},
+        {"program": {"name": "a", "state": "flying"}},
+        {"spec": {"nonsense": True}},
+        {"maps": ["m", "n"]},
+        {"maps": None},
+    ],
+)
+def test_a_message_that_is_not_understood_changes_nothing(
+    change: dict[str, Any], logged: Callable[[], list[str]]
+) -> None:
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    good, bad = a_descriptor(), a_descriptor()
+    source.take(document("a"), [good])
+    source.take({**document("a"), **change}, [bad])
+    assert (is_open(good), is_open(bad)) == (True, False)
+    assert 'bpf_exporter_program_state{program="a",state="running"} 1' in page(source)
+    (line,) = [line for line in logged() if "not understood" in line]
+    assert "what runs goes on" in line
+
+
+def test_a_program_that_was_never_understood_has_failed_and_keeps_nobody_waiting() -> None:
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.take({**document("a"), "format": 2}, [a_descriptor()])
+    assert source.ready()
+    (program,) = source.programs()
+    assert program.text == (
+        "a: collect: the supervisor's message was not understood:"
+        " ValueError: program document of format 2, expected 1 (restart both)"
+    )
+    assert 'bpf_exporter_program_variant_info{program="a",reason="internal",variant=""} 1' in page(source)
+    source.take({"programs": 7}, [])
+    assert source.ready()
+
+
 def test_programs_are_replaced_while_many_scrape(logged: Callable[[], list[str]]) -> None:
     source = programs()
     source.take({"programs": ["a"], "restarts": 0}, [])

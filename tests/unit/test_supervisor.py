@@ -146,14 +146,17 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
             os._exit(7)
         for fd in map(int, os.listdir("/proc/self/fd")):  # whichever it is: the socket to the supervisor
             try:
-                socket.socket(fileno=os.dup(fd)).send(b"nonsense")
+                sock = socket.socket(fileno=os.dup(fd))
+                if program.name == "foreign":
+                    messages.send(sock, {"format": 99, "maps": []}, [0])
+                sock.send(b"nonsense")
             except OSError:
                 continue
         time.sleep(600)
         raise AssertionError
 
-    run = start(broken, ["raises", "exits", "babbles"])
-    run.wait(lambda: len(run.states()) == 3 and all(p["state"] == "failed" for p in run.states().values()))
+    run = start(broken, ["raises", "exits", "babbles", "foreign"])
+    run.wait(lambda: len(run.states()) == 4 and all(p["state"] == "failed" for p in run.states().values()))
     texts = {name: (p["reason"], p["text"]) for name, p in run.states().items()}
     assert texts["raises"] == (
         "internal",
@@ -166,6 +169,11 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
     reason, text = texts["babbles"]
     assert reason == "internal"
     assert text.startswith("babbles: load: the loader's message was not understood: a header of 8 bytes and 0 ")
+    assert texts["foreign"] == (
+        "internal",
+        "foreign: load: the loader's message was not understood: no document of a program: ValueError:"
+        " program document of format 99, expected 1 (please report it)",
+    )
     assert run.end() == 0
 
 
