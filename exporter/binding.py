@@ -28,6 +28,7 @@ READABLE = ARRAYS | {
 }
 DRAINABLE = frozenset({bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH})
 LRU = frozenset({bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH})
+_NO_BTF = " (a float or double in any map of the program takes away all its BTF: count in whole numbers)"
 _INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
 
 
@@ -167,12 +168,12 @@ class _Binder:
 
     def key_type(self) -> Type:
         if self.key is None:
-            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the key')
+            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the key{_NO_BTF}')
         return self.key
 
     def value_type(self) -> Type:
         if self.map.value is None:
-            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the value')
+            raise LayoutError(f'map "{self.map.name}": its BTF does not describe the value{_NO_BTF}')
         return self.map.value
 
     # --- numbers ---

@@ -9,6 +9,8 @@ from itertools import pairwise
 from exporter.config import model
 from exporter.fields import LayoutError, Number
 
+MOST_BUCKETS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
@@ -59,6 +61,11 @@ def slot_range(given: model.Buckets, last: int | None) -> tuple[int, int]:
 def upper_bounds(given: model.Buckets, low: int, high: int, scale: float) -> tuple[float, ...]:
     """The upper bounds of slots `low` to `high`, scaled."""
     most = {"exp2": 63, "exp2zero": 64}.get(given.type, high)
+    if high - low >= MOST_BUCKETS:
+        raise LayoutError(
+            f"buckets: {high - low + 1} of them, each a series for every label set (at most {MOST_BUCKETS}: take a "
+            "larger width, or min and max)"
+        )
     if high > most:
         raise LayoutError(f"buckets: max {high}: the bound of slot {most} is 2^63, the last one below 64 bits")
     if given.type == "linear" and (given.width is None or given.width <= 0):

@@ -75,7 +75,7 @@ def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
         raise LayoutError(f"{step}: an index is a number in brackets, as in a[2]")
     if array.kind != "array" or array.element is None:
         raise LayoutError(f"{step}: {describe(array)} is no array")
-    if int(text) >= array.count:
+    if len(text) > 9 or int(text) >= array.count:  # int() refuses thousands of digits
         raise LayoutError(f"{step}: the array has {array.count} elements, numbered from 0")
     return array.element, bits + int(text) * array.element.size * 8
 

@@ -69,7 +69,7 @@ class AttachPoint(Document):
     """FILE:PROVIDER:PROBE"""
     perf_event: fields.Targets | None = None
     """event as `perf list` prints it, or TYPE:CONFIG in numbers, sampled on every CPU"""
-    period: Annotated[int, Field(ge=1)] | None = None
+    period: Annotated[int, Field(ge=1, le=(1 << 63) - 1)] | None = None
     """perf_event: run once in so many events"""
     frequency: Annotated[int, Field(ge=1)] | None = None
     """perf_event: run so many times a second"""
@@ -245,7 +245,7 @@ class IncludedFile(Document):
 class MainFile(Document):
     """The main configuration file."""
 
-    include: list[str] = []
+    include: list[fields.OneLine] = []
     """more files: globs, relative to this one; each holds only programs"""
     limits: Limits = Limits()
     """of the daemon as a whole"""

@@ -199,12 +199,15 @@ def _finite(value: float) -> float:
 Number = Annotated[float, AfterValidator(_finite)]
 
 _DURATIONS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = r"([0-9]+)(ms|s|m|h|d)"
+_DURATION = r"([0-9]{1,9})(ms|s|m|h|d)"
+_DIGITS = "[0-9]{10,}"  # of a number that would be no float, or that int() refuses
 
 
 def _duration(value: Any) -> float:
     match = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
     if match is None:
+        if isinstance(value, str) and re.fullmatch(f"{_DIGITS}[a-z]+", value):
+            raise wrong("is too long; write at most 9 digits, or 0s for never")
         raise wrong("is no duration; write a number and its unit, like 90s, 10m or 1h")
     return int(match[1]) * _DURATIONS[match[2]]
 
@@ -214,11 +217,11 @@ Duration = Annotated[
 ]
 
 _SIZES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE = r"([0-9]+)(KiB|MiB|GiB)"
+_SIZE = r"([0-9]{1,9})(KiB|MiB|GiB)"
 
 
 def _size(value: Any) -> int:
-    match = re.fullmatch(f"{_SIZE}|([0-9]+)", str(value)) if isinstance(value, int | str) else None
+    match = re.fullmatch(f"{_SIZE}|([0-9]{{1,18}})", str(value)) if isinstance(value, int | str) else None
     size = 0 if match is None else int(match[3]) if match[3] else int(match[1]) * _SIZES[match[2]]
     if size <= 0 or isinstance(value, bool):
         raise wrong("is no size; write bytes, or a number with KiB, MiB or GiB, like 64MiB")

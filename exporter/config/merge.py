@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from exporter.config.files import FileError, Reader
 from exporter.config.findings import Mark, Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
 from exporter.config.validate import Valid, phrase, validate
+
+_NUL = "a NUL, and the compiler would read no further; take it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Merge:
         valid = validate(document.MainFile, without(root, ["programs"]), self.report)
         main = valid.document if valid else document.MainFile()
         self._entries(root, path)
-        for included, mark in self._included(path, root, main.include):
+        for included, mark in self._included(path, valid.node if valid else root, main.include):
             self._include(included, mark)
         return main
 
@@ -92,7 +95,8 @@ class Merge:
 
     def _included(self, main: Path, root: Node, patterns: list[str]) -> Iterator[tuple[Path, Mark]]:
         """Files that the patterns of `include:` find, each once, in the order of the patterns, sorted within one."""
-        seen = {main.resolve()}
+        itself = os.path.realpath(main)
+        seen = {itself}
         for index, pattern in enumerate(patterns):
             mark = at(root, ["include", index]).mark
             if not pattern:
@@ -102,12 +106,12 @@ class Merge:
             if not found and not glob.has_magic(pattern):
                 found = [str(main.parent / pattern)]
             for name in found:
-                path = Path(name)
-                if path.resolve() == main.resolve():
+                real = os.path.realpath(name)  # a loop of links is no error here: reading it says so
+                if real == itself:
                     self.report.error(mark, f"include {quoted(pattern)} finds this file itself; name others")
-                elif path.resolve() not in seen:
-                    seen.add(path.resolve())
-                    yield path, mark
+                elif real not in seen:
+                    seen.add(real)
+                    yield Path(name), mark
 
     def _include(self, path: Path, mark: Mark) -> None:
         root = self._read(path, mark, f"include {quoted(str(path))}: ")
@@ -237,6 +241,10 @@ class Merge:
         if not text.strip():
             self.report.error(mark, f"{program.name}: source {source} is empty; write the C text into it")
             return None
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            self.report.error(mark, f"{program.name}: source {source} line {line} has {_NUL}")
+            return None
         return source, 1, 0, text
 
     def _code(self, program: document.Program, node: Node, path: Path) -> tuple[Path, int, int, str] | None:
@@ -247,6 +255,9 @@ class Merge:
             return None
         if not text.strip():
             self.report.error(node.mark, f"{program.name}: code is empty; write the C text as code: |")
+            return None
+        if "\0" in text:
+            self.report.error(node.mark, f"{program.name}: code has {_NUL}")
             return None
         # A block starts on the line after its `|`; line ends in front of the first text belong to it.
         block = isinstance(node, Scalar) and node.style == "|"

@@ -124,6 +124,8 @@ def _sentence(model: type[Document], path: Path, error: ErrorDetails, target: No
         return f"{name}{_shown(target)}is not known; {did_you_mean(text, allowed, otherwise='write one of')}"
     if kind == "greater_than_equal":
         return f"{name}{_shown(target)}is too small; write {context['ge']} or more"
+    if kind == "less_than_equal":
+        return f"{name}{_shown(target)}is too large; write {context['le']} or less"
     if kind in _EXPECTED:
         return f"{name}is {_kind(target)}; {_right(kind, target)}"
     return f"{name}{_shown(target)}is not right: {error['msg'].lower()}; see docs/configuration.md"

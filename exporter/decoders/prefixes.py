@@ -28,6 +28,8 @@ def _argument(step: Decode) -> str | None:
     if not isinstance(step.argument, list | dict) or not step.argument:
         return f"decoder cidr: the argument is none of {_FORMS}"
     for prefix in step.argument:
+        if not isinstance(prefix, str):  # ipaddress takes numbers for addresses
+            return f"decoder cidr: {prefix!r} is no prefix like 10.0.0.0/8"
         try:
             ipaddress.ip_network(prefix)
         except ValueError as error:

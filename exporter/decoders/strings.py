@@ -37,8 +37,10 @@ def _regexp_argument(step: Decode) -> str | None:
     for pattern in _patterns(step):
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             return f"decoder regexp: pattern {pattern!r}: {error} (Python's re)"
+        except RecursionError:
+            return f"decoder regexp: a pattern of {len(pattern)} characters is nested too deep (Python's re)"
     return None
 
 

@@ -69,6 +69,7 @@ def parse(name: str) -> tuple[int, int] | None:
         return NAMES[name]
     kind, colon, config = name.partition(":")
     try:
-        return (int(kind, 0), int(config, 0)) if colon else None
+        event = (int(kind, 0), int(config, 0)) if colon else None
     except ValueError:
         return None
+    return event if event is None or (event[0] < 1 << 32 and event[1] < 1 << 64) else None

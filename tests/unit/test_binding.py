@@ -45,6 +45,8 @@ VALUE = Type(
     ),
 )
 
+NO_BTF = "a float or double in any map of the program takes away all its BTF: count in whole numbers"
+
 
 def a_map(
     key: Type | None = PLAIN_KEY, value: Type | None = VALUE, kind: int = bpf.BPF_MAP_TYPE_HASH, entries: int = 100
@@ -240,6 +242,11 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         ),
         (metric(value="slots"), a_map(), "value slots: u64[10] is no number of 8 to 64 bits"),
         (metric(value="slots[10]"), a_map(), "value: [10]: the array has 10 elements, numbered from 0"),
+        (
+            metric(value=f"slots[{'9' * 5000}]"),
+            a_map(),
+            f"value: [{'9' * 5000}]: the array has 10 elements, numbered from 0",
+        ),
         (metric(value="slots[x]"), a_map(), "value: [x]: an index is a number in brackets, as in a[2]"),
         (metric(value="calls.x"), a_map(), 'value: no field "x" in u64 (it is no struct)'),
         (
@@ -247,8 +254,8 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
             a_map(value=Type("struct", "", 8, members=(Member("ratio", 0, Type("float", "double", 8)),))),
             "value ratio: double is a floating-point number, and BPF programs have none (use an integer)",
         ),
-        (metric(value="calls"), a_map(value=None), 'map "m": its BTF does not describe the value'),
-        (metric(value="calls"), a_map(key=None), 'map "m": its BTF does not describe the key'),
+        (metric(value="calls"), a_map(value=None), f'map "m": its BTF does not describe the value ({NO_BTF})'),
+        (metric(value="calls"), a_map(key=None), f'map "m": its BTF does not describe the key ({NO_BTF})'),
         (metric(value=2, type="gauge"), a_map(), "value 2: only a gauge can have a number, 1, to count entries"),
         (metric(value=1), a_map(), "value 1: only a gauge can have a number, 1, to count entries"),
         (metric(value="calls", scale=-1), a_map(), "scale -1.0: not a positive number"),
@@ -328,6 +335,12 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
             "buckets: min 5, max 4: slots are numbered from 0 and max is not below min",
         ),
         (histogram(buckets=Buckets(type="linear", max=4)), HISTS, "buckets: type linear needs a width above 0"),
+        (
+            histogram(slot="key", buckets=Buckets(type="linear", width=1, max=99_999_999_999)),
+            a_map(key=U64, value=U64),
+            "buckets: 100000000000 of them, each a series for every label set (at most 4096: take a larger width, or "
+            "min and max)",
+        ),
         (histogram(buckets=Buckets(type="fixed")), HISTS, "buckets: type fixed needs bounds"),
         (histogram(buckets=Buckets(type="fixed", bounds=[1, 1, 2], max=2)), HISTS, "buckets: the bounds do not rise"),
         (

@@ -256,6 +256,12 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(here: Path) -> N
 # --- include and use
 
 
+def test_an_included_loop_of_links_is_a_file_that_cannot_be_read(here: Path) -> None:
+    (here / "loop.yaml").symlink_to("loop.yaml")
+    (found,) = errors(here, "include: [loop.yaml]\nprograms:\n" + OWN.format(name="main"))
+    assert "cannot be read: too many levels of symbolic links" in found
+
+
 def test_included_files_come_sorted_after_the_main_file_each_once(here: Path) -> None:
     (here / "conf.d").mkdir()
     for name in ("b", "c", "a"):
@@ -553,7 +559,7 @@ WHOLE: dict[str, object] = {
             "defines": {"A": 1, "B": "b"},
             "requires": {"kernel": ">=5.10", "member": ["a.b"], "tracepoint_field": "a:b.c"},
             "variants": [{"name": "v", "requires": {}, "attach": [{"kprobe": ["f", "{B}"], "function": "g"}]}],
-            "maps": {"m": {"seed": "listening_ports"}},
+            "maps": {"m": {"seed": "listening_ports", "ttl": "10m"}},
             "metrics": [
                 {
                     "name": "ebpf_a_seconds",
@@ -568,7 +574,9 @@ WHOLE: dict[str, object] = {
                             "name": "l",
                             "field": "a.b[1]",
                             "decode": [{"map": {"x": "y"}, "unknown": "z"}, "uint"],
-                        }
+                        },
+                        {"name": "r", "field": "a", "decode": ["string", {"regexp": ["x"]}]},
+                        {"name": "c", "field": "a", "decode": [{"cidr": {"10.0.0.0/8": "in"}}]},
                     ],
                 }
             ],
@@ -580,6 +588,12 @@ WHOLE: dict[str, object] = {
 def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path] * bool(path) + [place for key, below in inner for place in places(below, (*path, key))]
+
+
+HOSTILE = [
+    *({}, [], [[]], [{}], {"1": 2}, "", "a b", -1, 0, 1, 1e300, 10**39, "x" * 200, [None]),
+    *("a\0b", "9" * 400 + "d", "9" * 5000 + "KiB", "a{99999999999}", "(" * 5000 + ")" * 5000),
+]
 
 
 def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
@@ -594,7 +608,7 @@ def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(places(WHOLE)),
-    new=json_values | st.sampled_from([{}, [], [[]], [{}], {"1": 2}, "", "a b", -1, 0, 1, 1e300, "x" * 200, [None]]),
+    new=json_values | st.sampled_from(HOSTILE),
 )
 def test_any_value_in_any_place_is_a_config_or_a_list_of_mistakes_in_this_file(
     tmp_path: Path, path: tuple[str | int, ...], new: object
