@@ -53,20 +53,20 @@ class _Held:
     lock: threading.Lock
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
-    families: Sequence[exposition.Family] = ()
+    texts: Sequence[exposition.Text] = ()
     taken: float = float("-inf")
     failed_with: str = ""  # what the log was last told
 
-    def collect(self) -> tuple[Sequence[exposition.Family], Report | None]:
-        """The families now or half a second ago, and what there is to say of them; None where nothing is running."""
+    def collect(self) -> tuple[Sequence[exposition.Text], Report | None]:
+        """The metrics now or half a second ago, and what there is to say of them; None where nothing is running."""
         with self.lock:
             if self.collector is None:
                 return (), None
             if time.monotonic() - self.taken >= SHARED:
-                self.families = self.collector.collect()
+                self.texts = exposition.write(self.collector.collect())
                 self.taken = time.monotonic()
                 self._tell(self.collector.report)
-            return self.families, self.collector.report
+            return self.texts, self.collector.report
 
     def _tell(self, report: Report) -> None:
         """One line when a fault comes, and not one a scrape."""
@@ -173,17 +173,19 @@ class Programs:
 
     def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
-        families: list[exposition.Family] = []
+        texts: list[exposition.Text] = []
         reports: dict[str, Report] = {}
         for held in chosen:
             collected, report = held.collect()
-            families += collected
+            texts += collected
             if report is not None:
                 reports[held.program.name] = report
-        families += own.families(
-            [held.program for held in chosen], reports, unprivileged=self._unprivileged, restarts=self._restarts
+        texts += exposition.write(
+            own.families(
+                [held.program for held in chosen], reports, unprivileged=self._unprivileged, restarts=self._restarts
+            )
         )
-        return exposition.render(families, openmetrics)
+        return b"".join(exposition.page(texts, openmetrics))
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile

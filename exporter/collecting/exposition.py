@@ -1,6 +1,6 @@
 """Families of columns -> the text formats that Prometheus reads: text 0.0.4 and OpenMetrics 1.0.
 
-A family's lines are one ready bytes template, made once for its label sets; a scrape fills the values in by one `%`.
+A family's lines are kept from collection to collection (lines.py), or made from a template by one `%`.
 Escapes, order and spelling are those of prometheus_client, byte for byte, except that integers are written in full;
 `le` is spelled as in OpenMetrics ("1.0") in both formats.
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -9,73 +9,17 @@ https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from prometheus_client.utils import floatToGoString
 
 from exporter.collecting.columns import Column
-from exporter.collecting.label_sets import LabelSet
-
-_HISTOGRAM_LABEL = "le"
-
-
-class Series:
-    """The label sets of a family, sorted and all different, with their text and the templates made of it.
-
-    Whoever builds families keeps this object while the sets stay the same: then the templates are used again. When they
-    change a little, `before` hands over the text of those that stay.
-    """
-
-    def __init__(self, names: tuple[str, ...], sets: Sequence[LabelSet], before: Series | None = None) -> None:
-        """`names` are sorted, the values in `sets` in their order."""
-        self.names = names
-        self.sets = sets
-        self._before = {} if before is None else before._texts
-        self._texts: dict[LabelSet, bytes] = {}
-        self._templates: dict[tuple[object, ...], bytes] = {}
-
-    def lines(self, name: str, conversion: bytes) -> bytes:
-        """The template of a counter or gauge: a line for each set, `conversion` (%d, %a or %b) for its value."""
-        key = (name, conversion)
-        if key not in self._templates:
-            start, end = name.encode(), b" " + conversion + b"\n"
-            if self.names:
-                start, end = start + b"{", b"}" + end
-            self._templates[key] = start + (end + start).join(self._label_texts()) + end
-        return self._templates[key]
-
-    def histogram_lines(self, name: str, bounds: tuple[float, ...], counts: bool, sum_conversion: bytes) -> bytes:
-        """The template of a histogram: for each set its buckets, then, if `counts`, _count and _sum."""
-        key = (name, bounds, counts, sum_conversion)
-        if key not in self._templates:
-            self._templates[key] = b"".join(self._histograms(name.encode(), bounds, counts, sum_conversion))
-        return self._templates[key]
-
-    def _histograms(
-        self, name: bytes, bounds: tuple[float, ...], counts: bool, sum_conversion: bytes
-    ) -> Iterator[bytes]:
-        before = sum(label < _HISTOGRAM_LABEL for label in self.names)
-        les = [b'le="' + _spelled(bound) + b'"' for bound in (*bounds, math.inf)]
-        for texts in self.sets:
-            left, right = _pairs(self.names[:before], texts[:before]), _pairs(self.names[before:], texts[before:])
-            start = name + b"_bucket{" + (left + b"," if left else b"")
-            end = (b"," + right if right else b"") + b"} %d\n"
-            yield start + (end + start).join(les) + end
-            if counts:
-                labels = b",".join(part for part in (left, right) if part)
-                labels = b"{" + labels + b"}" if labels else b""
-                yield name + b"_count" + labels + b" %d\n" + name + b"_sum" + labels + b" " + sum_conversion + b"\n"
-
-    def _label_texts(self) -> Iterable[bytes]:
-        if not self._texts:
-            known, names = self._before, self.names
-            self._texts = {texts: known[texts] if texts in known else _pairs(names, texts) for texts in self.sets}
-            self._before = {}
-        return self._texts.values()
+from exporter.collecting.decimals import float_text
+from exporter.collecting.lines import Cells, Lines
+from exporter.collecting.templates import ALL, Series, histograms, samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +30,7 @@ class Family:
     values  counter and gauge: (n,), one for each label set; histogram: (n, bounds + 1) cumulative counts, +Inf last
     bounds  histogram: the finite upper bounds
     sums    histogram: (n,), None if nobody counts the sum
+    lines   the text of the last collection, where it is kept
     """
 
     name: str
@@ -95,6 +40,7 @@ class Family:
     values: Column
     bounds: tuple[float, ...] = ()
     sums: Column | None = None
+    lines: Lines | None = None
 
 
 def family(
@@ -119,16 +65,34 @@ def family(
     )
 
 
-def render(families: Iterable[Family], openmetrics: bool) -> bytes:
-    """The page. A family without series has its HELP and TYPE all the same."""
-    parts: list[bytes] = []
-    for f in families:
-        parts.append(_header(f, openmetrics))
-        if len(f.series.sets):
-            parts.append(_histogram(f) if f.type == "histogram" else _samples(f))
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """A family written. Both formats have the same lines of samples, in pieces that are not changed later."""
+
+    header: bytes
+    openmetrics_header: bytes
+    samples: list[bytes | memoryview]
+
+
+def write(families: Iterable[Family]) -> list[Text]:
+    """The text of each. A family without series has its HELP and TYPE all the same."""
+    return [Text(_header(f, openmetrics=False), _header(f, openmetrics=True), _samples(f)) for f in families]
+
+
+def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]:
+    """The whole page in pieces."""
+    pieces: list[bytes | memoryview] = []
+    for text in written:
+        pieces.append(text.openmetrics_header if openmetrics else text.header)
+        pieces += text.samples
     if openmetrics:
-        parts.append(b"# EOF\n")
-    return b"".join(parts)
+        pieces.append(b"# EOF\n")
+    return pieces
+
+
+def render(families: Iterable[Family], openmetrics: bool) -> bytes:
+    """The page in one."""
+    return b"".join(page(write(families), openmetrics))
 
 
 def _header(f: Family, openmetrics: bool) -> bytes:
@@ -142,48 +106,60 @@ def _header(f: Family, openmetrics: bool) -> bytes:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode("utf-8", "replace")
 
 
-def _samples(f: Family) -> bytes:
-    conversion, values = _convertible(f.values)
-    return f.series.lines(f.name, conversion) % tuple(values)
+def _samples(f: Family) -> list[bytes | memoryview]:
+    if not len(f.series.sets):
+        return []
+    cells = _cells(f) if f.lines is not None else None
+    if f.lines is None or cells is None:
+        return [_text(f)]
+    return [*f.lines.update(f.series, cells, partial(_template, f, cells.kinds))]
 
 
-def _histogram(f: Family) -> bytes:
-    # As prometheus_client: without a sum no count either (OpenMetrics wants both or none), and neither where a bound is
-    # negative, because then the sum can go down.
-    if f.sums is None or f.bounds[0] < 0:
-        return f.series.histogram_lines(f.name, f.bounds, False, b"") % tuple(f.values.ravel().tolist())
+def _shows_sum(f: Family) -> bool:
+    """As prometheus_client: without a sum no count either (OpenMetrics wants both or none), and neither where a bound
+    is negative, because then the sum can go down."""
+    return f.sums is not None and f.bounds[0] >= 0
+
+
+def _cells(f: Family) -> Cells | None:
+    """The values in the order of the lines; None for whole numbers beyond 64 bits."""
+    values = f.values.reshape(len(f.values), -1)
+    kinds = values.dtype.kind * values.shape[1]
+    if f.type == "histogram" and _shows_sum(f):
+        assert f.sums is not None
+        kinds += values.dtype.kind + f.sums.dtype.kind
+        if "O" in kinds:
+            return None
+        parts = [values.view(np.uint64), values[:, -1:].view(np.uint64), f.sums.reshape(-1, 1).view(np.uint64)]
+        return Cells(np.concatenate(parts, axis=1), kinds)
+    return None if "O" in kinds else Cells(values.view(np.uint64), kinds)
+
+
+def _template(f: Family, kinds: str, rows: slice) -> bytes:
+    conversion = b"%b" if kinds[-1] == "f" else b"%d"
+    if f.type == "histogram":
+        return histograms(f.series, rows, f.name, f.bounds, conversion if _shows_sum(f) else None)
+    return samples(f.series, rows, f.name, conversion)
+
+
+def _text(f: Family) -> bytes:
+    """All lines, made anew."""
+    if f.type != "histogram":
+        conversion, values = _convertible(f.values)
+        return samples(f.series, ALL, f.name, conversion) % tuple(values)
+    if not _shows_sum(f):
+        return histograms(f.series, ALL, f.name, f.bounds, None) % tuple(f.values.ravel().tolist())
+    assert f.sums is not None
     conversion, sums = _convertible(f.sums)
     width = f.values.shape[1]
     table = np.empty((len(sums), width + 2), object)
     table[:, :width] = f.values
     table[:, width] = f.values[:, -1]
     table[:, width + 1] = sums
-    return f.series.histogram_lines(f.name, f.bounds, True, conversion) % tuple(table.ravel().tolist())
+    return histograms(f.series, ALL, f.name, f.bounds, conversion) % tuple(table.ravel().tolist())
 
 
 def _convertible(column: Column) -> tuple[bytes, list[Any]]:
     """How `%` writes the values of a column, and the values."""
     values: list[Any] = column.tolist()
-    if column.dtype.kind != "f":
-        return b"%d", values
-    if np.isfinite(column).all():
-        return b"%a", values  # repr: the shortest text that reads back the same
-    return b"%b", [_spelled(value) for value in values]
-
-
-def _pairs(names: tuple[str, ...], texts: LabelSet) -> bytes:
-    """name="value",... escaped, with % doubled for the template."""
-    pairs = ",".join([f'{name}="{_escaped(text)}"' for name, text in zip(names, texts, strict=True)])
-    return pairs.encode("utf-8", "replace").replace(b"%", b"%%")
-
-
-def _escaped(text: str) -> str:
-    if text.isalnum():
-        return text
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _spelled(value: float) -> bytes:
-    """As Go and OpenMetrics spell a float: 1.0, 1e+06, +Inf, NaN."""
-    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
-    return text.encode()
+    return (b"%b", list(map(float_text, values))) if column.dtype.kind == "f" else (b"%d", values)

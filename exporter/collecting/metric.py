@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from exporter.binding import Binding
 from exporter.collecting import columns, histogram
 from exporter.collecting.columns import Column, Reduce
-from exporter.collecting.exposition import Family, Series
+from exporter.collecting.exposition import Family
 from exporter.collecting.label_sets import LabelSets
 from exporter.collecting.labels import LabelTexts, Rows
+from exporter.collecting.lines import Lines
 from exporter.collecting.series import Arrangement, Limit, arrange, nothing
 from exporter.collecting.table import Entries
+from exporter.collecting.templates import Series
 from exporter.collecting.widening import Widening
 from exporter.collecting.words import Codes
 from exporter.fields import Number
@@ -122,6 +124,7 @@ class FamilyOf:
         self._rows: list[Rows] | None = None
         self.arrangement = nothing(metrics[0].no_labels)
         self._series = Series(self.binding.label_names, self.arrangement.sets)
+        self._lines = Lines()
 
     @property
     def codes(self) -> tuple[Codes, ...]:
@@ -135,18 +138,21 @@ class FamilyOf:
         how = self._arranged([m.rows for m in measured])
         if b.buckets is None:
             values = _by_series(columns.joined([m.values for m in measured]), how, b.reduce)
-            return Family(b.metric, b.type, self._help, self._series, columns.scaled(values, b.scale))
+            values = columns.scaled(values, b.scale)
+            return Family(b.metric, b.type, self._help, self._series, values, lines=self._lines)
         values, sums = self._histogram(measured, how)
         if sums is not None:
             sums = columns.scaled(sums, b.scale)
-        return Family(b.metric, b.type, self._help, self._series, values, b.buckets.bounds, sums)
+        return Family(b.metric, b.type, self._help, self._series, values, b.buckets.bounds, sums, self._lines)
 
     def _arranged(self, rows: list[Rows]) -> Arrangement:
         if self._rows is None or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
             self.arrangement = arrange(rows, self._stays, self.limit)
             self._rows = rows
             if self.arrangement.sets != self._series.sets:
-                self._series = Series(self.binding.label_names, self.arrangement.sets, self._series)
+                self._series = Series(
+                    self.binding.label_names, self.arrangement.sets, self._series, self.arrangement.kept
+                )
         return self.arrangement
 
     def _histogram(self, measured: list[Measured], how: Arrangement) -> tuple[Column, Column | None]:

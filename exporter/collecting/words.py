@@ -68,7 +68,7 @@ class Words:
         if codes.min() >= 0:
             return _decimal_ranks(codes)
         distinct, inverse = np.unique(codes, return_inverse=True)
-        texts = list(map(self.text, distinct.tolist()))
+        texts: list[str] = list(map(self.text, distinct.tolist()))
         ranks = np.empty(len(texts), np.uint64)
         ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts), dtype=np.uint64)
         return np.asarray(ranks[inverse])
@@ -95,4 +95,4 @@ def _decimal_ranks(numbers: Codes) -> NDArray[np.uint64]:
     """By the digits from the left: 10 is before 9, and 1 before 10. Below 2^64, because 18 digits times 18 are."""
     length = np.searchsorted(_POWERS, numbers, side="right") + 1
     filled = numbers * np.concatenate([_POWERS[::-1], [1]])[length]  # 18 digits, zeros at the right
-    return filled.astype(np.uint64) * np.uint64(18) + (length - 1).astype(np.uint64)
+    return np.asarray(filled.astype(np.uint64) * np.uint64(18) + (length - 1).astype(np.uint64))

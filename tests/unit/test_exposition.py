@@ -25,7 +25,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.utils import floatToGoString
 
-from exporter.collecting.exposition import Family, Series, family, render
+from exporter.collecting.exposition import Family, family, render
+from exporter.collecting.templates import Series
 
 # No colon: prometheus_client 0.26 writes it as _ in the sample names of OpenMetrics, but not in TYPE.
 NAME = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
@@ -194,15 +195,6 @@ def test_le_is_spelled_as_openmetrics_does_and_sorted_among_the_labels() -> None
 def test_openmetrics_ends_with_eof_and_names_counters_without_their_suffix() -> None:
     page = render([family("a_total", "counter", 'say "hi"', (), [((), 1)])], openmetrics=True)
     assert page == b'# HELP a say \\"hi\\"\n# TYPE a counter\na_total 1\n# EOF\n'
-
-
-def test_a_template_is_made_once_for_the_same_series() -> None:
-    series = Series(("x",), [("1",), ("2",)])
-    first = render([Family("a", "gauge", "h", series, np.array([1, 2]))], openmetrics=False)
-    template = series.lines("a", b"%d")
-    assert first.endswith(template % (1, 2))
-    render([Family("a", "gauge", "h", series, np.array([3, 4]))], openmetrics=True)
-    assert series.lines("a", b"%d") is template
 
 
 def test_promtool_accepts_a_large_page() -> None:
