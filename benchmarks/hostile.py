@@ -1,0 +1,291 @@
+"""A hostile host: many short processes with random names that open random ports, and what the exporter makes of it.
+
+    benchmarks/hostile.py [--processes 100000] [--json FILE]
+
+The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of what is
+executed (a hash, which fills up), pairs of ports (an LRU map, whose keys change for ever), and bundled programs with a
+label for the port. It is scraped all the time. What must hold, and is an error here if it does not:
+
+  - every scrape is answered within Prometheus' default timeout
+  - no metric shows more label sets than its max_series, and no label is longer than label_length
+  - each process is in a count, in the folded one, or among the inserts that were lost: none is missing
+  - the memory of all roles grows by no more than the keys that fit into the maps, and no more in the second half
+
+Needs root and gcc. The short form is a test: tests/kernel/test_hostile.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks import rows
+from tests import daemon
+
+SCRAPE_TIMEOUT = 10.0  # seconds, Prometheus' default
+BETWEEN_SCRAPES = 0.6  # seconds; within 0.5 s they share one collection
+LABEL_LENGTH = 128  # bytes, the default of limits.label_length
+MAX_SERIES = 1000  # the default
+ENTRIES = 10240  # of each of the two maps
+KEY_MEMORY = 6 / 1024  # MiB for a key that is alive: 272 bytes in several tables, and the texts of its labels
+SLACK = 16.0  # MiB for pages of text on their way, and for what malloc keeps
+
+CONFIG = """
+programs:
+  - name: execs
+    code: |
+      struct executed {
+          char comm[16];
+          char path[256];
+      };
+      BPF_HASH(execs, struct executed, u64, ENTRIES);
+
+      // TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+      int on_exec(struct bpf_raw_tracepoint_args *ctx)
+      {
+          const struct linux_binprm *program = (const struct linux_binprm *)ctx->args[2];
+          struct executed key = {};
+          u64 zero = 0;
+
+          bpf_get_current_comm(&key.comm, sizeof(key.comm));
+          bpf_probe_read_kernel_str(key.path, sizeof(key.path), PEEK(program->filename));
+          add(execs.lookup_or_try_init(&key, &zero), 1, LOST(execs));
+          return 0;
+      }
+    defines: {ENTRIES: %(entries)d}
+    attach: [{raw_tracepoint: sched_process_exec, function: on_exec}]
+    metrics:
+      - {name: hostile_execs_total, type: counter, help: Programs executed., map: execs}
+  - name: pairs
+    code: |
+      struct pair {
+          u16 local;
+          u16 remote;
+      };
+      BPF_TABLE("lru_hash", struct pair, u64, pairs, ENTRIES);
+
+      int on_set_state(struct bpf_raw_tracepoint_args *ctx)
+      {
+          const struct sock *sk = (const struct sock *)ctx->args[0];
+          struct pair key = {};
+          u64 zero = 0;
+
+          key.local = PEEK(sk->__sk_common.skc_num);
+          key.remote = ntohs(PEEK(sk->__sk_common.skc_dport));
+          add(pairs.lookup_or_try_init(&key, &zero), 1, LOST(pairs));
+          return 0;
+      }
+    defines: {ENTRIES: %(entries)d}
+    attach: [{raw_tracepoint: inet_sock_set_state, function: on_set_state}]
+    metrics:
+      - {name: hostile_pairs_total, type: counter, help: Changes of state., map: pairs}
+"""
+BUNDLED = ("tcp_rst", "tcp_sendmsg", "tcp_latency", "tcp_syn_backlog")
+
+
+@dataclass
+class Scrapes:
+    """What a scraper saw: seconds of each answer, and what was wrong with one."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the exporter.
+
+    processes  that were executed; counted and lost: what the exporter says of them
+    shown      label sets of the metric that has most of them, the folded one not counted
+    label      bytes of the longest label
+    memory     MiB, all roles together: quiet, half way, at the end
+    bound      MiB that they may have more at the end than when all was quiet
+    """
+
+    processes: int
+    counted: int
+    lost: int
+    shown: int
+    label: int
+    memory: tuple[float, float, float]
+    bound: float
+    scrapes: Scrapes
+
+    @property
+    def wrong(self) -> list[str]:
+        """What does not hold; nothing if all does."""
+        quiet, half, end = self.memory
+        slowest = max(self.scrapes.seconds, default=SCRAPE_TIMEOUT)
+        checks = {
+            f"{len(self.scrapes.failures)} scrapes failed, first {self.scrapes.failures[:1]}": self.scrapes.failures,
+            f"a scrape took {slowest:.1f} s": slowest >= SCRAPE_TIMEOUT,
+            f"{self.processes - self.counted - self.lost} processes are missing": (
+                self.counted + self.lost < self.processes
+            ),
+            f"a metric shows {self.shown} label sets": self.shown > MAX_SERIES,
+            f"a label has {self.label} bytes": self.label > LABEL_LENGTH,
+            f"memory went from {quiet:.0f} to {end:.0f} MiB": end - quiet > self.bound,
+            f"memory went on rising, from {half:.0f} to {end:.0f} MiB": end - half > max(SLACK, self.bound / 4),
+        }
+        return [text for text, holds in checks.items() if holds]
+
+
+def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: int) -> Outcome:
+    """Scrape while the processes come and go, and look at what is left. `entries`: as in the configuration."""
+    binary = directory / "hostile"
+    source = Path(__file__).with_name("hostile.c")
+    subprocess.run(["gcc", "-O2", "-static", "-o", str(binary), str(source)], check=True)
+    names = directory / "names"
+    names.mkdir()
+    quiet = _memory(exporter)
+    before = exporter.value("hostile_execs_total")
+    with _scraping(exporter) as scrapes:
+        executed = _run(binary, names, processes // 2)
+        half = _memory(exporter)
+        executed += _run(binary, names, processes - processes // 2)
+    end = _memory(exporter)
+    shown, label = _shown(exporter.get())
+    return Outcome(
+        executed,
+        int(exporter.value("hostile_execs_total") - before),
+        int(exporter.value("bpf_exporter_map_insert_failures_total", map="execs")),
+        shown,
+        label,
+        (quiet, half, end),
+        SLACK + 2 * entries * KEY_MEMORY,
+        scrapes,
+    )
+
+
+def write_config(directory: Path, entries: int = ENTRIES, bundled: Sequence[str] = BUNDLED) -> Path:
+    path = directory / "hostile.yaml"
+    path.write_text(CONFIG % {"entries": entries} + "".join(f"  - use: {name}\n" for name in bundled))
+    return path
+
+
+def _run(binary: Path, names: Path, count: int) -> int:
+    """The processes, in a network namespace of their own; how many of them were executed."""
+    inside = 'ip link set lo up && exec "$0" "$@"'
+    command = ["unshare", "--net", "--", "sh", "-c", inside, str(binary), str(names), str(count)]
+    done = subprocess.run([*command, str(random.randrange(1 << 31))], stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout)
+
+
+@contextlib.contextmanager
+def _scraping(exporter: daemon.Daemon) -> Iterator[Scrapes]:
+    """Scrape as Prometheus does until the block ends."""
+    found, over = Scrapes(), threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(BETWEEN_SCRAPES):
+            began = time.monotonic()
+            try:
+                _get(exporter)
+                found.seconds.append(time.monotonic() - began)
+            except OSError as error:
+                found.failures.append(str(error))
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def _get(exporter: daemon.Daemon) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{exporter.port}/metrics",
+        headers={"Accept-Encoding": "gzip", "X-Prometheus-Scrape-Timeout-Seconds": str(SCRAPE_TIMEOUT)},
+    )
+    with urllib.request.urlopen(request, timeout=SCRAPE_TIMEOUT) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def _memory(exporter: daemon.Daemon) -> float:
+    """MiB of all roles, after some scrapes in peace. Anonymous memory: of files, who else maps them has a share too."""
+    for _ in range(3):
+        time.sleep(BETWEEN_SCRAPES)
+        _get(exporter)
+        exporter.get()
+    supervisor = exporter.process.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return sum(map(_anonymous, (supervisor, *map(int, children))))
+
+
+def _anonymous(pid: int) -> float:
+    """MiB of Pss_Anon in /proc/PID/smaps_rollup (5.9): what roles share by fork counts for each by its part."""
+    found = re.search(r"^Pss_Anon: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) / 1024
+
+
+def _shown(text: str) -> tuple[int, int]:
+    """Label sets of the metric that has most, "other" left out, and the bytes of the longest label value."""
+    sets: Counter[str] = Counter()
+    longest = 0
+    for family in text_string_to_metric_families(text):
+        distinct = set()
+        for sample in family.samples:
+            labels = frozenset((k, v) for k, v in sample.labels.items() if k != "le")
+            longest = max(longest, *(len(value.encode()) for _, value in labels), 0)
+            if not labels or {value for _, value in labels} != {"other"}:
+                distinct.add(labels)
+        if not family.name.startswith("bpf_exporter_"):
+            sets[family.name] = len(distinct)
+    return max(sets.values(), default=0), longest
+
+
+def table(outcome: Outcome) -> list[rows.Row]:
+    quiet, _, end = outcome.memory
+    slowest = max(outcome.scrapes.seconds)
+    missing = outcome.processes - outcome.counted - outcome.lost
+    what = f"{outcome.processes:,} hostile processes"
+    return [
+        rows.Row(f"{what}: the slowest of {len(outcome.scrapes.seconds)} scrapes, of Prometheus' timeout", slowest, "s",
+                 floor=SCRAPE_TIMEOUT, ratio=slowest / SCRAPE_TIMEOUT, target=1),
+        rows.Row(f"{what}: memory that all roles gained, of the bound", end - quiet, "MiB", floor=outcome.bound,
+                 ratio=(end - quiet) / outcome.bound, target=1),
+        rows.Row(f"{what}: label sets of one metric, of max_series", outcome.shown, "series", floor=MAX_SERIES,
+                 ratio=outcome.shown / MAX_SERIES, target=1),
+        rows.Row(f"{what}: neither counted nor counted as lost", max(0, missing), "processes",
+                 ratio=max(0, missing) / outcome.processes, target=0),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=100_000, help="(%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="leave the rows there")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        with daemon.running(write_config(directory), directory, cache=directory / "cache") as exporter:
+            exporter.wait_ready()
+            outcome = attack(exporter, directory, chosen.processes, ENTRIES)
+    found = table(outcome)
+    rows.show(found)
+    if chosen.json:
+        rows.write(chosen.json, found)
+    if outcome.wrong:
+        sys.exit("; ".join(outcome.wrong))
+
+
+if __name__ == "__main__":
+    main()
