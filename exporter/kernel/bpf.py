@@ -15,18 +15,14 @@ from dataclasses import dataclass
 from exporter.kernel.bpf_attr import (
     BPF_OBJ_NAME_LEN,
     Attr,
-    BpfBtfInfo,
     BpfMapInfo,
     BpfProgInfo,
-    BtfLoad,
     GetId,
-    LinkCreate,
     MapBatch,
     MapCreate,
     MapElem,
     ObjGetInfo,
     ProgLoad,
-    RawTracepointOpen,
     u32,
 )
 
@@ -42,11 +38,7 @@ BPF_MAP_GET_NEXT_KEY = 4
 BPF_PROG_LOAD = 5
 BPF_MAP_GET_FD_BY_ID = 14
 BPF_OBJ_GET_INFO_BY_FD = 15
-BPF_RAW_TRACEPOINT_OPEN = 17
-BPF_BTF_LOAD = 18
-BPF_BTF_GET_FD_BY_ID = 19
 BPF_MAP_LOOKUP_BATCH = 24
-BPF_LINK_CREATE = 28
 
 BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_ARRAY = 2
@@ -172,7 +164,7 @@ def map_create(
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     """The value of `key`, None if there is none. `value_size`: of a per-CPU map the value's size rounded up to 8, times
     the number of possible CPUs; the kernel writes that much whatever the caller thought."""
-    k, v = _buffer(key), ctypes.create_string_buffer(value_size)
+    k, v = buffer(key), ctypes.create_string_buffer(value_size)
     attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v))
     if not _found(BPF_MAP_LOOKUP_ELEM, attr, "BPF_MAP_LOOKUP_ELEM", fd):
         return None
@@ -181,21 +173,21 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
     """Set the value of `key`. A full map is E2BIG, an existing key with BPF_NOEXIST EEXIST."""
-    k, v = _buffer(key), _buffer(value)
+    k, v = buffer(key), buffer(value)
     attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v), flags=flags)
     call(BPF_MAP_UPDATE_ELEM, attr, "BPF_MAP_UPDATE_ELEM", f"fd {fd}")
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Remove `key`; False if it was not there."""
-    k = _buffer(key)
+    k = buffer(key)
     return _found(BPF_MAP_DELETE_ELEM, MapElem(map_fd=fd, key=ctypes.addressof(k)), "BPF_MAP_DELETE_ELEM", fd)
 
 
 def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
     """The key after `key` in the kernel's order (the first one for None), None after the last. A key that was deleted
     meanwhile starts over at the first one."""
-    k = None if key is None else _buffer(key)
+    k = None if key is None else buffer(key)
     following = ctypes.create_string_buffer(key_size)
     attr = MapElem(map_fd=fd, key=0 if k is None else ctypes.addressof(k), value=ctypes.addressof(following))
     if not _found(BPF_MAP_GET_NEXT_KEY, attr, "BPF_MAP_GET_NEXT_KEY", fd):
@@ -224,12 +216,12 @@ def map_lookup_batch(
     number = ctypes.get_errno()
     if number == errno.ENOENT:
         return attr.count, True
-    raise _error(number, "BPF_MAP_LOOKUP_BATCH", f"fd {fd}")
+    raise refusal(number, "BPF_MAP_LOOKUP_BATCH", f"fd {fd}")
 
 
 def map_info(fd: int) -> MapInfo:
     info = BpfMapInfo()
-    _object_info(fd, info, "map")
+    object_info(fd, info, "map")
     return MapInfo(
         info.type,
         info.id,
@@ -249,43 +241,7 @@ def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
     return call(BPF_MAP_GET_FD_BY_ID, GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
 
 
-# --- BTF ---
-
-
-def btf_fd_by_id(id: int) -> int:  # noqa: A002
-    """An fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
-    return call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
-
-
-def btf_raw(fd: int) -> bytes:
-    """The BTF blob behind the fd, as it was loaded."""
-    size = 0
-    while True:  # twice: the first answer says how much there is
-        blob = ctypes.create_string_buffer(max(size, 1))
-        info = BpfBtfInfo(btf=ctypes.addressof(blob) if size else 0, btf_size=size)
-        _object_info(fd, info, "btf")
-        if info.btf_size <= size:
-            return blob.raw[: info.btf_size]
-        size = info.btf_size
-
-
-def btf_load(raw: bytes) -> int:
-    """The fd of a BTF object made from `raw`. The text of a refusal ends with the kernel's own last words on it."""
-    blob = _buffer(raw)
-    attr = BtfLoad(btf=ctypes.addressof(blob), btf_size=len(raw))
-    fd = _syscall(BPF_BTF_LOAD, attr)
-    if fd >= 0:
-        return fd
-    number = ctypes.get_errno()
-    log = ctypes.create_string_buffer(_LOG_SIZES[0])
-    attr.btf_log_buf, attr.btf_log_size, attr.btf_log_level = ctypes.addressof(log), len(log), 1
-    fd = _syscall(BPF_BTF_LOAD, attr)
-    if fd >= 0:
-        return fd
-    raise _error(number, "BPF_BTF_LOAD", _text(log).rstrip().rpartition("\n")[2])
-
-
-# --- programs and attachments ---
+# --- programs ---
 
 
 def prog_load(
@@ -305,7 +261,7 @@ def prog_load(
     `attach_btf_id` is in the BTF of `attach_btf_obj_fd` (a module's, 5.11), 0 is vmlinux.
     `kern_version` (LINUX_VERSION_CODE) is ignored since 5.0 (6c4fc209fcf9).
     """
-    code, terms = _buffer(instructions), _buffer(license.encode("ascii") + b"\0")
+    code, terms = buffer(instructions), buffer(license.encode("ascii") + b"\0")
     attr = ProgLoad(
         prog_type=type,
         insn_cnt=len(instructions) // 8,
@@ -332,7 +288,7 @@ def prog_load(
         if ctypes.get_errno() != errno.ENOSPC:
             number = ctypes.get_errno()
             break
-    error = _error(number, "BPF_PROG_LOAD", name)
+    error = refusal(number, "BPF_PROG_LOAD", name)
     if text.strip():
         raise VerifierError(number, str(error.strerror), text)
     raise error
@@ -340,13 +296,13 @@ def prog_load(
 
 def prog_info(fd: int) -> ProgInfo:
     info = BpfProgInfo()
-    _object_info(fd, info, "program")
+    object_info(fd, info, "program")
     count = info.nr_map_ids
     ids = (u32 * count)()
     if count:
         ctypes.memset(ctypes.addressof(info), 0, ctypes.sizeof(info))
         info.nr_map_ids, info.map_ids = count, ctypes.addressof(ids)
-        _object_info(fd, info, "program")
+        object_info(fd, info, "program")
     return ProgInfo(
         info.type,
         info.id,
@@ -356,23 +312,6 @@ def prog_info(fd: int) -> ProgInfo:
         info.run_cnt,
         info.recursion_misses,
     )
-
-
-def raw_tracepoint_open(name: str | None, prog_fd: int) -> int:
-    """The fd of a link: the program runs at the raw tracepoint `name` (ENOENT: no such one) until it is closed.
-
-    None attaches a BPF_PROG_TYPE_TRACING program where it was loaded for (5.5; fentry and fexit on arm64 since 6.4,
-    ENOTSUPP before).
-    """
-    event = None if name is None else _buffer(name.encode("ascii", "replace") + b"\0")
-    attr = RawTracepointOpen(name=0 if event is None else ctypes.addressof(event), prog_fd=prog_fd)
-    return call(BPF_RAW_TRACEPOINT_OPEN, attr, "BPF_RAW_TRACEPOINT_OPEN", name or "")
-
-
-def link_create(prog_fd: int, target_fd: int, attach_type: int) -> int:
-    """The fd of a link that attaches the program to the target (a perf event since 5.15) until it is closed."""
-    attr = LinkCreate(prog_fd=prog_fd, target_fd=target_fd, attach_type=attach_type)
-    return call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", "")
 
 
 # --- the call itself ---
@@ -401,7 +340,7 @@ def call(command: int, attr: Attr, verb: str, name: str) -> int:
     """A command as it is, its result; OSError says `verb` and `name`."""
     result = _syscall(command, attr)
     if result < 0:
-        raise _error(ctypes.get_errno(), verb, name)
+        raise refusal(ctypes.get_errno(), verb, name)
     return result
 
 
@@ -412,7 +351,7 @@ def _found(command: int, attr: Attr, verb: str, fd: int) -> bool:
     number = ctypes.get_errno()
     if number == errno.ENOENT:
         return False
-    raise _error(number, verb, f"fd {fd}")
+    raise refusal(number, verb, f"fd {fd}")
 
 
 def _prog_load(attr: ProgLoad) -> int:
@@ -424,16 +363,19 @@ def _prog_load(attr: ProgLoad) -> int:
     return fd
 
 
-def _object_info(fd: int, info: ctypes.Structure, kind: str) -> None:
+def object_info(fd: int, info: ctypes.Structure, kind: str) -> None:
+    """Fill `info` with what the kernel says of a map, program or BTF object."""
     attr = ObjGetInfo(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
     call(BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"{kind} fd {fd}")
 
 
-def _error(number: int, verb: str, name: str) -> OSError:
+def refusal(number: int, verb: str, name: str) -> OSError:
+    """What a command is refused with: "COMMAND object: text"."""
     return OSError(number, f"{verb}{' ' if name else ''}{name}: {strerror(number)}")
 
 
-def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+def buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    """The bytes where the kernel can read them, without a zero behind."""
     return ctypes.create_string_buffer(content, len(content))
 
 

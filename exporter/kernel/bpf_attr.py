@@ -96,10 +96,6 @@ class BtfLoad(Attr):
     ]
 
 
-class LinkCreate(Attr):
-    _fields_ = [("prog_fd", u32), ("target_fd", u32), ("attach_type", u32), ("flags", u32)]
-
-
 class KprobeMulti(Attr):  # link_create.kprobe_multi
     _fields_ = [
         ("prog_fd", u32),

@@ -1,4 +1,4 @@
-"""BTF that is loaded in the kernel, by name: the fd of a module's types, which programs bound to them need."""
+"""BTF objects of bpf(2): types loaded into the kernel, and those that it has, by id and by a module's name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,47 @@ import errno
 import os
 
 from exporter.kernel import bpf
-from exporter.kernel.bpf_attr import BpfBtfInfo, GetId, ObjGetInfo
+from exporter.kernel.bpf_attr import BpfBtfInfo, BtfLoad, GetId
 
+BPF_BTF_LOAD = 18
+BPF_BTF_GET_FD_BY_ID = 19
 BPF_BTF_GET_NEXT_ID = 23
+_LOG_SIZE = 1 << 18
 MODULE_NAME_LEN = 64 - ctypes.sizeof(ctypes.c_ulong)
+
+
+def load(raw: bytes) -> int:
+    """The fd of a BTF object made from `raw`. The text of a refusal ends with the kernel's own last words on it."""
+    blob = bpf.buffer(raw)
+    attr = BtfLoad(btf=ctypes.addressof(blob), btf_size=len(raw))
+    try:
+        return bpf.call(BPF_BTF_LOAD, attr, "BPF_BTF_LOAD", "")
+    except OSError as error:
+        refusal = error
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    attr.btf_log_buf, attr.btf_log_size, attr.btf_log_level = ctypes.addressof(log), len(log), 1
+    try:
+        return bpf.call(BPF_BTF_LOAD, attr, "BPF_BTF_LOAD", "")
+    except OSError:
+        last = log.value.decode("utf-8", "replace").rstrip().rpartition("\n")[2]
+        raise bpf.refusal(refusal.errno or 0, "BPF_BTF_LOAD", last) from None
+
+
+def by_id(id: int) -> int:  # noqa: A002
+    """An fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
+    return bpf.call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
+
+
+def read(fd: int) -> bytes:
+    """The BTF blob behind the fd, as it was loaded."""
+    size = 0
+    while True:  # twice: the first answer says how much there is
+        blob = ctypes.create_string_buffer(max(size, 1))
+        info = BpfBtfInfo(btf=ctypes.addressof(blob) if size else 0, btf_size=size)
+        bpf.object_info(fd, info, "btf")
+        if info.btf_size <= size:
+            return blob.raw[: info.btf_size]
+        size = info.btf_size
 
 
 def of_module(module: str) -> int:
@@ -19,7 +56,7 @@ def of_module(module: str) -> int:
     identity = 0
     while (identity := _next(identity)) != 0:
         try:
-            fd = bpf.btf_fd_by_id(identity)
+            fd = by_id(identity)
         except FileNotFoundError:  # it went meanwhile
             continue
         if _kernel_name(fd) == module:
@@ -42,6 +79,5 @@ def _kernel_name(fd: int) -> str:
     """ "vmlinux", a module's name, "" for the BTF of a program or map."""
     name = ctypes.create_string_buffer(MODULE_NAME_LEN)
     info = BpfBtfInfo(name=ctypes.addressof(name), name_len=len(name))
-    attr = ObjGetInfo(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
-    bpf.call(bpf.BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"btf fd {fd}")
+    bpf.object_info(fd, info, "btf")
     return name.value.decode("ascii", "replace") if info.kernel_btf else ""

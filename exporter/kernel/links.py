@@ -1,5 +1,8 @@
-"""Links that attach one program at many functions: kprobe.multi and uprobe.multi (include/uapi/linux/bpf.h,
-bpf_attr.link_create). Closing one detaches all of them at once, after one grace period instead of one for each."""
+"""Links of bpf(2): a program at a raw tracepoint, where it was loaded for, or at many functions at once.
+
+Those for many, kprobe.multi and uprobe.multi (include/uapi/linux/bpf.h, bpf_attr.link_create), detach all of them after
+one grace period instead of one for each.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,23 @@ import os
 from collections.abc import Sequence
 
 from exporter.kernel import bpf
-from exporter.kernel.bpf_attr import KprobeMulti, UprobeMulti, u64
+from exporter.kernel.bpf_attr import KprobeMulti, RawTracepointOpen, UprobeMulti, u64
+
+BPF_RAW_TRACEPOINT_OPEN = 17
+BPF_LINK_CREATE = 28
 
 BPF_F_MULTI_RETURN = 1  # BPF_F_KPROBE_MULTI_RETURN, BPF_F_UPROBE_MULTI_RETURN
+
+
+def raw_tracepoint(name: str | None, prog_fd: int) -> int:
+    """The fd of a link: the program runs at the raw tracepoint `name` (ENOENT: no such one) until it is closed.
+
+    None attaches a BPF_PROG_TYPE_TRACING program where it was loaded for (5.5; fentry and fexit on arm64 since 6.4,
+    ENOTSUPP before).
+    """
+    event = None if name is None else bpf.buffer(name.encode("ascii", "replace") + b"\0")
+    attr = RawTracepointOpen(name=0 if event is None else ctypes.addressof(event), prog_fd=prog_fd)
+    return bpf.call(BPF_RAW_TRACEPOINT_OPEN, attr, "BPF_RAW_TRACEPOINT_OPEN", name or "")
 
 
 def kprobe_multi(prog_fd: int, symbols: Sequence[str], at_return: bool) -> int:
@@ -27,7 +44,7 @@ def kprobe_multi(prog_fd: int, symbols: Sequence[str], at_return: bool) -> int:
         cnt=len(symbols),
         syms=ctypes.addressof(names),
     )
-    return bpf.call(bpf.BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", f"kprobe.multi of {len(symbols)} functions")
+    return bpf.call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", f"kprobe.multi of {len(symbols)} functions")
 
 
 def uprobe_multi(
@@ -53,4 +70,4 @@ def uprobe_multi(
         cnt=len(offsets),
         multi_flags=BPF_F_MULTI_RETURN if at_return else 0,
     )
-    return bpf.call(bpf.BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", f"uprobe.multi of {os.fspath(path)}")
+    return bpf.call(BPF_LINK_CREATE, attr, "BPF_LINK_CREATE", f"uprobe.multi of {os.fspath(path)}")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from exporter.config import model
-from exporter.kernel import bpf, mappings
+from exporter.kernel import bpf, btf_objects, mappings
 from exporter.kernel.btf import KernelBtf
 from exporter.loading import (
     artifact,
@@ -320,9 +320,9 @@ def _maps(
 
 
 def _btf(btf_id: int) -> bytes:
-    descriptor = bpf.btf_fd_by_id(btf_id)
+    descriptor = btf_objects.by_id(btf_id)
     try:
-        return bpf.btf_raw(descriptor)
+        return btf_objects.read(descriptor)
     finally:
         os.close(descriptor)
 

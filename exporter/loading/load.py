@@ -201,6 +201,6 @@ def _load_btf(artifact: Artifact) -> int:
     if not artifact.btf:
         return 0
     try:
-        return bpf.btf_load(artifact.btf)
+        return btf_objects.load(artifact.btf)
     except OSError:
         return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import model
-from exporter.kernel import bpf
+from exporter.kernel import bpf, btf_objects
 from exporter.loading import compiler, diagnostics, headers, target
 from exporter.loading.artifact import Artifact, Cache
 from exporter.loading.compiler import CompileError
@@ -120,7 +120,7 @@ def test_maps_functions_and_relocations(compile_text: Compile) -> None:
 
 def test_the_kernel_takes_bytecode_and_btf(compile_text: Compile) -> None:
     made = compile_text(SENDS)
-    btf = bpf.btf_load(made.btf)
+    btf = btf_objects.load(made.btf)
     opened = [btf]
     try:
         fds = {}

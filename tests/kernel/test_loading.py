@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import model
-from exporter.kernel import bpf, perf_event
+from exporter.kernel import bpf, btf_objects, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, child
 from exporter.loading.child import Host, load_program
@@ -272,5 +272,5 @@ def test_kernel_answers_about_itself() -> None:
 
 def test_btf_refusal_says_what_the_kernel_says() -> None:
     with pytest.raises(OSError, match="BPF_BTF_LOAD Invalid magic") as refusal:
-        bpf.btf_load(bytes(64))
+        btf_objects.load(bytes(64))
     assert refusal.value.errno == errno.EINVAL

@@ -16,7 +16,7 @@ import pytest
 
 from exporter.config.model import Decode
 from exporter.decoders import Names, chain
-from exporter.kernel import bpf, cgroups
+from exporter.kernel import bpf, cgroups, links
 from exporter.program import Type
 
 U64 = Type("int", "u64", 8)
@@ -133,7 +133,7 @@ def test_id_that_a_program_sees_names_the_cgroup_of_the_process(names: Names, cg
         (cgroup / "cgroup.procs").write_text(str(child.pid))
         fds.append(bpf.map_create(2, 4, 8, 1, name="cgroup_id"))  # BPF_MAP_TYPE_ARRAY
         fds.append(bpf.prog_load(17, assembled(fds[0], child.pid), "GPL", "cgroup_id"))  # BPF_PROG_TYPE_RAW_TRACEPOINT
-        fds.append(bpf.raw_tracepoint_open("sys_enter", fds[1]))
+        fds.append(links.raw_tracepoint("sys_enter", fds[1]))
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write("x\n")

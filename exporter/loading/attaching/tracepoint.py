@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 
-from exporter.kernel import bpf, perf_event
+from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.btf import BTF_KIND_TYPEDEF
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, hang, module_types, types
@@ -28,7 +28,7 @@ def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
 
 def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
     try:
-        return Hold((bpf.raw_tracepoint_open(point.target, prog_fd),))
+        return Hold((links.raw_tracepoint(point.target, prog_fd),))
     except FileNotFoundError as error:
         raise _no_event(kernel, point) from error
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.kernel import bpf
+from exporter.kernel import bpf, links
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import functions
 from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, module_types, types
@@ -37,7 +37,7 @@ def _function_id(kernel: Kernel, point: Point) -> BtfTarget:
 def attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
     """Where the program was loaded for."""
     try:
-        return Hold((bpf.raw_tracepoint_open(None, prog_fd),))
+        return Hold((links.raw_tracepoint(None, prog_fd),))
     except OSError as error:
         raise refused(point.step, error, kernel, Reason.UNSUPPORTED) from error
 
