@@ -14,7 +14,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd lz4 debootstrap systemd-container chromium
 MATRIX_PACKAGES := $(TEST_PACKAGES) qemu-system-arm
 
-.PHONY: help run test lint format unit kernel matrix e2e bench packages-run packages-test packages-matrix mounts clean
+.PHONY: help run test lint format unit kernel matrix e2e bench soak packages-run packages-test packages-matrix mounts clean
 
 help:
 	@grep -hE '^# make |^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /	/'
@@ -73,8 +73,11 @@ matrix: packages-matrix $(VENV)/test.stamp mounts  ## every program on 5.10, 6.1
 e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 	$(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)
 
-bench: $(VENV)/test.stamp mounts  ## side-by-side measurements: make bench PEER=DIR adds ebpf_exporter
-	$(PYTHON) benchmarks/scrape.py $(if $(PEER),--peer $(PEER))
+bench: $(VENV)/test.stamp mounts  ## measure, and write docs/performance.md; make bench PEER=DIR adds ebpf_exporter
+	$(PYTHON) -m benchmarks.report $(if $(PEER),--peer $(PEER)) $(BENCH_ARGS)
+
+soak: $(VENV)/test.stamp mounts  ## what takes long to show: 100,000 hostile processes
+	$(PYTHON) -m benchmarks.hostile
 
 clean:  ## remove what make made in this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """What an event costs: our programs and ebpf_exporter's for the same thing, beside a program that does nothing.
 
-    benchmarks/events.py [--rounds 3] [--seconds 1] [--peer OUTDIR] [--json FILE]
+    python -m benchmarks.events [--rounds 3] [--seconds 1] [--peer OUTDIR] [--json FILE]
 
 Each round attaches every side alone, one after the other, under the same load on every CPU:
 

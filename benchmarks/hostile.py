@@ -1,6 +1,6 @@
 """A hostile host: many short processes with random names that open random ports, and what the exporter makes of it.
 
-    benchmarks/hostile.py [--processes 100000] [--json FILE]
+    python -m benchmarks.hostile [--processes 100000] [--json FILE]
 
 The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of what is
 executed (a hash, which fills up), pairs of ports (an LRU map, whose keys change for ever), and bundled programs with a

@@ -1,0 +1,220 @@
+"""docs/performance.md: every benchmark run on this machine, one after the other, ratios first.
+
+    python -m benchmarks.report [--peer OUTDIR] [--only events,hostile] [--out docs/performance.md]
+
+A script is run as a process of its own and leaves its rows by `--json FILE` (rows.py); one that fails is named in the
+report, and makes this end with 1. Needs root; nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks import rows
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A module of this folder: what is asked of it, and whether it takes `--peer`."""
+
+    name: str
+    title: str
+    text: str
+    peer: bool = False
+
+
+SCRIPTS = (
+    Script(
+        "scrape",
+        "Scrapes",
+        "Time of a whole scrape over loopback, by number of series. The floor is the kernel's own batch copy of the "
+        "map plus writing the bytes once.",
+        peer=True,
+    ),
+    Script(
+        "events",
+        "Events",
+        "What counting costs where it happens. The program's own time is what the kernel's run statistics say, less "
+        "what they say of a program that does nothing (the floor): that much the statistics cost by themselves. Below "
+        "it what the event takes longer in all, statistics off, the way into the program included.",
+        peer=True,
+    ),
+    Script("memory", "Memory", "Proportional memory (PSS) of all long-lived roles together.", peer=True),
+    Script("start", "Start", "From the command to the last program attached."),
+    Script(
+        "drain",
+        "Drained maps",
+        "Maps with fewer entries than there are keys, read and emptied while two CPUs write to them.",
+    ),
+    Script(
+        "hostile",
+        "A hostile host",
+        "Processes with random names and paths that open random ports, against the default limits, scraped all the "
+        "time.",
+    ),
+)
+
+HEAD = """# Performance
+
+Made by `make bench{argument}` on {day}; do not edit. Ratios first: they carry over to other machines, seconds do not.
+"target" is what the project promises of the ratio. ours / peer where there is a peer, ours / floor where the floor is
+what is promised; each row says it.
+
+{machine}
+"""
+
+LIMITS = """## What it cannot do
+
+- A raw tracepoint costs its way in (10 to 50 ns) wherever the event happens, whatever the program does, and every
+  program attached there pays it anew. `syscalls` on a host with a million system calls a second is 5 to 10 % of a
+  CPU.
+- Most of what a latency costs is reading the clock (20 ns here, 57 ns on another virtual machine), two or three times
+  an event. No program can be faster than its clock reads.
+- A uprobe or USDT probe is a trap into the kernel: 1 to 2 µs on bare metal, 15 µs in a virtual machine. Run
+  statistics show none of it.
+- Run statistics cost 20 to 110 ns a run of *every* BPF program of the host while they are on, so they are not left
+  on.
+- Per-CPU maps are copied for every *possible* CPU: on a machine with 128 a scrape of N keys reads 128 N values.
+- A hash that is full counts how much it loses, not what.
+- An LRU map is approximate: it evicts keys before it is full.
+- The first scrape after many new keys makes their text; it is slower than those after it.
+- The figures are from one machine with two CPUs. Contention between many CPUs is not measured, what it does to the
+  size of buffers only simulated.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="OUTDIR of peer/build.sh")
+    parser.add_argument("--only", default="", help="names of scripts, separated by commas; all if left out")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "docs/performance.md", help="(%(default)s)")
+    chosen = parser.parse_args()
+    only = set(filter(None, chosen.only.split(",")))
+    if unknown := only - {script.name for script in SCRIPTS}:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    sections, failed = [], []
+    for script in SCRIPTS:
+        if (only and script.name not in only) or not _leaves_rows(script):
+            continue
+        print(f"== {script.title}", flush=True)
+        found = _run(script, chosen.peer)
+        if found is None:
+            failed.append(script.name)
+        sections.append(section(script, found))
+    page = [
+        HEAD.format(
+            argument=" PEER=DIR" if chosen.peer else "", day=time.strftime("%Y-%m-%d"), machine=_machine(chosen.peer)
+        ),
+        *sections,
+        LIMITS,
+    ]
+    chosen.out.write_text("\n".join(page))
+    print(f"written: {chosen.out.name}")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def section(script: Script, found: Sequence[rows.Row] | None) -> str:
+    """Heading, text and table; None for a script that failed."""
+    if found is None:
+        return f"## {script.title}\n\n`benchmarks/{script.name}.py` failed on this machine.\n"
+    lines = [rows.HEAD, ["---:", "---", "---", *["---:"] * 3, "---"], *rows.table(found)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"## {script.title}\n\n{script.text} By `benchmarks/{script.name}.py`.\n\n{table}\n"
+
+
+def _leaves_rows(script: Script) -> bool:
+    if not (CHECKOUT / f"benchmarks/{script.name}.py").exists():
+        return False
+    shown = subprocess.run([*_command(script), "--help"], cwd=CHECKOUT, capture_output=True, text=True)
+    if "--json" not in shown.stdout:
+        print(f"== {script.title}: benchmarks/{script.name}.py has no --json, left out", flush=True)
+        return False
+    return True
+
+
+def _run(script: Script, peer: Path | None) -> list[rows.Row] | None:
+    with tempfile.TemporaryDirectory() as directory:
+        left = Path(directory) / "rows.json"
+        options = ["--peer", str(peer.resolve())] if peer and script.peer else []
+        done = subprocess.run([*_command(script), *options, "--json", str(left)], cwd=CHECKOUT)
+        if left.exists():  # one that found something wrong left its rows all the same
+            return rows.read(left)
+    print(f"benchmarks/{script.name}.py ended with {done.returncode}, and left no rows", file=sys.stderr)
+    return None
+
+
+def _command(script: Script) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{script.name}"]
+
+
+def _machine(peer: Path | None) -> str:
+    """A list of what the figures depend on; no path and no name of the machine."""
+    facts = {
+        "machine": f"{os.cpu_count()} CPUs ({_cpu()}), {_memory()}{_virtual()}",
+        "kernel": f"Linux {os.uname().release} {platform.machine()}, "
+        f"bpf_jit_enable {_file('/proc/sys/net/core/bpf_jit_enable')}",
+        "system": _first(r'PRETTY_NAME="(.*)"', _file("/etc/os-release")),
+        "versions": f"Python {platform.python_version()}, bcc {_package('python3-bpfcc')}, numpy {_module('numpy')}, "
+        f"isal {_module('isal')}",
+        "peer": _peer_version(peer) if peer else "none in this run: rows without a peer have no ratio to it",
+    }
+    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def _cpu() -> str:
+    return _first(r"model name\s*: (.*)", _file("/proc/cpuinfo"))
+
+
+def _memory() -> str:
+    kilobytes = int(_first(r"MemTotal:\s+(\d+)", _file("/proc/meminfo")))
+    return f"{kilobytes / (1 << 20):.0f} GiB"
+
+
+def _virtual() -> str:
+    return ", virtual" if re.search(r"^flags.*\bhypervisor\b", _file("/proc/cpuinfo"), re.MULTILINE) else ""
+
+
+def _package(name: str) -> str:
+    return subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True).stdout or "?"
+
+
+def _module(name: str) -> str:
+    return metadata.version(name)
+
+
+def _peer_version(peer: Path) -> str:
+    """As its own `--version` says it, or what its source is a checkout of."""
+    described = subprocess.run(
+        ["git", "-C", str(peer / "peer"), "describe", "--tags"], capture_output=True, text=True
+    ).stdout.strip()
+    return f"ebpf_exporter {described or '(no version known)'}, its examples compiled by its own Makefile's options"
+
+
+def _file(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return "?"
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found[1] if found else "?"
+
+
+if __name__ == "__main__":
+    main()
