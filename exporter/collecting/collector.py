@@ -15,10 +15,12 @@ from exporter.binding import ARRAYS, Binding, bind_all
 from exporter.collecting import columns
 from exporter.collecting.exposition import Family
 from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
+from exporter.collecting.matching import Matcher
 from exporter.collecting.metric import FamilyOf, Metric
 from exporter.collecting.options import Expiring, with_options
 from exporter.collecting.series import Budget, Limit
 from exporter.collecting.stacks import Stacks
+from exporter.collecting.store import Store
 from exporter.collecting.table import Entries, Readable, ReadError
 from exporter.collecting.words import Words
 from exporter.config import model
@@ -64,10 +66,11 @@ class ProgramCollector:
         online: Callable[[], Sequence[int]],
         label_length: int = DEFAULT_LENGTH,
         budget: Budget | None = None,
+        store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus); `budget` of all programs
-        together. BindingError if a metric does not fit its map."""
+        together; `store`: where totals outlive this process. BindingError if a metric does not fit its map."""
         self.program = program
         self.names = replace(names, stacks={n: t.frames for n, t in tables.items() if isinstance(t, Stacks)})
         self._tables = with_options(tables, spec.maps, clock)
@@ -77,7 +80,8 @@ class ProgramCollector:
         self._maps = {m.name: m for m in program.maps}
         self._words = Words()
         self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
-        self._families = self._bound(bind_all(spec.metrics, program.maps, spec.maps), label_length, budget)
+        self._store = store
+        self._families = self._bound(bind_all(spec.metrics, program.maps, spec.maps), spec.maps, label_length, budget)
         measured = {metric.binding.map for one in self._families for metric in one.metrics}
         self._helpers = [
             name
@@ -88,20 +92,37 @@ class ProgramCollector:
         self._expired_series: Counter[str] = Counter()
         self.report = Report()
 
-    def _bound(self, bindings: Sequence[Binding], label_length: int, budget: Budget | None) -> list[FamilyOf]:
+    def _bound(
+        self,
+        bindings: Sequence[Binding],
+        options: Mapping[str, model.MapOptions],
+        label_length: int,
+        budget: Budget | None,
+    ) -> list[FamilyOf]:
         families: dict[str, list[Metric]] = {}
+        matchers = {name: Matcher() for name in self._maps}
         for binding in bindings:
             # Metrics with the same labels of the same map share their text.
             shared = next((t for m, t in self._texts if m == binding.map and t.labels == binding.labels), None)
             if shared is None:
                 shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words)
                 self._texts.append((binding.map, shared))
-            metric = Metric(binding, shared, self._maps[binding.map].type in ARRAYS)
+            metric = Metric(binding, shared, matchers[binding.map], self._maps[binding.map].type in ARRAYS)
             families.setdefault(binding.metric, []).append(metric)
-        return [
-            FamilyOf(metrics, Limit(max(metric.binding.max_series for metric in metrics), budget))
-            for metrics in families.values()
-        ]
+        return [self._family(metrics, options, budget) for metrics in families.values()]
+
+    def _family(
+        self, metrics: Sequence[Metric], options: Mapping[str, model.MapOptions], budget: Budget | None
+    ) -> FamilyOf:
+        name = metrics[0].binding.metric
+        return FamilyOf(
+            metrics,
+            Limit(max(metric.binding.max_series for metric in metrics), budget),
+            max(options[m.binding.map].ttl if m.binding.map in options else 0.0 for m in metrics),
+            None if self._store is None else self._store.families.get(name),
+            None if self._store is None else self._store.kept.get(name),
+            self._clock(),
+        )
 
     def collect(self) -> list[Family]:
         """The program's families now. Never raises for a map or metric: what could not be read is left out, and the
@@ -125,11 +146,12 @@ class ProgramCollector:
         families = []
         for one in self._families:
             with self._reported(report, f"metric {one.binding.metric}"):
-                ended = one.limit.ended
+                ended = one.limit.ended, one.ended
                 families.append(one.collect(read, self._online_indices, now))
                 how = one.arrangement
                 expired = self._expired(one, ended)
                 report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
+        self._commit()
         if self._words.crowded:
             self._words.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
             for _, texts in self._texts:
@@ -143,15 +165,25 @@ class ProgramCollector:
         self.report = report
         return families
 
-    def _expired(self, family: FamilyOf, ended_before: int) -> int | None:
-        """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some."""
+    def _commit(self) -> None:
+        """Whatever was collected outlives this process before anybody sees it."""
+        if self._store is not None:
+            for one in self._families:
+                one.write_totals(self._store.next_bank)
+            self._store.commit({})
+
+    def _expired(self, family: FamilyOf, before: tuple[int, int]) -> int | None:
+        """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some, and
+        series that had lost their keys before. `before`: what had ended before this collection."""
         tables = [self._tables[metric.binding.map] for metric in family.metrics]
         expiring = [table for table in tables if isinstance(table, Expiring)]
         if not expiring:
             return None
         name = family.binding.metric
         if any(table.expired for table in expiring):
-            self._expired_series[name] += family.limit.ended - ended_before
+            self._expired_series[name] += family.limit.ended - before[0]
+        else:
+            self._expired_series[name] += family.ended - before[1]
         return self._expired_series[name]
 
     @contextmanager

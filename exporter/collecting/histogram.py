@@ -6,6 +6,7 @@ import numpy as np
 
 from exporter.buckets import Buckets
 from exporter.collecting.columns import Column
+from exporter.collecting.totals import Counted
 
 
 def cumulative(slots: Column, buckets: Buckets) -> Column:
@@ -54,3 +55,13 @@ def by_group(column: Column, group: Column, groups: int) -> Column:
         present, starts = np.unique(group[order], return_index=True)
         result[present] = np.add.reduceat(column[order], starts, axis=0)
     return result
+
+
+def added(counted: Counted, group: Column, groups: int, buckets: Buckets | None) -> tuple[Column, Column | None]:
+    """Rows of an entry by their label sets: counts, cumulative where there are buckets, and sums where it has any."""
+    if buckets is None:
+        return by_group(counted.values, group, groups), None
+    if counted.slot is not None:
+        return from_rows(counted.slot, counted.values, group, groups, buckets)
+    counts = by_group(cumulative(counted.values, buckets), group, groups)
+    return counts, None if counted.sum is None else by_group(counted.sum, group, groups)

@@ -75,6 +75,12 @@ class LabelSets(Sequence[LabelSet]):
         return self.at(order[new])
 
 
+def from_texts(words: Words, sets: Sequence[LabelSet], labels: int) -> LabelSets:
+    """Label sets of so many labels."""
+    columns = [np.array([words.code(texts[place]) for texts in sets], np.int64) for place in range(labels)]
+    return LabelSets(words, columns, len(sets))
+
+
 def together(first: LabelSets, *more: LabelSets) -> LabelSets:
     """Label sets of the same names below each other."""
     parts = [sets for sets in (first, *more) if len(sets)]

@@ -12,12 +12,15 @@ from exporter.binding import Binding
 from exporter.collecting import columns, histogram
 from exporter.collecting.columns import Column, Reduce
 from exporter.collecting.exposition import Family
-from exporter.collecting.label_sets import LabelSets
+from exporter.collecting.label_sets import LabelSet, LabelSets, Places, from_texts
 from exporter.collecting.labels import LabelTexts, Rows
 from exporter.collecting.lines import Lines
+from exporter.collecting.matching import Matcher
 from exporter.collecting.series import Arrangement, Limit, arrange, nothing
-from exporter.collecting.table import Entries
+from exporter.collecting.store import FamilyStore, Kept
+from exporter.collecting.table import Bytes, Entries
 from exporter.collecting.templates import Series
+from exporter.collecting.totals import Add, Counted, Numbers, Totals, unsigned
 from exporter.collecting.widening import Widening
 from exporter.collecting.words import Codes
 from exporter.fields import Number
@@ -29,28 +32,22 @@ APPROXIMATE = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A metric entry's rows in one collection.
-
-    values  (rows,) of a counter or gauge, or the counts of the rows where the slot is in the key;
-            (rows, slots) where the slots are in the value
-    sum     (rows,) with slots in the value
-    slot    (rows,) with the slot in the key
-    """
+    """A metric entry's rows in one collection, and what they have counted."""
 
     rows: Rows
-    values: Column
-    sum: Column | None = None
-    slot: Column | None = None
+    counted: Counted
 
 
 class Metric:
     """One entry of `metrics:` over its life: label cache and widened counters."""
 
-    def __init__(self, binding: Binding, texts: LabelTexts, keys_stay: bool) -> None:
+    def __init__(self, binding: Binding, texts: LabelTexts, matcher: Matcher, keys_stay: bool) -> None:
         self.binding = binding
+        self.matcher = matcher
         self._texts = texts
         self._keys_stay = keys_stay
         self._widening: dict[Number, Widening] = {}
+        self._split_keys = _SplitKeys()
 
     @property
     def no_labels(self) -> LabelSets:
@@ -71,8 +68,10 @@ class Metric:
             cells = [np.ones((len(entries), entries.values.shape[1], 1), np.uint64)]
         else:
             cells = [self._cells(entries, b.value, 1)]
+        keys = entries.keys
         if b.splits_cpus:
             rows, cpus = _split(cells, online())
+            keys = self._split_keys.of(keys, rows, cpus)
             labels = self._texts.resolve(entries, now, rows, cpus)
             flat = [cell[rows, cpus] for cell in cells]
             slot = None if slot is None else slot[rows]
@@ -83,16 +82,31 @@ class Metric:
             else:
                 flat = [columns.over_cpus(cell, b.reduce) for cell in cells]
         if buckets is not None and buckets.slots is not None:
-            return Measured(labels, flat[0], flat[1][:, 0] if len(flat) > 1 else None)
-        return Measured(labels, flat[0][:, 0], slot=slot)
+            return Measured(labels, Counted(keys, flat[0], flat[1][:, 0] if len(flat) > 1 else None))
+        return Measured(labels, Counted(keys, flat[0][:, 0], slot=slot))
 
     def _cells(self, entries: Entries, number: Number, count: int) -> Column:
         """The (entries, CPUs, count) numbers, narrow counters widened."""
         cells = columns.narrow(entries.values, number, count)
-        if self.binding.type == "gauge" or (number.width == 8 and not number.bits):
+        if self.binding.type == "gauge" or self.binding.drained or (number.width == 8 and not number.bits):
             return columns.widened(cells)
         widening = self._widening.setdefault(number, Widening(self._keys_stay, number.bits))
         return widening.totals(entries.keys, cells)
+
+
+class _SplitKeys:
+    """Keys of rows that are split by CPU: the same array while rows and CPUs stay."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Bytes, NDArray[np.intp], NDArray[np.intp]] | None = None
+        self._keys = np.empty((0, 0), np.uint8)
+
+    def of(self, keys: Bytes, rows: NDArray[np.intp], cpus: NDArray[np.intp]) -> Bytes:
+        last = self._of
+        if last is None or keys is not last[0] or not all(map(np.array_equal, (rows, cpus), last[1:])):
+            self._keys = np.concatenate([keys[rows], cpus.astype(np.uint32)[:, np.newaxis].view(np.uint8)], axis=1)
+            self._of = (keys, rows, cpus)
+        return self._keys
 
 
 def _split(cells: list[Column], online: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -113,7 +127,17 @@ def _by_series(column: Column, how: Arrangement, reduce: Reduce) -> Column:
 class FamilyOf:
     """The metric entries of one name, which are one family, and what is kept of it from collection to collection."""
 
-    def __init__(self, metrics: Sequence[Metric], limit: Limit) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        limit: Limit,
+        ttl: float = 0.0,
+        store: FamilyStore | None = None,
+        kept: Kept | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """`ttl`: of the entries of its maps. `store`: where its totals outlive this process; `kept`: what it held, for
+        a process that goes on from there at the time `now`."""
         self.metrics = tuple(metrics)
         self.binding = metrics[0].binding
         self.limit = limit
@@ -123,8 +147,32 @@ class FamilyOf:
         self._stays = [tuple(x.source in ("const", "cpu") for x in metric.binding.labels) for metric in metrics]
         self._rows: list[Rows] | None = None
         self.arrangement = nothing(metrics[0].no_labels)
+        self._totals = None if self.binding.type == "gauge" else self._new_totals(ttl, store)
+        if self._totals is not None and kept is not None:
+            self.arrangement = limit.restore(self._from_texts(kept.sets), kept.folded)
+            self._totals.restore(kept, now)
         self._series = Series(self.binding.label_names, self.arrangement.sets)
         self._lines = Lines()
+
+    def _from_texts(self, sets: Sequence[LabelSet]) -> LabelSets:
+        none = self.metrics[0].no_labels
+        return from_texts(none.words, sets, len(none.columns))
+
+    def _new_totals(self, ttl: float, store: FamilyStore | None) -> Totals:
+        bounds = () if self.binding.buckets is None else self.binding.buckets.bounds
+        with_sum = all(m.binding.buckets is not None and m.binding.buckets.has_sum for m in self.metrics)
+        widths = [len(bounds) + 1, 1] if with_sum else [len(bounds) + 1]
+
+        def adding(metric: Metric) -> Add:
+            def add(counted: Counted, group: Places, series: int) -> Numbers:
+                counts, sums = histogram.added(counted, group, series, metric.binding.buckets)
+                columns_ = [counts] if sums is None or not with_sum else [counts, sums]
+                return np.concatenate([unsigned(column) for column in columns_], axis=1)
+
+            return add
+
+        rows = [(metric.matcher, adding(metric), metric.binding.drained) for metric in self.metrics]
+        return Totals(widths, rows, ttl, store)
 
     @property
     def codes(self) -> tuple[Codes, ...]:
@@ -135,19 +183,41 @@ class FamilyOf:
         """The family now. `read` gives the entries of a map by its name."""
         b = self.binding
         measured = [metric.measure(read(metric.binding.map), online, now) for metric in self.metrics]
-        how = self._arranged([m.rows for m in measured])
+        how = self._arranged([m.rows for m in measured], now)
+        counted = [m.counted for m in measured]
+        if self._totals is not None:
+            counted = self._totals.take(counted, how)
+        values, sums = self._by_series(counted, how)
+        if self._totals is not None:
+            values, *rest = self._totals.total([values, sums], now)
+            sums = rest[0] if rest else None
         if b.buckets is None:
-            values = _by_series(columns.joined([m.values for m in measured]), how, b.reduce)
             values = columns.scaled(values, b.scale)
             return Family(b.metric, b.type, self._help, self._series, values, lines=self._lines)
-        values, sums = self._histogram(measured, how)
         if sums is not None:
             sums = columns.scaled(sums, b.scale)
         return Family(b.metric, b.type, self._help, self._series, values, b.buckets.bounds, sums, self._lines)
 
-    def _arranged(self, rows: list[Rows]) -> Arrangement:
-        if self._rows is None or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
-            self.arrangement = arrange(rows, self._stays, self.limit)
+    @property
+    def ended(self) -> int:
+        """Series that lost their keys long ago and that ttl ended, so far."""
+        return 0 if self._totals is None else self._totals.ended
+
+    def write_totals(self, bank: int) -> None:
+        """Into the bank of the store that the next commit makes hold."""
+        if self._totals is not None:
+            self._totals.write(bank)
+
+    def _arranged(self, rows: list[Rows], now: float) -> Arrangement:
+        held = None if self._totals is None else self._totals.held(now)
+        if (
+            self._rows is None
+            or any(a is not b for a, b in zip(rows, self._rows, strict=True))
+            or _ends(held, self.arrangement)
+        ):
+            self.arrangement = arrange(rows, self._stays, self.limit, held)
+            if self._totals is not None:
+                self._totals.arrange(self.arrangement, now)
             self._rows = rows
             if self.arrangement.sets != self._series.sets:
                 self._series = Series(
@@ -155,29 +225,36 @@ class FamilyOf:
                 )
         return self.arrangement
 
-    def _histogram(self, measured: list[Measured], how: Arrangement) -> tuple[Column, Column | None]:
-        """Cumulative counts and sums of each series. Entries may keep their slots differently: each is made cumulative
-        on its own, then they are added."""
+    def _by_series(self, counted: list[Counted], how: Arrangement) -> tuple[Column, Column | None]:
+        """Values, or cumulative counts and sums, of each series. Entries may keep their slots differently: each is made
+        cumulative on its own, then they are added."""
+        if self.binding.buckets is None:
+            return _by_series(columns.joined([m.values for m in counted]), how, self.binding.reduce), None
         counts: Column | None = None
         sums: Column | None = None
         every_sum = True
         start = 0
-        for metric, m in zip(self.metrics, measured, strict=True):
+        for metric, m in zip(self.metrics, counted, strict=True):
             buckets = metric.binding.buckets
-            assert buckets is not None
-            group = how.group[start : start + len(m.rows)]
-            start += len(m.rows)
-            if m.slot is not None:
-                mine, total = histogram.from_rows(m.slot, m.values, group, len(how.sets), buckets)
-            elif len(measured) == 1:
+            group = how.group[start : start + len(m.keys)]
+            start += len(m.keys)
+            if buckets is not None and m.slot is None and len(counted) == 1:
                 mine = _by_series(histogram.cumulative(m.values, buckets), how, "sum")
                 total = None if m.sum is None else _by_series(m.sum, how, "sum")
             else:
-                mine = histogram.by_group(histogram.cumulative(m.values, buckets), group, len(how.sets))
-                total = None if m.sum is None else histogram.by_group(m.sum, group, len(how.sets))
+                mine, total = histogram.added(m, group, len(how.sets), buckets)
             counts = mine if counts is None else columns.added(counts, mine)
             every_sum = every_sum and total is not None
             if total is not None:
                 sums = total if sums is None else columns.added(sums, total)
         assert counts is not None
         return counts, sums if every_sum else None
+
+
+def _ends(held: NDArray[np.bool_] | None, how: Arrangement) -> bool:
+    """Whether a series without rows is not to be held any longer."""
+    if held is None or how.present is None or held.all():
+        return False
+    ends = ~held
+    ends[how.present] = False
+    return bool(ends.any())

@@ -104,6 +104,14 @@ class Limit:
         """Columns of the codes of all label sets that live."""
         return () if self._index is None else self._index.sets.columns
 
+    def restore(self, sets: LabelSets, folded: int) -> Arrangement:
+        """The series that another process showed, the last `folded` of which others fold into: as if they had been
+        arranged here, and had no rows."""
+        shown = len(sets) - folded
+        self._index, self._shown = Index(sets.at(np.arange(shown))), shown
+        self.last = Arrangement(sets, shown, np.full(len(sets), -1, np.intp), _NONE, _NONE, _NONE, None, 0, 0)
+        return self.last
+
     def admit(self, rows: LabelSets, held: NDArray[np.bool_]) -> Admission:
         """The label sets of `rows` (not all different) live, and so do those shown that are `held` without a row."""
         known, before = self._index.sets if self._index else rows.at(_NONE), self._shown

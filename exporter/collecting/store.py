@@ -76,13 +76,16 @@ class FamilyStore:
         self._texts = texts
         self._unnamed = [True, True]
 
-    def write(self, bank: int, folded: int, carried: Numbers | None, shown: Numbers) -> None:
-        """What the next commit makes hold: (series, width) each, None for all zero; `folded`: how many of the last
-        series are those that others fold into. An array of `carried` is replaced, never changed, by whoever has it:
-        one that is in the bank already is not written again."""
+    def write(self, bank: int, folded: int, carried: Numbers | None, shown: Sequence[Numbers]) -> None:
+        """What the next commit makes hold: (series, width) each, None for all zero, `shown` as columns side by side;
+        `folded`: how many of the last series are those that others fold into. An array of `carried` is replaced, never
+        changed, by whoever has it: one that is in the bank already is not written again."""
         parts = self._banks[bank]
         count = len(self._texts)
-        parts.shown[:count] = shown
+        start = 0
+        for column in shown:
+            parts.shown[:count, start : start + column.shape[1]] = column
+            start += column.shape[1]
         if self._carried[bank] is not carried:
             parts.carried[:count] = 0 if carried is None else carried
             self._carried[bank] = carried

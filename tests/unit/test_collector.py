@@ -270,16 +270,16 @@ def test_one_unreadable_map_is_reported_and_leaves_the_others(names: Names) -> N
     assert (c.report.success, c.report.error) == (True, "")
 
 
-def test_keys_that_come_and_go_are_shown_as_they_are(names: Names) -> None:
+def test_a_gauge_shows_the_keys_that_are_there(names: Names) -> None:
     held = Held({})
-    c = collector(names, [metric("x_total", "m", labels=PORT)], [a_map("m")], {"m": held})
+    c = collector(names, [metric("x", "m", type="gauge", labels=PORT)], [a_map("m")], {"m": held})
     assert page(c) == []
     held.rows[key(443)] = u64s(1, 1)
     held.rows[key(22)] = u64s(1, 2)
-    assert page(c) == ['x_total{port="22"} 3', 'x_total{port="443"} 2']
+    assert page(c) == ['x{port="22"} 3', 'x{port="443"} 2']
     del held.rows[key(22)]
-    held.rows[key(443)] = u64s(4, 1)
-    assert page(c) == ['x_total{port="443"} 5']
+    held.rows[key(443)] = u64s(0, 1)
+    assert page(c) == ['x{port="443"} 1']
 
 
 def test_helper_maps_are_counted_every_30_seconds(names: Names) -> None:

@@ -126,13 +126,18 @@ def test_a_series_that_ttl_ended_starts_again_at_0_and_is_counted(clock: Clock, 
     assert collector.report.metrics["x_total"].expired == 1
 
 
-def test_what_the_program_itself_deletes_is_not_expired(clock: Clock) -> None:
+def test_what_the_program_itself_deletes_stays_until_ttl_ends_it(clock: Clock) -> None:
     held = Held(p1=41, p2=7)
     collector = made(held, clock, model.MapOptions(ttl=60.0))
     page(collector)
     held.delete(struct.pack("=I", 1))
-    assert page(collector) == ['x_total{port="2"} 7']
+    clock.now += 59
+    held.numbers[2] = 8
+    assert page(collector) == ['x_total{port="1"} 41', 'x_total{port="2"} 8']
     assert collector.report.metrics["x_total"].expired == 0
+    clock.now += 1
+    assert page(collector) == ['x_total{port="2"} 8']
+    assert collector.report.metrics["x_total"].expired == 1
 
 
 def test_an_expired_series_frees_its_place(clock: Clock) -> None:

@@ -59,9 +59,9 @@ def first_commit(store: Store) -> None:
     b.arrange(places(-1), [("\n",)])
     c.arrange(places(-1), [()])
     bank = store.next_bank
-    a.write(bank, 0, None, numbers(10, 2**64 - 1))
-    b.write(bank, 1, numbers(5, width=3), numbers(7, width=3))
-    c.write(bank, 0, None, numbers(1))
+    a.write(bank, 0, None, [numbers(10, 2**64 - 1)])
+    b.write(bank, 1, numbers(5, width=3), [numbers(7, width=2), numbers(9)])
+    c.write(bank, 0, None, [numbers(1)])
     store.commit({"second": 1})
 
 
@@ -70,9 +70,9 @@ def second_commit(store: Store) -> None:
     a, b, c = (store.families[name] for name in ("a_total", "b_seconds", "c"))
     a.arrange(places(1, -1, -1), [("coffee", "2"), ("milk", "3")])
     bank = store.next_bank
-    a.write(bank, 0, numbers(1, 2, 3), numbers(11, 12, 13))
-    b.write(bank, 1, numbers(6, width=3), numbers(8, width=3))
-    c.write(bank, 0, None, numbers(2))
+    a.write(bank, 0, numbers(1, 2, 3), [numbers(11, 12, 13)])
+    b.write(bank, 1, numbers(6, width=3), [numbers(8, width=2), numbers(10)])
+    c.write(bank, 0, None, [numbers(2)])
     store.commit({"first": 0})
 
 
@@ -124,7 +124,7 @@ def test_what_was_not_committed_is_as_if_it_had_not_been(memory: int) -> None:
     store = Store(memory, PLAN)
     first_commit(store)
     store.families["a_total"].arrange(places(-1), [("new", "x")])
-    store.families["a_total"].write(store.next_bank, 0, numbers(99), numbers(99))
+    store.families["a_total"].write(store.next_bank, 0, numbers(99), [numbers(99)])
     assert found(memory) == FIRST
 
 
@@ -203,9 +203,9 @@ def test_the_log_of_texts_is_used_again_however_often_series_come_and_go(memory:
     family.arrange(places(0, 1), [])
     for number in range(2000):  # some 20 bytes each: many times the log's size
         family.arrange(places(0, 1, -1), [(f"name {number}", "x" * 10)])
-        family.write(store.next_bank, 0, None, numbers(1, 2, number))
-        store.families["b_seconds"].write(store.next_bank, 1, numbers(5, width=3), numbers(7, width=3))
-        store.families["c"].write(store.next_bank, 0, None, numbers(1))
+        family.write(store.next_bank, 0, None, [numbers(1, 2, number)])
+        store.families["b_seconds"].write(store.next_bank, 1, numbers(5, width=3), [numbers(7, width=3)])
+        store.families["c"].write(store.next_bank, 0, None, [numbers(1)])
         store.commit({})
         if number % 97 == 0:
             kept, _ = found(memory)
