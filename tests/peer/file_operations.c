@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// xfsdist: how long operations of XFS take, from their function's entry to its return.
+// file_operations: how long operations of a file system take, from their function's entry to its return. ext4dist,
+//                  xfsdist and cephfs_dist attach it to the functions of theirs, and use of the operations what they have.
 //
 // Blind to: operations of a task that is inside another one already (the outer one is not timed), and returns that the
 //          kernel misses when more calls are under way than it has instances for.
@@ -7,7 +8,7 @@
 #define SUM_SLOT 28 /* one above the last bound, 2^27 us = 134 s */
 #define ABOVE 29
 
-enum { TIMED_READ, TIMED_WRITE, TIMED_OPEN, TIMED_SYNC };
+enum { TIMED_READ, TIMED_WRITE, TIMED_OPEN, TIMED_SYNC, TIMED_GETATTR, TIMED_MKDIR, TIMED_UNLINK };
 
 struct op_key {
 	u32 op;
@@ -15,7 +16,7 @@ struct op_key {
 };
 
 BPF_HASH(entered_at, u64, u64, 10240); // task -> ns
-BPF_HASH(xfs_latency_seconds, struct op_key, u64, 256);
+BPF_HASH(latency, struct op_key, u64, 256);
 
 int enter(struct pt_regs *ctx)
 {
@@ -39,9 +40,9 @@ static inline int left(u32 op)
 	key.bucket = exp2_slot(us);
 	if (key.bucket >= SUM_SLOT)
 		key.bucket = ABOVE;
-	add(xfs_latency_seconds.lookup_or_try_init(&key, &zero), 1, LOST(xfs_latency_seconds));
+	add(latency.lookup_or_try_init(&key, &zero), 1, LOST(latency));
 	key.bucket = SUM_SLOT;
-	add(xfs_latency_seconds.lookup_or_try_init(&key, &zero), us, LOST(xfs_latency_seconds));
+	add(latency.lookup_or_try_init(&key, &zero), us, LOST(latency));
 	return 0;
 }
 
@@ -63,4 +64,19 @@ int open_done(struct pt_regs *ctx)
 int sync_done(struct pt_regs *ctx)
 {
 	return left(TIMED_SYNC);
+}
+
+int getattr_done(struct pt_regs *ctx)
+{
+	return left(TIMED_GETATTR);
+}
+
+int mkdir_done(struct pt_regs *ctx)
+{
+	return left(TIMED_MKDIR);
+}
+
+int unlink_done(struct pt_regs *ctx)
+{
+	return left(TIMED_UNLINK);
 }
