@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         return 2
     work = Path(tempfile.mkdtemp(prefix="bpf-exporter-matrix-"))
     print(f"results in {work}", flush=True)
-    pool, running = examine.start(wanted, work, whole=True)
+    pool, running = examine.start(wanted, work)
     done = []
     for series in wanted:
         found = running[series].result()

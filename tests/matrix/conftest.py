@@ -8,9 +8,6 @@ import pytest
 
 from tests.matrix import examine, kernels
 
-# Every program on every kernel takes several times as long as the rest: `make matrix` alone has it.
-collect_ignore = [] if kernels.WHOLE else ["test_everything.py"]
-
 
 @pytest.fixture(scope="session")
 def asked_for(request: pytest.FixtureRequest) -> list[str]:
@@ -27,7 +24,7 @@ def asked_for(request: pytest.FixtureRequest) -> list[str]:
 def on(asked_for: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], examine.Examined]]:
     """on("6.1") is that kernel examined; it waits for the machine."""
     # Not below the directory of another user, whatever umask says: artifacts are kernel code.
-    pool, running = examine.start(asked_for, tmp_path_factory.mktemp("matrix"), kernels.WHOLE)
+    pool, running = examine.start(asked_for, tmp_path_factory.mktemp("matrix"))
     shown: set[str] = set()
 
     def of(series: str) -> examine.Examined:

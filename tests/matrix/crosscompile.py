@@ -1,10 +1,10 @@
 """The configuration of the virtual machines -> artifacts for another kernel, compiled on this machine.
 
-    python -m tests.matrix.crosscompile BTF RELEASE ARCH WORK [everything]
+    python -m tests.matrix.crosscompile BTF RELEASE ARCH WORK [NAME...]
 
 fills WORK/artifacts (a cache as the exporter's own), WORK/specs.json and WORK/exporter.h (the programs as
 the guest loads them) and WORK/compiled.json ("program/variant" -> what the compiler said, "" if all went well).
-With `everything` also WORK/everything.json, the programs of everything.py by name, and what the compiler said of them.
+WORK/everything.json has the programs of everything.py that are named, WORK/compiled_everything.json the same of them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
+import time
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from tests.matrix import everything, kernels
 
 CONFIG = Path(__file__).with_name("programs") / "config.yaml"
 EXPORTER = Path(config.__file__).parents[1]
+UNUSED_DAYS = 7
 
 
 def header() -> str:
@@ -35,30 +40,34 @@ def programs() -> list[model.Program]:
     return config.load(CONFIG).config.programs
 
 
-def main(wanted: target.Target, work: Path, whole: bool) -> int:
+def main(wanted: target.Target, work: Path, names: Sequence[str]) -> int:
     """Compile every variant; 0 even if some did not compile: that is for the tests to judge."""
-    compile_ = Crosscompiler(wanted, artifact.Cache(work / "artifacts"), artifact.Cache(_kept()), work)
+    own = artifact.Cache(kept(kernels.cache_directory() / "crosscompiled"))
+    compile_ = Crosscompiler(wanted, artifact.Cache(work / "artifacts"), own, work)
     specs = programs()
     said = {f"{spec.name}/{variant}": text for spec in specs for variant, text in compile_.program(spec).items()}
     (work / "exporter.h").write_text(header())
     (work / "specs.json").write_text(json.dumps([spec.model_dump(mode="json") for spec in specs]))
-    if whole:
-        named = everything.programs()[0]
-        of_all = {
-            f"{name}/{variant}": text for name in named for variant, text in compile_.program(named[name]).items()
-        }
-        documents = {name: spec.model_dump(mode="json") for name, spec in named.items()}
-        (work / "everything.json").write_text(json.dumps(documents))
-        (work / "compiled_everything.json").write_text(json.dumps(of_all))
+    every, _ = everything.programs()
+    of_all = {f"{name}/{variant}": text for name in names for variant, text in compile_.program(every[name]).items()}
+    (work / "everything.json").write_text(json.dumps({name: every[name].model_dump(mode="json") for name in names}))
+    (work / "compiled_everything.json").write_text(json.dumps(of_all))
     (work / "compiled.json").write_text(json.dumps(said))
     return 0
 
 
-def _kept() -> Path:
-    """A cache for runs with the compiler as it is now: the key of an artifact does not know the exporter's own code."""
+def kept(base: Path) -> Path:
+    """A cache in `base` for runs with the compiler as it is now: the key of an artifact does not know the exporter's
+    own code. Those of compilers that no run has used for UNUSED_DAYS go."""
     files = sorted(path for folder in ("kernel", "loading") for path in (EXPORTER / folder).rglob("*.py"))
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
-    return kernels.cache_directory() / "crosscompiled" / digest
+    own = base / hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.utime(own)
+    for directory in base.iterdir():
+        with suppress(FileNotFoundError):  # another run was faster
+            if time.time() - directory.stat().st_mtime > UNUSED_DAYS * 86400:
+                shutil.rmtree(directory)
+    return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +116,4 @@ class Crosscompiler:
 
 if __name__ == "__main__":
     to = target.of_btf(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
-    sys.exit(main(to, Path(sys.argv[4]), sys.argv[5:] == ["everything"]))
+    sys.exit(main(to, Path(sys.argv[4]), sys.argv[5:]))

@@ -23,10 +23,12 @@ from tests.matrix.architecture import Architecture
 CHECKOUT = Path(__file__).resolve().parents[2]
 SUITES = ("bookworm", "bookworm-security")  # Debian 12
 PYTHON = "3.11"  # of these suites
-# What the checks run: Python, bcc for one native compile, and a C compiler for the program that the checks attach to.
+# What the checks run: Python, bcc for one native compile, a C compiler for the program that the checks attach to, and
+# what makes the file systems whose operations are counted.
 PACKAGES = (
-    "base-passwd", "bash", "busybox-static", "coreutils", "dash", "gcc", "grep", "iproute2", "kmod", "libc-bin",
-    "libc6-dev", "mount", "netbase", "procps", "python3", "python3-bpfcc", "systemtap-sdt-dev", "util-linux",
+    "base-passwd", "bash", "busybox-static", "coreutils", "dash", "e2fsprogs", "gcc", "grep", "iproute2", "kmod",
+    "libc-bin", "libc6-dev", "mount", "netbase", "procps", "python3", "python3-bpfcc", "systemtap-sdt-dev",
+    "util-linux", "xfsprogs",
 )  # fmt: skip
 MERGED = ("bin", "sbin", "lib")  # links into usr, as in every Debian 12
 EMPTY = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/tmp")

@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,9 @@ NO_TRAMPOLINES = ("arm64-6.1",)
 
 # To reach the machine's files (9p, overlay) and for the tests' networks. What a kernel has built in is no module.
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "dummy", "tun", "sch_netem")
+# For the programs that count block devices and file systems. Whoever runs them inserts these, so that no boot waits.
+# A mount of ext4 asks for crc32c by name, and nobody here answers request_module().
+MORE_MODULES = ("loop", "crc32c_generic", "ext4", "xfs", "ceph")
 
 
 class KernelError(RuntimeError):
@@ -50,7 +53,7 @@ class KernelError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel ready to boot. `modules` in the order in which they must be inserted, uncompressed."""
+    """A kernel ready to boot. `modules`, and then `more_modules`, in the order in which they must be inserted."""
 
     series: str
     package: str  # "6.1.192-2"
@@ -58,6 +61,7 @@ class Kernel:
     vmlinuz: Path
     btf: Path
     modules: tuple[Path, ...]
+    more_modules: tuple[Path, ...]
     architecture: Architecture
     note: str = ""  # why it is not the newest
 
@@ -151,16 +155,20 @@ def _fetch(source: apt.Apt, package: str, version: str, target: Path) -> None:
         (new / "modules").mkdir(parents=True)
         shutil.copy(images[0], new / "vmlinuz")
         (new / "btf").write_bytes(vmlinux.extract(images[0]))
-        modules = [_copy_module(file, new / "modules") for file in _modules(root, trees[0], release)]
-        (new / "kernel.json").write_text(
-            json.dumps({"package": version, "release": release, "modules": modules}, indent=1)
-        )
+        first, more = _modules(root, trees[0], release)
+        what = {
+            "package": version,
+            "release": release,
+            "modules": [_copy_module(file, new / "modules") for file in first],
+            "more_modules": [_copy_module(file, new / "modules") for file in more],
+        }
+        (new / "kernel.json").write_text(json.dumps(what, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
 
 
-def _modules(root: Path, tree: Path, release: str) -> Iterator[Path]:
-    """Files of MODULES and of what they need, dependencies first, each once."""
+def _modules(root: Path, tree: Path, release: str) -> tuple[list[Path], list[Path]]:
+    """Files of MODULES and of MORE_MODULES with what they need, dependencies first, each once."""
     base = root / "usr" if tree.is_relative_to(root / "usr") else root
     subprocess.run(["depmod", "-b", base, release], check=True, capture_output=True, timeout=120)
     needs: dict[str, list[str]] = {}
@@ -168,15 +176,16 @@ def _modules(root: Path, tree: Path, release: str) -> Iterator[Path]:
         file, _, rest = line.partition(":")
         needs[file] = rest.split()
     by_name = {_module_name(file): file for file in needs}
-    seen: set[str] = set()
-    for name in MODULES:
-        if name not in by_name:
-            continue  # built in
-        # modules.dep lists direct and indirect dependencies, the deepest last.
-        for file in (*reversed(needs[by_name[name]]), by_name[name]):
-            if file not in seen:
-                seen.add(file)
-                yield tree / file
+
+    def with_dependencies(names: Sequence[str]) -> Iterator[str]:
+        for name in names:
+            if name in by_name:  # or it is built in
+                # modules.dep lists direct and indirect dependencies, the deepest last.
+                yield from (*reversed(needs[by_name[name]]), by_name[name])
+
+    first = list(dict.fromkeys(with_dependencies(MODULES)))
+    more = [file for file in dict.fromkeys(with_dependencies(MORE_MODULES)) if file not in first]
+    return [tree / file for file in first], [tree / file for file in more]
 
 
 def _module_name(file: str) -> str:
@@ -204,6 +213,7 @@ def _kernel(series: str, directory: Path, note: str) -> Kernel:
         vmlinuz=directory / "vmlinuz",
         btf=directory / "btf",
         modules=tuple(directory / "modules" / name for name in what["modules"]),
+        more_modules=tuple(directory / "modules" / name for name in what["more_modules"]),
         architecture=architecture.of(series)[0],
         note=note,
     )
@@ -219,8 +229,8 @@ def _cached(series: str, directory: Path) -> Path | None:
 
 
 def _needs() -> str:
-    """Names the list of modules, so that a longer list is not answered from an old cache."""
-    return hashlib.sha256(" ".join(MODULES).encode()).hexdigest()[:8]
+    """Names the lists of modules, so that a longer list is not answered from an old cache."""
+    return hashlib.sha256(f"{MODULES}{MORE_MODULES}".encode()).hexdigest()[:8]
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.matrix.examine import HERE, Examined
+from tests.peer.checks import wrong
+from tests.peer.counting import NO_COUNT
 
 
 def markdown(done: Sequence[Examined]) -> str:
@@ -14,7 +16,8 @@ def markdown(done: Sequence[Examined]) -> str:
     rows = dict.fromkeys(name for found in done for name in found.steps if name.startswith("load/"))
     lines = [_line("program", *(_title(found) for found in done)), _line(*["---"] * (len(done) + 1))]
     lines += [_line(_plain(row), *(cell(found, row) for found in done)) for row in rows]
-    lines += ["", "`*`: its only form. Bold: its numbers were compared with known traffic there and agree.", ""]
+    lines += ["", "`*`: its only form. Bold: its numbers were compared there with somebody else's, and agree."]
+    lines += ["", *_nowhere_counted(done, list(rows)), ""]
     lines += [
         f"- {_plain(row)}, {_title(found)}: {text}" for row in rows for found in done if (text := why(found, row))
     ]
@@ -22,22 +25,37 @@ def markdown(done: Sequence[Examined]) -> str:
 
 
 def cell(found: Examined, row: str) -> str:
-    """The variant; or "skipped" or "failed" with the reason's word; or BROKEN where the check itself failed."""
+    """The variant, WRONG if it does not count what somebody else counts; "skipped" or "failed" with the reason's word;
+    BROKEN where the check itself failed, "-" where none was asked for."""
     step = found.steps.get(row)
     if step is None or step.error:
-        return "BROKEN"
+        return "BROKEN" if step or found.failure else "-"
     value = step.value
     if value["state"] != "running":
         return f"{value['state']}: {value['reason']}"
     name = str(value["variant"] or "*")
-    return f"**{name}**" if _counted(found, row.rpartition("/")[2], name) else name
+    if value["counted"] is None:
+        return f"**{name}**" if _counted(found, row.rpartition("/")[2], name) else name
+    return f"{name}: WRONG" if wrong(value["counted"]) else f"**{name}**"
+
+
+def _nowhere_counted(done: Sequence[Examined], rows: Sequence[str]) -> list[str]:
+    """Of each directory: how many programs were counted on one kernel at least, and which were not, with the reason."""
+    lines = []
+    for kind in ("programs", "peer"):
+        own = [row for row in rows if _plain(row).startswith(f"{kind}/")]
+        never = [_plain(row) for row in own if not any(cell(found, row).startswith("**") for found in done)]
+        reasons = [f"{name} ({NO_COUNT.get(name, 'see below')})" for name in never]
+        but = f", not {', '.join(reasons)}" if reasons else ""
+        lines.append(f"- {kind}: {len(own) - len(never)} of {len(own)} were counted on one kernel at least{but}.")
+    return lines
 
 
 def why(found: Examined, row: str) -> str:
     """The text of a program that does not run, or that runs but could not compile or load a variant tried before."""
     step = found.steps.get(row)
     if step is None or step.error:
-        return step.error.strip().splitlines()[-1] if step else found.failure.splitlines()[0] if found.failure else "?"
+        return step.error.strip().splitlines()[-1] if step else found.failure.partition("\n")[0]
     value = step.value
     if value["state"] != "running":
         return _short(value["text"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.matrix import apt, initramfs, kernels, machine, vmlinux
+from tests.matrix import apt, crosscompile, initramfs, kernels, machine, vmlinux
 
 UNREACHABLE = {"Debian": "http://127.0.0.1:9/debian"}  # the discard port: connections are refused
 
@@ -64,6 +66,17 @@ def test_cached_kernel_is_used_where_the_mirror_does_not_answer_and_says_so(
     kept = kernels.get("6.12", tmp_path)
     assert kept.release == kernel.release
     assert "from the cache because the newest could not be had" in str(kept)
+
+
+def test_what_a_compiler_made_that_nobody_used_for_a_week_goes(tmp_path: Path) -> None:
+    of_now = crosscompile.kept(tmp_path)
+    for name, days in (("recent", 6), ("old", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "artifact.json").touch()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    os.utime(of_now, (0, 0))
+    assert crosscompile.kept(tmp_path) == of_now
+    assert {path.name for path in tmp_path.iterdir()} == {of_now.name, "recent"}
 
 
 def test_image_without_a_kernel_inside_is_refused(tmp_path: Path) -> None:

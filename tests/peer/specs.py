@@ -26,8 +26,7 @@ def spec(name: str) -> model.Program:
     return config.load_bundled(name, bundled=HERE).config.programs[0]
 
 
-def of_this_kernel(name: str) -> model.Program:
+def of_this_kernel(program: model.Program) -> model.Program:
     """With those variants whose `requires` hold here; the others read members that this kernel does not have."""
-    program = spec(name)
     variants = [v for v in program.variants if not requires.unmet(v.requires, Kernel())]
     return program.model_copy(update={"variants": variants})

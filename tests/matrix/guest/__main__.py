@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.config import model
 from exporter.kernel import credentials
-from tests.matrix.guest import attaching, daemon, maps, places, product, programs, rights
+from tests.matrix.guest import attaching, daemon, everything, maps, places, product, programs, rights
 from tests.matrix.guest.steps import Steps
 
 KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint", "tp_btf")
@@ -41,7 +41,7 @@ def main(work: Path) -> int:
     steps.run("daemon", call(daemon.scraped_then_killed, work / "artifacts"), deadline=200)
     steps.run("module_types", call(places.module_types, on.header), deadline=300)
     steps.run("compiled_inside", call(checks.compiled_inside, "tcp_sendmsg"), deadline=300)
-    return 0
+    return everything.main(work)
 
 
 def facts() -> dict[str, Any]:

@@ -1,15 +1,22 @@
-"""The whole exporter on this kernel: `bpf-exporter run` with artifacts made elsewhere, scraped, then killed."""
+"""The whole exporter on this kernel: `run --no-compile` with artifacts that `bpf-exporter compile` made elsewhere for
+it, where no bcc can be found; scraped, then killed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from exporter.kernel import credentials
+from exporter.loading import compiler
 from tests import daemon
 from tests.matrix.guest import attaching
 
@@ -21,7 +28,8 @@ def scraped_then_killed(artifacts: Path) -> dict[str, Any]:
     the server, "llvm": roles that map it, "probes" while it ran, "left" after SIGKILL, "server_alive", "log"}."""
     with (
         tempfile.TemporaryDirectory() as directory,
-        daemon.running(CONFIG, Path(directory), cache=artifacts) as exporter,
+        bcc_hidden(),
+        daemon.running(CONFIG, Path(directory), "--no-compile", cache=artifacts) as exporter,
     ):
         exporter.wait_ready()
         attaching.make_events()
@@ -44,6 +52,23 @@ def scraped_then_killed(artifacts: Path) -> dict[str, Any]:
         while (attaching.probes()["kprobes"] or _alive(server)) and time.monotonic() < deadline:
             time.sleep(0.1)
         return {**found, "left": attaching.probes(), "server_alive": _alive(server), "log": exporter.log[-4000:]}
+
+
+@contextmanager
+def bcc_hidden() -> Iterator[None]:
+    """No process of this machine finds bcc meanwhile: an empty directory is mounted over it."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    assert [kind for _, place, kind, *_ in mounts if place == "/"][-1] == "overlay", "this would hide the host's own"
+    found = PathFinder.find_spec("bcc", sys.path)
+    origin = found.origin if found else None
+    assert origin, "python3-bpfcc is not installed: nothing to hide"
+    place = str(Path(origin).parent)
+    subprocess.run(["mount", "-t", "tmpfs", "hidden", place], check=True)
+    try:
+        assert compiler.bcc_version() is None
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def _labels(

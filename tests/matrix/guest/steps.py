@@ -25,13 +25,15 @@ class Steps:
     def __init__(self, results: Path) -> None:
         self._results = results.open("a", buffering=1)
 
-    def run(self, name: str, check: Check, deadline: float = 120.0) -> None:
-        """`check` in a forked child; its return value must be JSON. It is killed after `deadline` seconds."""
+    def run(self, name: str, check: Check, deadline: float = 120.0) -> Any:
+        """`check` in a forked child; its return value, which must be JSON, or None if it failed or took longer than
+        `deadline` seconds and was killed."""
         start = time.monotonic()
         value, error = _in_child(check, deadline)
         seconds = round(time.monotonic() - start, 2)
         self._results.write(json.dumps({"name": name, "value": value, "error": error, "seconds": seconds}) + "\n")
         print(f"{name}: {error.strip().splitlines()[-1] if error else 'done'} ({seconds} s)", flush=True)
+        return value
 
 
 def _in_child(check: Check, deadline: float) -> tuple[Any, str]:

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.kernel.workloads import namespaces
@@ -179,15 +179,18 @@ def send_fragments(family: str, port: int, count: int) -> dict[str, int]:
 def keep_alive(port: int, count: int) -> int:
     """So many timers of tcp_keepalive_timer() started: one for each connection that is told to keep alive.
 
-    They end by a reset, because FIN_WAIT2 would start the same timer.
+    They end by a reset, because FIN_WAIT2 would start the same timer; the server's side waits for it, because before
+    it would send a FIN of its own.
     """
     with socket.create_server((LOOPBACK["ipv4"], port)) as listener:
         for _ in range(count):
             client = socket.create_connection((LOOPBACK["ipv4"], port))
             served, _ = listener.accept()
-            with client, served:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            with served, suppress(ConnectionResetError):
+                served.recv(1)
     return count
 
 
