@@ -29,8 +29,21 @@ def find(name: str, root: Path = Path("/"), machine: str = platform.machine()) -
         return path if path.exists() else None
     if _LIBRARY.fullmatch(name):
         return _library(re.escape(name) + (r"(\.[0-9.]+)?" if name.endswith(".so") else ""), root, machine)
+    library, program = _both(name, root, machine)
+    return library or program
+
+
+def namesakes(name: str, root: Path = Path("/"), machine: str = platform.machine()) -> tuple[Path, Path] | None:
+    """The library and the program that "curl" can mean, where this host has both and both are ELF."""
+    if "/" in name or _LIBRARY.fullmatch(name):
+        return None
+    library, program = _both(name, root, machine)
+    return (library, program) if library and program and _is_elf(program) else None
+
+
+def _both(name: str, root: Path, machine: str) -> tuple[Path | None, Path | None]:
     library = _library(rf"lib{re.escape(name)}\.so(\.[0-9.]+)?", root, machine)
-    return library or next((path for at in _PATH if (path := root / at / name).is_file()), None)
+    return library, next((path for at in _PATH if (path := root / at / name).is_file()), None)
 
 
 def _library(pattern: str, root: Path, machine: str) -> Path | None:

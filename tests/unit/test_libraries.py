@@ -72,3 +72,13 @@ def test_name_is_found_where_the_loader_or_the_shell_finds_it(root: Path, name: 
 
 def test_another_machine_has_its_own_directories(root: Path) -> None:
     assert libraries.find("z", root, "aarch64") == root / "usr/lib/aarch64-linux-gnu/libz.so.2"
+
+
+def test_a_name_of_a_library_and_a_program_is_both(root: Path) -> None:
+    library, program = root / "usr/lib/x86_64-linux-gnu/libz.so.1", root / "usr/bin/z"
+    assert libraries.namesakes("z", root, "x86_64") == (library, program)
+    assert libraries.namesakes("libz.so.1", root, "x86_64") is None
+    assert libraries.namesakes("/usr/bin/z", root, "x86_64") is None
+    assert libraries.namesakes("ssl", root, "x86_64") is None
+    program.write_text("#!/bin/sh")
+    assert libraries.namesakes("z", root, "x86_64") is None, "a script has no code to probe"

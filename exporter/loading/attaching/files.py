@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(kernel: Kernel, point: Point, name: str) -> Iterator[ElfFile]:
     """The file of an absolute path, a library's name ("c", "libssl.so.3") or a program's. RefusedError if there is
-    none, or it is not this machine's code."""
+    none, if a library and a program have the name, or it is not this machine's code."""
     # pyelftools takes 7 MB: only a loader that needs it imports it, not the supervisor that loaders are forked from.
     from exporter.kernel.elf import ElfFile, NotElfError
 
@@ -27,6 +27,9 @@ def opened(kernel: Kernel, point: Point, name: str) -> Iterator[ElfFile]:
     if path is None:
         where = "" if "/" in name else " in ld.so's cache and directories, nor a program in /usr/bin and the like"
         raise RefusedError(Reason.MISSING, f"{point.step}: no file {name}{where} (write its absolute path)")
+    if both := libraries.namesakes(name, machine=kernel.machine):
+        text = f"{point.step}: {name} is the library {both[0]} and the program {both[1]}"
+        raise RefusedError(Reason.MISSING, f"{text} (write the absolute path of the one that is meant)")
     try:
         with ElfFile(path, kernel.machine) as elf:
             yield elf
