@@ -56,7 +56,7 @@ class LabelSets(Sequence[LabelSet]):
     def at(self, places: Places | NDArray[np.bool_]) -> LabelSets:
         """Those at the places (or where True), in their order."""
         count = int(np.count_nonzero(places)) if places.dtype == bool else len(places)
-        return LabelSets(self.words, [column[places] for column in self.columns], count)
+        return LabelSets(self.words, [_at(column, places, count) for column in self.columns], count)
 
     def sorted_distinct(self) -> LabelSets:
         """Each once, in the order of the texts."""
@@ -86,8 +86,27 @@ def together(first: LabelSets, *more: LabelSets) -> LabelSets:
     parts = [sets for sets in (first, *more) if len(sets)]
     if len(parts) <= 1:
         return parts[0] if parts else first
-    columns = [np.concatenate(columns) for columns in zip(*(sets.columns for sets in parts), strict=True)]
+    columns = [_below(columns) for columns in zip(*(sets.columns for sets in parts), strict=True)]
     return LabelSets(first.words, columns, sum(map(len, parts)))
+
+
+def constant(code: int, count: int) -> Codes:
+    """A column of one code, which takes no memory."""
+    return np.broadcast_to(np.int64(code), count)
+
+
+def is_constant(column: Codes) -> bool:
+    return column.strides == (0,)
+
+
+def _at(column: Codes, places: Places | NDArray[np.bool_], count: int) -> Codes:
+    return constant(column[0], count) if is_constant(column) and len(column) else column[places]
+
+
+def _below(columns: Sequence[Codes]) -> Codes:
+    if all(is_constant(column) and column[0] == columns[0][0] for column in columns):
+        return constant(columns[0][0], sum(map(len, columns)))
+    return np.concatenate(columns)
 
 
 # Odd and not to be guessed: nobody can choose keys that all have one hash.
@@ -107,32 +126,41 @@ def hashes(columns: Sequence[NDArray[np.int64] | NDArray[np.uint64]], count: int
 
 
 class Index:
-    """Where label sets are among the ones given, all different."""
+    """Where label sets are among the ones given, all different: a hash table with open addressing, mostly empty."""
 
     def __init__(self, sets: LabelSets) -> None:
         self.sets = sets
-        found = hashes(sets.columns, len(sets))
-        self._order = np.argsort(found)
-        self._hashes = found[self._order]
+        self._bits = max(3, (4 * len(sets)).bit_length())
+        self._table = np.full(1 << self._bits, -1, np.int32)
+        places = np.arange(len(sets), dtype=np.int32)
+        slots = self._slots(sets)
+        while len(places):  # each goes on to the next slot until one is free
+            free = self._table[slots] < 0
+            self._table[slots[free]] = places[free]  # where two want one, the last has it
+            left = np.flatnonzero(self._table[slots] != places)
+            places, slots = places[left], self._next(slots[left])
 
     def find(self, sets: LabelSets) -> Places:
-        """The place of each, -1 where there is none. The hash only says where to look: label sets are compared."""
+        """The place of each, -1 where there is none."""
         places = np.full(len(sets), -1, np.intp)
-        if not len(self.sets) or not len(sets):
-            return places
-        wanted = hashes(sets.columns, len(sets))
-        rows = np.argsort(wanted)  # in order, the search goes through memory once
-        wanted = wanted[rows]
-        at = np.searchsorted(self._hashes, wanted)
-        while len(rows):  # once; again where different sets have one hash
-            inside = at < len(self._hashes)
-            rows, at, wanted = rows[inside], at[inside], wanted[inside]
-            same = self._hashes[at] == wanted
-            rows, at, wanted = rows[same], at[same], wanted[same]
-            here = self._order[at]
+        rows, slots = np.arange(len(sets)), self._slots(sets)
+        while len(rows):
+            here = self._table[slots]
+            taken = np.flatnonzero(here >= 0)
+            if len(taken) < len(rows):
+                rows, slots, here = rows[taken], slots[taken], here[taken]
             equal = np.ones(len(rows), bool)
             for mine, theirs in zip(self.sets.columns, sets.columns, strict=True):
-                equal &= mine[here] == theirs[rows]
+                if not (is_constant(mine) and is_constant(theirs) and mine[:1] == theirs[:1]):
+                    equal &= mine[here] == theirs[rows]
             places[rows[equal]] = here[equal]
-            rows, at, wanted = rows[~equal], at[~equal] + 1, wanted[~equal]
+            left = np.flatnonzero(~equal)
+            rows, slots = rows[left], self._next(slots[left])
         return places
+
+    def _slots(self, sets: LabelSets) -> Places:
+        """Where to look first for each."""
+        return (hashes(sets.columns, len(sets)) >> np.uint64(64 - self._bits)).view(np.intp)
+
+    def _next(self, slots: Places) -> Places:
+        return (slots + 1) & ((1 << self._bits) - 1)

@@ -10,12 +10,12 @@ import numpy as np
 from exporter.collecting.label_sets import LabelSet, LabelSets
 
 
-def pairs(names: tuple[str, ...], sets: Sequence[LabelSet] | LabelSets) -> list[bytes]:
-    """The text of each set; of coded ones by whole columns."""
+def pairs(names: tuple[str, ...], sets: Sequence[LabelSet] | LabelSets) -> bytes:
+    """The text of each set, each ended by a newline (one in a label is escaped); of coded ones by whole columns."""
     if not isinstance(sets, LabelSets):
-        return [_pairs(names, texts) for texts in sets]
+        return b"".join([_pairs(names, texts) + b"\n" for texts in sets])
     if not names or not len(sets):
-        return [b""] * len(sets)
+        return b"\n" * len(sets)
     parts: list[bytes] = []
     varying: list[list[int] | list[bytes]] = []
     for name, codes in zip(names, sets.columns, strict=True):
@@ -29,9 +29,9 @@ def pairs(names: tuple[str, ...], sets: Sequence[LabelSet] | LabelSets) -> list[
             made = [_pair(name, sets.words.text(code)) for code in distinct.tolist()]
             parts.append(b"%b")
             varying.append(list(map(made.__getitem__, inverse.tolist())))
-    line = b",".join(parts) + b"\n"  # a newline in a label is escaped, so lines can be told apart
+    line = b",".join(parts) + b"\n"
     values = tuple(varying[0]) if len(varying) == 1 else tuple(chain.from_iterable(zip(*varying, strict=True)))
-    return (line * len(sets) % values).split(b"\n")[:-1]
+    return line * len(sets) % values
 
 
 def _pairs(names: tuple[str, ...], texts: LabelSet) -> bytes:

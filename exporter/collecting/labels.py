@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporter.binding import LabelField
 from exporter.collecting.columns import narrow
-from exporter.collecting.label_sets import LabelSet, LabelSets, hashes
+from exporter.collecting.label_sets import LabelSet, LabelSets, constant, hashes
 from exporter.collecting.table import Bytes, Entries, as_bytes, same_keys
 from exporter.collecting.words import NO_TEXT, NUMBER_LENGTH, Codes, Words
 from exporter.decoders import Chain, Names
@@ -80,6 +80,8 @@ class Field:
 
     def codes(self, raw: Bytes) -> Codes:
         """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded."""
+        if len(raw) > 1 and (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
+            return constant(int(self.codes(raw[:1])[0]), len(raw))
         if self._number is not None:
             return self._words.numbers(raw.view(self._number)[:, 0])
         order, starts = _runs(raw)
@@ -177,8 +179,7 @@ class LabelTexts:
             missing |= codes == NO_TEXT
         rest = iter(decoded)
         columns = [
-            np.broadcast_to(np.int64(self._words.code(field)), count) if isinstance(field, str) else next(rest)
-            for field in self._fields
+            constant(self._words.code(field), count) if isinstance(field, str) else next(rest) for field in self._fields
         ]
         return Rows(LabelSets(self._words, columns, count), missing)
 
@@ -213,8 +214,6 @@ def _runs(raw: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """An order of the rows in which equal ones are side by side, and where each run of equal ones starts. Rows that
     differ and have one hash can break a run in two."""
     count, size = raw.shape
-    if count and (raw == raw[0]).all():
-        return np.arange(count), np.zeros(1, np.intp)
     words = np.zeros((count, (size + 7) // 8 * 8), np.uint8)
     words[:, :size] = raw
     columns = words.view(np.uint64)

@@ -121,8 +121,8 @@ class Limit:
         alive[found[found >= 0]] = True
         self.ended += len(known) - int(np.count_nonzero(alive))
         stay, stay_folded = np.flatnonzero(alive[:before]), before + np.flatnonzero(alive[before:])
-        is_new = found < 0
-        fresh = rows.at(is_new).sorted_distinct()
+        new = np.flatnonzero(found < 0)
+        fresh = rows.at(new).sorted_distinct()
         room = max(0, min(self._most - len(stay), len(fresh)))
         if self._budget is not None:
             room = self._budget.grant(self, len(stay), room)
@@ -132,9 +132,8 @@ class Limit:
             self._index = Index(together(known.at(stay), admitted, known.at(stay_folded), refused))
         now = np.empty(len(known), np.intp)
         now[stay], now[stay_folded] = np.arange(len(stay)), self._shown + np.arange(len(stay_folded))
-        places = np.empty(len(rows), np.intp)
-        places[~is_new] = now[found[~is_new]]
-        places[is_new] = self._index.find(rows.at(is_new))
+        places = now[found] if len(now) else found
+        places[new] = self._index.find(rows.at(new))
         return Admission(self._index, self._shown, places, np.concatenate([stay, np.full(room, -1, np.intp)]))
 
 

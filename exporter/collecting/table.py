@@ -31,7 +31,10 @@ def as_bytes(records: Bytes) -> list[bytes]:
 
 def same_keys(one: Bytes, other: Bytes) -> bool:
     """Whether two reads found the same keys in the same order. A table that finds them again gives the same array."""
-    return one is other or np.array_equal(one, other)
+    if one is other or one.shape != other.shape:
+        return one is other
+    word = np.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
+    return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
 
 
 class ReadError(Exception):
@@ -115,7 +118,7 @@ class Table:
 
     def _entries(self, count: int, rows: NDArray[np.intp] | slice = _ALL) -> Entries:
         keys = self._keys[:count][rows]
-        if not np.array_equal(keys, self._stable):
+        if not same_keys(keys, self._stable):
             self._stable = keys.copy()
         return Entries(self._stable, self._values[:count][rows])
 

@@ -43,8 +43,7 @@ class Series:
             chosen: Sequence[LabelSet] | LabelSets = LabelSets(sets.words, columns, len(range(len(sets))[rows]))
         else:
             chosen = [texts[labels] for texts in sets[rows]]
-        found = pairs(self.names[labels], chosen)
-        return [text.replace(b"%", b"%%") for text in found] if any(b"%" in text for text in found) else found
+        return pairs(self.names[labels], chosen).replace(b"%", b"%%").split(b"\n")[:-1]
 
 
 ALL = slice(None)

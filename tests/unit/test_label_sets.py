@@ -58,7 +58,7 @@ def test_sets_are_found_where_they_are(known: list[LabelSet], wanted: list[Label
 
 
 def test_sets_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_sets, "hashes", lambda _, count: np.full(count, 7, np.uint64))
+    monkeypatch.setattr(label_sets, "hashes", lambda _, count: np.full(count, 2**64 - 1, np.uint64))
     words = Words()
     known = [("a", "1"), ("b", "1"), ("a", "2"), ("c", "3")]
     found = Index(coded(words, known, 2)).find(coded(words, [*reversed(known), ("c", "1")], 2))
