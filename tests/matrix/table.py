@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.matrix.examine import HERE, Examined
+from tests.matrix.guest.programs import REQUESTS
 from tests.peer.checks import wrong
 from tests.peer.counting import NO_COUNT
+
+ONLY = "runs"  # the cell of a program that has no variants
 
 
 def markdown(done: Sequence[Examined]) -> str:
@@ -16,7 +19,10 @@ def markdown(done: Sequence[Examined]) -> str:
     rows = dict.fromkeys(name for found in done for name in found.steps if name.startswith("load/"))
     lines = [_line("program", *(_title(found) for found in done)), _line(*["---"] * (len(done) + 1))]
     lines += [_line(_plain(row), *(cell(found, row) for found in done)) for row in rows]
-    lines += ["", "`*`: its only form. Bold: its numbers were compared there with somebody else's, and agree."]
+    lines += [
+        "",
+        f"`{ONLY}`: it has no variants. Bold: its numbers were compared there with somebody else's, and agree.",
+    ]
     lines += ["", *_nowhere_counted(done, list(rows)), ""]
     lines += [
         f"- {_plain(row)}, {_title(found)}: {text}" for row in rows for found in done if (text := why(found, row))
@@ -33,7 +39,7 @@ def cell(found: Examined, row: str) -> str:
     value = step.value
     if value["state"] != "running":
         return f"{value['state']}: {value['reason']}"
-    name = str(value["variant"] or "*")
+    name = str(value["variant"] or ONLY)
     if value["counted"] is None:
         return f"**{name}**" if _counted(found, row.rpartition("/")[2], name) else name
     return f"{name}: WRONG" if wrong(value["counted"]) else f"**{name}**"
@@ -69,8 +75,12 @@ def _counted(found: Examined, program: str, variant: str) -> bool:
 
 def exact(value: dict[str, Any]) -> bool:
     """The plain equalities of test_programs.py, which has the rest."""
-    families = [part for part in value.values() if isinstance(part, dict) and "made" in part]
-    return value.get("sent") == value.get("out_resets") and all(part["made"] == part["counted"] for part in families)
+    families = [part for part in value.values() if isinstance(part, dict)]
+    return (
+        value.get("sent") == value.get("out_resets")
+        and all(part["made"] == part["counted"] for part in families if "made" in part)
+        and all(sum(part["response"].values()) == REQUESTS for part in families if "response" in part)
+    )
 
 
 def _title(found: Examined) -> str:
