@@ -111,7 +111,7 @@ def _ifname(_step: Decode, _given: Input, names: Names) -> Run:
 
 
 DECODERS = (
-    Decoder("inet", takes=("bytes",), gives="text", bind=_inet, fits=_inet_fits),
+    Decoder("inet", takes=("bytes",), gives="text", bind=_inet, fits=_inet_fits, unknown=None),
     Decoder("proto", takes=("int",), gives="text", bind=_proto),
     Decoder("tcp_state", takes=("int",), gives="text", bind=_tcp_state),
     Decoder("port_class", takes=("int",), gives="text", bind=_port_class, unknown=None),

@@ -274,6 +274,49 @@ def test_container_of_a_cgroup_path(path: str, short: str) -> None:
     assert container(path) == short
 
 
+# Each decoder that may have no answer: a field, its bytes, the step, and what the field is by itself. On a host without
+# names. Bytes are shown in hex.
+NO_ANSWER: dict[str, tuple[Type, bytes, Decode, str]] = {
+    "cgroup": (U64, host(12, 8), step("cgroup"), "12"),
+    "cidr": (array(U8, 4), bytes((192, 0, 2, 1)), step("cidr", {"10.0.0.0/8": "internal"}), "c0000201"),
+    "dname": (array(CHAR, 8), b"\x09abc\0\0\0\0", step("dname"), "0961626300000000"),
+    "enum": (U32, host(7, 4), step("enum", "nobody"), "7"),
+    "errno": (S32, host(-9999, 4), step("errno"), "-9999"),
+    "ifname": (U32, host(999_999, 4), step("ifname"), "999999"),
+    "kstack": (array(U64, 2), host(0, 8) * 2, step("kstack"), "00" * 16),
+    "ksym": (POINTER, host(0x1000, 8), step("ksym"), "4096"),
+    "majorminor": (U32, host(8 << 20 | 1, 4), step("majorminor"), "8388609"),
+    "map": (U8, b"\x09", step("map", {0: "read"}), "9"),
+    "pod": (array(CHAR, 128), f"/kubepods/pod{'0a' * 16}".encode(), step("pod"), f"/kubepods/pod{'0a' * 16}"),
+    "proto": (U16, host(9999, 2), step("proto"), "9999"),
+    "regexp": (array(CHAR, 8), b"bash\0\0\0\0", step("regexp", ["^kswapd"]), "bash"),
+    "syscall": (U32, host(99_999, 4), step("syscall"), "99999"),
+    "tcp_state": (U32, host(99, 4), step("tcp_state"), "99"),
+    "username": (U32, host(4_000_000, 4), step("username"), "4000000"),
+    "pci_class": (S32, host(-1, 4), step("pci_class"), "-1"),
+    "pci_device": (S64, host(-1, 8), step("pci_device"), "-1"),
+    "pci_subclass": (S32, host(-1, 4), step("pci_subclass"), "-1"),
+    "pci_vendor": (S32, host(-1, 4), step("pci_vendor"), "-1"),
+}
+
+
+def test_every_decoder_that_may_have_no_answer_is_tested_for_what_it_says_then() -> None:
+    assert set(NO_ANSWER) == {name for name, decoder in types().items() if decoder.unknown is not None}
+
+
+@pytest.mark.parametrize("name", NO_ANSWER)
+def test_no_answer_is_kept_dropped_or_a_text(name: str) -> None:
+    field, raw, decode, itself = NO_ANSWER[name]
+
+    def of(unknown: str | None) -> str | None:
+        return decoded(field, raw, decode.model_copy(update={"unknown": unknown}))
+
+    assert of("keep") == itself
+    assert of("drop") is None
+    assert of("nobody knows") == "nobody knows"
+    assert of(None) == (None if types()[name].unknown == "drop" else types()[name].unknown)
+
+
 def test_no_answer_ends_the_chain() -> None:
     """The unit of an unknown cgroup is unknown, not "none"."""
     steps = step("cgroup"), step("systemd_unit")
