@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -106,7 +107,7 @@ def _fingerprints(values: Bytes) -> NDArray[np.uint64]:
 
     A sum of words by odd factors, modulo 2^64: a change of one word always shows, one of several but for 1 in 2^60.
     """
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))  # of no entries numpy cannot tell what -1 is
     if flat.shape[1] % 8:
         flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8)))
     words = np.ascontiguousarray(flat).view(np.uint64)

@@ -84,6 +84,17 @@ def test_an_entry_that_changes_now_and_then_stays_whatever_its_neighbours_do(clo
         assert 7 in ports(table.read())
 
 
+def test_a_map_with_ttl_may_be_empty_before_and_after(clock: Clock) -> None:
+    held = Held(4)
+    table = Expiring(held, 60.0, clock)
+    assert ports(table.read()) == []
+    held.numbers[1] = 1
+    assert ports(table.read()) == [1]
+    clock.now += 60
+    assert ports(table.read()) == []
+    assert ports(table.read()) == []
+
+
 def test_arrays_show_what_was_ever_used() -> None:
     held = Held(p0=0, p1=5, p2=0)
     table = WithoutZeros(held)
