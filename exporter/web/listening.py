@@ -116,6 +116,7 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
             sock.getsockname()[:2],
             application,
             numthreads=THREADS,  # all at once: cheroot adds none later, whatever its `max` says
+            server_name="bpf-exporter",  # cheroot tells its own version otherwise
             max=THREADS,
             request_queue_size=BACKLOG,
             timeout=timeout,
@@ -124,7 +125,6 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
         )
         self._bound = sock
         self.answer_timeout = answer_timeout
-        self.software = "bpf-exporter"
         self.max_request_header_size = HEADER_LIMIT
         self.max_request_body_size = BODY_LIMIT
 

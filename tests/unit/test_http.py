@@ -70,6 +70,10 @@ def get(port: int, path: str = "/metrics", method: str = "GET", **headers: str) 
     return answer, body
 
 
+def test_the_server_header_names_the_exporter_and_no_version(serve: Callable[..., int]) -> None:
+    assert get(serve())[0].headers["Server"] == "bpf-exporter"
+
+
 def raw(port: int, request: bytes) -> bytes:
     """Everything that the server answers to these bytes until it closes."""
     with connect(port) as client:
