@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ Made by `make bench{argument}` on {day}; do not edit. Ratios first: they carry o
 "target" is what the project promises of the ratio. ours / peer where there is a peer, ours / floor where the floor is
 what is promised; each row says it.
 
-{machine}
-"""
+{machine}"""
 
 LIMITS = """## What it cannot do
 
@@ -133,7 +133,8 @@ def section(script: Script, found: Sequence[rows.Row] | None) -> str:
         return f"## {script.title}\n\n`benchmarks/{script.name}.py` failed on this machine.\n"
     lines = [rows.HEAD, ["---:", "---", "---", *["---:"] * 3, "---"], *rows.table(found)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"## {script.title}\n\n{script.text} By `benchmarks/{script.name}.py`.\n\n{table}\n"
+    text = textwrap.fill(f"{script.text} By `benchmarks/{script.name}.py`.", 118, break_on_hyphens=False)
+    return f"## {script.title}\n\n{text}\n\n{table}\n"
 
 
 def _leaves_rows(script: Script) -> bool:

@@ -1,4 +1,4 @@
-"""The dashboard as code: `python -m grafana.dashboard > grafana/bpf-exporter.json` from the root of the repository.
+"""The dashboard of TCP as code: `python -m grafana.dashboard > grafana/bpf-exporter.json` from the root.
 
 Read from the top: is anything wrong (numbers), resets, sends, latency, and last the exporter itself. A test keeps the
 JSON file equal to what this module prints.
@@ -6,16 +6,10 @@ JSON file equal to what this module prints.
 
 from __future__ import annotations
 
-import json
-import sys
-
-from grafana_foundation_sdk.builders import dashboard
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as m
 
-from grafana import health
+from grafana import board, health
 from grafana.panels import (
-    DATASOURCE,
     RED_IF_ANY,
     Panel,
     Query,
@@ -216,68 +210,22 @@ def latency() -> list[Panel]:
     ]
 
 
-def variables(board: dashboard.Dashboard) -> None:
-    board.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-    for name, label, query in (
-        ("job", "Job", "label_values(bpf_exporter_build_info, job)"),
-        ("instance", "Instance", 'label_values(bpf_exporter_build_info{job=~"$job"}, instance)'),
-    ):
-        board.with_variable(
-            dashboard.QueryVariable(name)
-            .label(label)
-            .query({"query": query, "refId": "StandardVariableQuery"})
-            .datasource(DATASOURCE)
-            .refresh(m.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .sort(m.VariableSort.ALPHABETICAL_ASC)
-            .multi(True)
-            .include_all(True)
-            .all_value(".+")
-            .current(m.VariableOption(selected=True, text=["All"], value=["$__all"]))
-        )
-
-
 def build() -> m.Dashboard:
-    board = (
-        dashboard.Dashboard("BPF exporter: TCP of the live kernel")
-        .uid(UID)
-        .description("TCP resets, sends and latency counted in the kernel by bpf-exporter, and its own health.")
-        .tags(["bpf-exporter", "ebpf", "tcp"])
-        .timezone("browser")
-        .editable()
-        .refresh("30s")
-        .time("now-1h", "now")
-        .tooltip(m.DashboardCursorSync.CROSSHAIR)
-        .annotation(
-            dashboard.AnnotationQuery()
-            .name("Alerts")
-            .datasource(DATASOURCE)
-            .enable(True)
-            .icon_color("red")
-            .expr('ALERTS{alertstate="firing", alertname=~"Tcp.*|BpfExporter.*", instance=~"$instance"}')
-        )
+    return board.build(
+        UID,
+        "BPF exporter: TCP of the live kernel",
+        "TCP resets, sends and latency counted in the kernel by bpf-exporter, and its own health.",
+        tags=["bpf-exporter", "ebpf", "tcp"],
+        alerts="Tcp.*|BpfExporter.*",
+        rows=(
+            ("At a glance", overview()),
+            ("TCP resets", resets()),
+            ("TCP sends", sends()),
+            ("TCP latency", latency()),
+            ("Health of the exporter", health.panels()),
+        ),
     )
-    variables(board)
-    for title, panels in (
-        ("At a glance", overview()),
-        ("TCP resets", resets()),
-        ("TCP sends", sends()),
-        ("TCP latency", latency()),
-        ("Health of the exporter", health.panels()),
-    ):
-        board.with_row(dashboard.Row(title))
-        for panel in panels:
-            board.with_panel(panel)
-    built = board.build()
-    for number_, panel_or_row in enumerate(built.panels or (), 1):
-        panel_or_row.id_val = number_
-    return built
-
-
-def main() -> None:
-    # Sorted, so that a change of the SDK's order of fields is no change of the file.
-    json.dump(build(), sys.stdout, cls=JSONEncoder, indent=2, sort_keys=True)
-    sys.stdout.write("\n")
 
 
 if __name__ == "__main__":
-    main()
+    board.write(build())

@@ -1,4 +1,4 @@
-"""What dashboard and rules ask of Prometheus: panel queries with variables filled in, rules and their selectors."""
+"""What dashboards and rules ask of Prometheus: panel queries with variables filled in, rules and their selectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARD = ROOT / "grafana/bpf-exporter.json"
+DASHBOARDS = {  # by the module that prints it
+    "grafana.dashboard": ROOT / "grafana/bpf-exporter.json",
+    "grafana.host": ROOT / "grafana/bpf-exporter-host.json",
+}
 RECORDING = ROOT / "prometheus/recording.yaml"
 ALERTS = ROOT / "prometheus/alerts.yaml"
 
@@ -22,7 +25,7 @@ _KEYWORDS = {"and", "or", "unless", "offset", "bool", "inf", "nan"}
 
 @dataclass(frozen=True)
 class PanelQuery:
-    """A query of a panel as it stands in the dashboard's JSON, Grafana's variables and all."""
+    """A query of a panel as it stands in a dashboard's JSON, Grafana's variables and all."""
 
     panel: str
     ref: str
@@ -43,18 +46,18 @@ class Rule:
     source: dict[str, Any]
 
 
-def dashboard() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(DASHBOARD.read_text())
-    return document
+def dashboards() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in DASHBOARDS.values()]
 
 
 def panels() -> Iterator[dict[str, Any]]:
-    """Every panel that is not a row, also those inside collapsed rows."""
-    for panel in dashboard()["panels"]:
-        if panel["type"] == "row":
-            yield from panel.get("panels", ())
-        else:
-            yield panel
+    """Every panel of every dashboard that is not a row, also those inside collapsed rows."""
+    for dashboard in dashboards():
+        for panel in dashboard["panels"]:
+            if panel["type"] == "row":
+                yield from panel.get("panels", ())
+            else:
+                yield panel
 
 
 def panel_queries() -> list[PanelQuery]:

@@ -1,4 +1,4 @@
-"""TCP traffic of every kind that the three programs count, over loopback of a network namespace of its own.
+"""Traffic of every kind that the bundled programs count, over loopback of a network namespace of its own.
 
 As a script (`workload.py KIND`) it runs until it is killed; `running(KIND)` does that in a new namespace.
 """
@@ -13,11 +13,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 CLOSED_PORT = 9  # discard: nothing listens in a new namespace
+SILENT_PORT = 7777  # where SYNs are dropped
+SILENT = f"""
+table ip workload {{
+    chain input {{
+        type filter hook input priority 0
+        tcp dport {SILENT_PORT} drop
+    }}
+}}
+"""
 LOST_SYNS = """
 table ip workload {
     chain input {
@@ -42,7 +52,13 @@ def running(kind: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def calm() -> None:
-    """A quiet host: five rounds a second, some fifteen resets among them, and no answer that takes long."""
+    """A quiet host: five rounds a second, some fifteen resets among them, and no answer that takes long. Now and then
+    it connects to somebody who is silent, and some datagrams find no room."""
+    subprocess.run(["nft", "-f", "-"], input=SILENT, text=True, check=True)
+    silent: deque[socket.socket] = deque()
+    unread = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    unread.bind(("127.0.0.1", 0))
+    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     deaf = socket.create_server(("127.0.0.1", 0))
     services = [_echo(socket.AF_INET, "127.0.0.1"), _echo(socket.AF_INET6, "::1")]
     for size in itertools.cycle((10, 700, 9_000, 70_000)):
@@ -51,6 +67,10 @@ def calm() -> None:
             _refused((address[0], CLOSED_PORT))
         _reset_at_close(services[0])
         _send_after_reset(deaf)
+        silent.append(_connecting(("127.0.0.1", SILENT_PORT)))
+        if len(silent) > 20:  # four seconds: the first SYN was sent again after one
+            silent.popleft().close()
+        unread.sendto(bytes(1000), unread.getsockname())
         time.sleep(0.2)
 
 
@@ -89,6 +109,35 @@ def lost_syns() -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     stack.enter_context(listener.accept()[0])
+
+
+def silent_peers() -> None:
+    """Many connects at once to a port that never answers, again every four seconds."""
+    subprocess.run(["nft", "-f", "-"], input=SILENT, text=True, check=True)
+    while True:
+        with contextlib.ExitStack() as stack:
+            for _ in range(900):
+                stack.enter_context(_connecting(("127.0.0.1", SILENT_PORT)))
+            time.sleep(4)
+
+
+def no_accept() -> None:
+    """A listener that accepts nobody until hundreds wait."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    while True:
+        with contextlib.ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(socket.create_connection(listener.getsockname()))
+            for _ in range(400):
+                stack.enter_context(listener.accept()[0])
+
+
+def _connecting(address: tuple[str, int]) -> socket.socket:
+    """A socket that has begun to connect."""
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(address)
+    return client
 
 
 def _echo(family: socket.AddressFamily, host: str) -> tuple[str, int]:
@@ -148,7 +197,14 @@ def _pairs(stack: contextlib.ExitStack, count: int) -> list[tuple[socket.socket,
     return pairs
 
 
-KINDS = {"calm": calm, "storm": storm, "slow-answers": slow_answers, "lost-syns": lost_syns}
+KINDS = {
+    "calm": calm,
+    "storm": storm,
+    "slow-answers": slow_answers,
+    "lost-syns": lost_syns,
+    "silent-peers": silent_peers,
+    "no-accept": no_accept,
+}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]]()

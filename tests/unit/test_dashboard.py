@@ -1,4 +1,4 @@
-"""The dashboard's JSON is what its code prints, is laid out for a person, and asks what Prometheus can parse."""
+"""A dashboard's JSON is what its code prints, is laid out for a person, and asks what Prometheus can parse."""
 
 from __future__ import annotations
 
@@ -13,35 +13,44 @@ import pytest
 import yaml
 
 from exporter.program import State
-from tests.e2e.queries import DASHBOARD, ROOT, dashboard, panel_queries, panels, selectors
+from tests.e2e.queries import DASHBOARDS, ROOT, dashboards, panel_queries, panels, selectors
 
 GRID_COLUMNS = 24
 
 
-def everything() -> list[dict[str, Any]]:
-    return list(dashboard()["panels"])
+each_dashboard = pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: str(dashboard["uid"]))
 
 
-def test_json_is_what_the_code_prints() -> None:
+@pytest.mark.parametrize("module", DASHBOARDS)
+def test_json_is_what_the_code_prints(module: str) -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "grafana.dashboard"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert printed == DASHBOARD.read_text(), "run: python -m grafana.dashboard > grafana/bpf-exporter.json"
+    file = DASHBOARDS[module]
+    assert printed == file.read_text(), f"run: python -m {module} > {file.relative_to(ROOT)}"
 
 
-def test_ids_are_unique() -> None:
-    ids = [panel["id"] for panel in everything()]
+def test_each_has_its_file_and_uid() -> None:
+    assert set(DASHBOARDS.values()) == set((ROOT / "grafana").glob("*.json"))
+    assert {dashboard["uid"] for dashboard in dashboards()} == {path.stem for path in DASHBOARDS.values()}
+
+
+@each_dashboard
+def test_ids_are_unique(dashboard: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
 
 
-def test_titles_are_unique() -> None:
-    titles = [panel["title"] for panel in everything()]
+@each_dashboard
+def test_titles_are_unique(dashboard: dict[str, Any]) -> None:
+    titles = [panel["title"] for panel in dashboard["panels"]]
     assert len(titles) == len(set(titles))
 
 
-def test_panels_stay_on_the_grid_and_do_not_overlap() -> None:
+@each_dashboard
+def test_panels_stay_on_the_grid_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
     taken: dict[tuple[int, int], str] = {}
-    for panel in everything():
+    for panel in dashboard["panels"]:
         at = panel["gridPos"]
         assert at["w"] > 0
         assert at["h"] > 0
@@ -51,10 +60,11 @@ def test_panels_stay_on_the_grid_and_do_not_overlap() -> None:
             taken[cell] = panel["title"]
 
 
-def test_lines_of_panels_are_filled_to_the_right_edge() -> None:
+@each_dashboard
+def test_lines_of_panels_are_filled_to_the_right_edge(dashboard: dict[str, Any]) -> None:
     """A gap is a panel that somebody removed and a layout that nobody looked at."""
     widths: dict[int, int] = {}
-    for panel in everything():
+    for panel in dashboard["panels"]:
         at = panel["gridPos"]
         for y in range(at["y"], at["y"] + at["h"]):
             widths[y] = widths.get(y, 0) + at["w"]
@@ -78,7 +88,8 @@ def test_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
 
 def test_every_selector_obeys_the_variables() -> None:
-    assert [v["name"] for v in dashboard()["templating"]["list"]] == ["datasource", "job", "instance"]
+    for dashboard in dashboards():
+        assert [v["name"] for v in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
     for query in panel_queries():
         for selector in selectors(query.expr):
             assert 'job=~"$job", instance=~"$instance"' in selector, query.panel
