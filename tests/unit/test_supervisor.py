@@ -248,6 +248,21 @@ def test_nothing_stays_open_when_it_ends() -> None:
     assert fds == Descriptors()
 
 
+@pytest.mark.parametrize(("limit", "told"), [(0.0, True), (1000.0, False)])
+def test_a_program_that_takes_long_to_detach_is_logged(
+    start: Start, monkeypatch: pytest.MonkeyPatch, limit: float, told: bool
+) -> None:
+    monkeypatch.setattr(supervisor, "SLOW_CLOSE", limit)
+    run = start(loads, ["a"])
+    run.wait(lambda: run.states().get("a", {}).get("state") == "running")
+    assert run.end() == 0
+    found = re.search(
+        r'event="detaching took long" program=a links=1 seconds=[\d.]+ why=".* see docs/attach.md"', run.log
+    )
+    assert bool(found) is told, run.log
+    assert "stopped: everything is detached" in run.log
+
+
 def test_the_children_do_not_outlive_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
     from exporter.kernel import credentials
 
