@@ -42,7 +42,7 @@ LABEL_LENGTH = 128  # bytes, the default of limits.label_length
 MAX_SERIES = 1000  # the default
 ENTRIES = 10240  # of each of the two maps
 KEY_MEMORY = 6 / 1024  # MiB for a key that is alive: 272 bytes in several tables, and the texts of its labels
-SLACK = 16.0  # MiB for pages of text on their way, and for what malloc keeps
+SLACK = 32.0  # MiB for pages of text (histograms of 512 ports are 45,000 lines), and for what malloc keeps
 
 CONFIG = """
 programs:
