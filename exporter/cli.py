@@ -155,17 +155,19 @@ def _http_path(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from exporter import start  # imports what only a daemon needs
+    from exporter import configuration, start  # imports what only a daemon needs
 
     log.configure(options.log_level, options.log_format)
     if refusal := start.missing_rights():
         log.get().error(refusal)
         return EXIT_RIGHTS
-    loaded = _load(options, options.config_file, enforce_owner=True)
-    if loaded is None:
+    found = configuration.read(options.config_file, options.trust_owner)
+    for line in (*(f"warning: {warning}" for warning in found.warnings), *filter(None, [found.errors])):
+        print(line, file=sys.stderr)
+    if found.config is None:
         return EXIT_CONFIG
     return start.run(
-        loaded.config,
+        found.config,
         start.Options(
             listen=tuple(options.listen or [":10435"]),
             metrics_path=options.metrics_path,
@@ -201,6 +203,9 @@ def _check(options: argparse.Namespace) -> int:
     except config.ConfigErrors as found:
         loaded, errors = None, [str(finding) for finding in found.findings]
     warnings = [str(warning) for warning in loaded.warnings] if loaded else []
+    if options.btf and options.load:
+        print("bpf-exporter check: --load is for this kernel, --btf for another: one of them", file=sys.stderr)
+        return EXIT_USAGE
     if options.btf and not options.btf.is_file():
         print(f"bpf-exporter check: --btf {options.btf}: no such file", file=sys.stderr)
         return EXIT_USAGE

@@ -1,19 +1,18 @@
-"""YAML files with positions -> the models that the rest of the exporter works with; and the bundled programs."""
+"""YAML files with positions -> the models that the rest of the exporter works with; and the bundled programs.
+
+What reads and checks the files (pydantic, PyYAML: 14 MB) is imported where one is read, and not by who uses the models.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from exporter.config import families
 from exporter.config.bundled import bundled_dir
-from exporter.config.document import Limits
-from exporter.config.files import Reader
-from exporter.config.findings import ConfigErrors, Finding, Mark, Report, in_order
-from exporter.config.merge import Merge
+from exporter.config.findings import ConfigErrors, Finding, Mark
 from exporter.config.model import Config
-from exporter.config.schema import json_schema
 
 __all__ = [
     "ConfigErrors",
@@ -56,34 +55,20 @@ def load(
 
     ConfigErrors with every mistake, sorted by position; no other exception, whatever the files hold.
     """
-    merge = _merge(bundled, enforce_owner, trust_owner)
-    main = merge.main(Path(path))
-    return _loaded(merge, strict, main.limits)
+    from exporter.config import reading
+
+    return reading.load(path, strict=strict, enforce_owner=enforce_owner, trust_owner=trust_owner, bundled=bundled)
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
     """One bundled program alone, as `use: NAME` gives it; ConfigErrors as `load`."""
-    directory = bundled if bundled is not None else bundled_dir()
-    merge = _merge(directory, False, None)
-    merge.bundled_entry(directory / f"{name}.yaml")
-    return _loaded(merge, strict, Limits())
+    from exporter.config import reading
+
+    return reading.load_bundled(name, strict=strict, bundled=bundled)
 
 
-def _merge(bundled: Path | None, enforce_owner: bool, trust_owner: int | Iterable[int] | None) -> Merge:
-    trusted = [trust_owner] if isinstance(trust_owner, int) else list(trust_owner or ())
-    reader = Reader(frozenset([0, *trusted]) if enforce_owner else None)
-    return Merge(reader, bundled if bundled is not None else bundled_dir(), Report())
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the main file."""
+    from exporter.config import schema
 
-
-def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
-    report = merge.report
-    families.check(merge.programs, report)
-    errors = [*report.errors, *(report.warnings if strict else ())]
-    if errors:
-        raise ConfigErrors(in_order(errors))
-    programs = [placed.program for placed in merge.programs]
-    return LoadedConfig(
-        Config(programs=programs, **limits.model_dump()),
-        tuple(in_order(report.warnings)),
-        tuple(merge.reader.read),
-    )
+    return schema.json_schema()

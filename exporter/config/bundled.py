@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -20,4 +21,5 @@ def names(directory: Path) -> list[str]:
 def find(name: str, directories: list[Path]) -> Path | None:
     """The YAML file of program `name` in the first directory that has it."""
     candidates = (directory / f"{name}.yaml" for directory in directories)
-    return next((path for path in candidates if path.is_file()), None)
+    # Path.is_file() raises where a name is too long for any file.
+    return next((path for path in candidates if os.path.isfile(path)), None)

@@ -103,7 +103,7 @@ def test_artifact_of_another_architecture_is_refused(shared_host: Host) -> None:
     compile_all(program, shared_host)
     compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
     assert compiled
-    shared_host.cache.put(replace(compiled, arch="riscv64"))
+    shared_host.cache.put(replace(compiled, origin=replace(compiled.origin, arch="riscv64")))
     outcome, _ = load_program(program, shared_host, accept)
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)
     assert "compiled for riscv64" in outcome.text

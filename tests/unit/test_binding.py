@@ -258,7 +258,7 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (metric(value="calls"), a_map(key=None), f'map "m": its BTF does not describe the key ({NO_BTF})'),
         (metric(value=2, type="gauge"), a_map(), "value 2: only a gauge can have a number, 1, to count entries"),
         (metric(value=1), a_map(), "value 1: only a gauge can have a number, 1, to count entries"),
-        (metric(value="calls", scale=-1), a_map(), "scale -1.0: not a positive number"),
+        (metric(value="calls", scale=-1.0), a_map(), "scale -1.0: not a positive number"),
         (metric(value="calls", reduce="max"), a_map(), "reduce max: a counter can only be summed"),
         (
             metric(),

@@ -209,7 +209,7 @@ def test_targets_may_be_a_list(here: Path) -> None:
 
 def test_programs_survive_the_way_through_json(here: Path) -> None:
     loaded = load(here, "programs:\n  - use: retransmits\n" + OWN.format(name="sends")).config
-    assert model.Config.model_validate_json(loaded.model_dump_json()) == loaded
+    assert model.Config.model_validate(json.loads(json.dumps(loaded.model_dump(mode="json")))) == loaded
 
 
 # --- C text
@@ -603,6 +603,13 @@ def changed(value: object, path: tuple[str | int, ...], new: object) -> object:
         return {key: changed(below, path[1:], new) if key == path[0] else below for key, below in value.items()}
     assert isinstance(value, list)
     return [changed(below, path[1:], new) if key == path[0] else below for key, below in enumerate(value)]
+
+
+def test_a_name_longer_than_any_file_is_a_mistake_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"programs:\n  - use: {'x' * 300}\n")
+    with pytest.raises(config.ConfigErrors, match=r"config\.yaml:2:10: "):
+        config.load(path)
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

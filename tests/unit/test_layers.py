@@ -34,9 +34,11 @@ FLOORS = {
     "catalogue": 4,
     "checking": 4,
     "compiling": 4,
+    "configuration": 4,
     "doctor": 4,
     "cli": 5,
     "__main__": 5,
+    "_structlog": -1,
     "__init__": -1,
 }
 APART = [

@@ -64,7 +64,8 @@ PORT = model.Label(name="port", field="port")
 
 
 def counter(**more: object) -> model.Metric:
-    return model.Metric(**{"name": "x_total", "type": "counter", "help": "h", "map": "m", "labels": [PORT], **more})
+    values = {"name": "x_total", "type": "counter", "help": "h", "map": "m", "labels": [PORT], **more}
+    return model.Metric.model_validate(values)
 
 
 def histogram(**more: object) -> model.Metric:

@@ -55,12 +55,14 @@ def readers(points: Sequence[Point], text: str, kernel: Kernel) -> str:
     """C text for the arguments that the functions at these points read, "" where they read none. `text`: the program's.
 
     It names the build of each file, and so makes another build another artifact. A point marked optional whose probe is
-    not here has no arguments. RefusedError.
+    not here has no arguments. RefusedError where there are arguments to read, and no file.
     """
     pieces: list[str] = []
     bare = without_comments(text)
     for function in dict.fromkeys(point.function for point in points if point.kind == "usdt"):
         numbers = usdt_arguments.used(function, bare)
+        if not numbers:  # such a program does not depend on the file, and can be compiled where that is not
+            continue
         own = [point for point in points if point.kind == "usdt" and point.function == function]
         with ExitStack() as opened:
             builds: list[str] = []

@@ -1,0 +1,56 @@
+"""YAML files with positions -> the models that the rest of the exporter works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from exporter.config import LoadedConfig, families
+from exporter.config.bundled import bundled_dir
+from exporter.config.document import Limits
+from exporter.config.files import Reader
+from exporter.config.findings import ConfigErrors, Report, in_order
+from exporter.config.merge import Merge
+from exporter.config.model import Config
+
+
+def load(
+    path: str | Path,
+    *,
+    strict: bool = False,
+    enforce_owner: bool = False,
+    trust_owner: int | Iterable[int] | None = None,
+    bundled: Path | None = None,
+) -> LoadedConfig:
+    """`exporter.config.load`."""
+    merge = _merge(bundled, enforce_owner, trust_owner)
+    main = merge.main(Path(path))
+    return _loaded(merge, strict, main.limits)
+
+
+def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
+    """`exporter.config.load_bundled`."""
+    directory = bundled if bundled is not None else bundled_dir()
+    merge = _merge(directory, False, None)
+    merge.bundled_entry(directory / f"{name}.yaml")
+    return _loaded(merge, strict, Limits())
+
+
+def _merge(bundled: Path | None, enforce_owner: bool, trust_owner: int | Iterable[int] | None) -> Merge:
+    trusted = [trust_owner] if isinstance(trust_owner, int) else list(trust_owner or ())
+    reader = Reader(frozenset([0, *trusted]) if enforce_owner else None)
+    return Merge(reader, bundled if bundled is not None else bundled_dir(), Report())
+
+
+def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
+    report = merge.report
+    families.check(merge.programs, report)
+    errors = [*report.errors, *(report.warnings if strict else ())]
+    if errors:
+        raise ConfigErrors(in_order(errors))
+    programs = [placed.program for placed in merge.programs]
+    return LoadedConfig(
+        Config(programs=programs, **limits.model_dump()),
+        tuple(in_order(report.warnings)),
+        tuple(merge.reader.read),
+    )
