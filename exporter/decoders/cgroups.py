@@ -77,7 +77,8 @@ def _cgroup_argument(step: Decode) -> str | None:
 
 def _cgroup(step: Decode, _given: Input, names: Names) -> Run:
     """With a controller the id is what task->cgroups->subsys[CONTROLLER_cgrp_id]->cgroup->kn->id says, which is right
-    wherever that controller is: in version 1, or in version 2."""
+    wherever that controller is: in version 1, or in version 2. From now on cgroups are learned as they are made."""
+    names.hierarchy(step.argument).watch()
     return partial(names.cgroup_path, controller=step.argument)
 
 

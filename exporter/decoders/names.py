@@ -99,8 +99,11 @@ class Names:
     def cgroup_path(self, id: int, controller: str | None = None) -> str | None:  # noqa: A002
         """Path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/", "/system.slice/cron.service"; with a
         `controller` of an id in the hierarchy of version 1 that has it, or in version 2 where that has it."""
-        hierarchy = self.controllers.get(controller, self.cgroups) if controller else self.cgroups
-        return hierarchy.path(id)
+        return self.hierarchy(controller).path(id)
+
+    def hierarchy(self, controller: str | None) -> Cgroups:
+        """The one that a controller is in."""
+        return self.controllers.get(controller, self.cgroups) if controller else self.cgroups
 
     def symbol(self, address: int) -> str | None:
         """Name of the kernel function that holds this address."""

@@ -1,7 +1,8 @@
 """Cgroups: id -> path, also after the cgroup is gone; of version 2, and of each hierarchy of version 1.
 
 The id of a cgroup is the inode number of its directory (kernfs on 64-bit kernels: commit 40430452fd5d, 5.5), in its own
-hierarchy. There is no call without privileges from id to path, so a miss walks the tree.
+hierarchy. There is no call without privileges from id to path, so a miss walks the tree; what comes
+and goes between two scrapes is learned as it is made (cgroup_watch.py).
 
 bpf_get_current_cgroup_id() is the id in the default hierarchy, which is version 2 (task_dfl_cgroup() in
 include/linux/cgroup.h). That hierarchy is there whether or not anybody has mounted it, and where nobody has, every task
@@ -12,11 +13,14 @@ task->cgroups->subsys[pids_cgrp_id]->cgroup->kn->id.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from exporter.kernel.cgroup_watch import Watch
 
 WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids miss,
 WALK_SHARE = 0.05  # or as many as take this share of the time: a small tree is looked at again at once
@@ -97,6 +101,8 @@ class Cgroups:
         self._clock = clock
         self._next_walk = -float("inf")
         self._paths: OrderedDict[int, str] = OrderedDict()
+        self._lock = threading.Lock()  # of _paths
+        self._watch: Watch | None = None
 
     @classmethod
     def open(cls, mount: Path | None) -> Cgroups:
@@ -105,7 +111,19 @@ class Cgroups:
         opened._open()
         return opened
 
+    def watch(self) -> None:
+        """From now on learn cgroups as they are made, in a thread; without the right to that, walks have to do. Only
+        the first call does something."""
+        if self._mount is not None:
+            self._open()
+        if self._watch is None and self._root is not None:
+            with suppress(OSError):
+                self._watch = Watch(self._root, self._remember)
+
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._root is not None:
             os.close(self._root)
         self._root = self._mount = None
@@ -117,10 +135,11 @@ class Cgroups:
 
     def path(self, id: int) -> str | None:  # noqa: A002
         """Path below the mount, "/" for the root; None if unknown, or not yet known and the last walk is too fresh."""
-        known = self._paths.get(id)
-        if known is not None:
-            self._paths.move_to_end(id)
-            return known
+        with self._lock:
+            known = self._paths.get(id)
+            if known is not None:
+                self._paths.move_to_end(id)
+                return known
         if self._mount is not None:
             self._open()
         start = self._clock()
@@ -136,16 +155,17 @@ class Cgroups:
         for number, path in _directories(root):
             if number == wanted:
                 found = path
+            self._remember(number, path)
+        if found is not None:
+            self._remember(wanted, found)
+        return found
+
+    def _remember(self, number: int, path: str) -> None:
+        with self._lock:
             self._paths[number] = path
             self._paths.move_to_end(number)
             if len(self._paths) > self._kept:
                 self._paths.popitem(last=False)
-        if found is not None:
-            self._paths[wanted] = found
-            self._paths.move_to_end(wanted)
-            if len(self._paths) > self._kept:
-                self._paths.popitem(last=False)
-        return found
 
 
 def _directories(root: int) -> Iterator[tuple[int, str]]:
