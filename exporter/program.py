@@ -112,6 +112,11 @@ DRAIN_BARRIER = "drain_barrier"  # array of one map, made by the loader: an upda
 ODD = "_odd"  # the second of a pair has the name of the first and this
 
 
+def pair(name: str) -> tuple[str, ...]:
+    """The maps that draining the map of this name takes, all of which are written to."""
+    return (name, name + ODD, DRAIN_EPOCHS, DRAIN_BARRIER)
+
+
 def hidden(name: str) -> bool:
     """Whether a map is the exporter's own and not of the C text's."""
     return name in (LOST_UPDATES, DRAIN_EPOCHS, DRAIN_BARRIER)

@@ -1,8 +1,8 @@
 """The unprivileged role: takes programs from the supervisor, reads their maps when scraped, and serves the text.
 
-It is given listening sockets and read-only map descriptors and nothing else. It opens what only root may read, answers
-every route once (a module imported later could not be read from a private venv), drops its rights, and only then talks
-to the network.
+It is given listening sockets, map descriptors (read-only but where it has to delete entries), the memory of totals, and
+nothing else. It opens what only root may read, answers every route once (a module imported later could not be read from
+a private venv), drops its rights, and only then talks to the network.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from exporter import log, messages
+from exporter import log, messages, totals
 from exporter.binding import BindingError
 from exporter.collecting import exposition, own
 from exporter.collecting.collector import ProgramCollector, Report
-from exporter.collecting.opening import open_tables
+from exporter.collecting.opening import open_tables, with_drained
 from exporter.collecting.series import Budget
+from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import cpus, credentials, features
@@ -31,6 +32,10 @@ from exporter.web.listening import Server
 
 SHARED = 0.5  # seconds that one collection of a program serves every scraper
 READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
+DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room for 0.1 s (docs/configuration.md)
+DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
+DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
+LOOKS_APART = 10  # times as long as looking took: a look at a large map takes longer, and so does filling it
 NOBODY = 65534
 
 
@@ -53,9 +58,11 @@ class _Held:
     lock: threading.Lock
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
+    memory: int | None = None  # of its totals; one of `fds`
     texts: Sequence[exposition.Text] = ()
     taken: float = float("-inf")
     failed_with: str = ""  # what the log was last told
+    drain_failed_with: str = ""
 
     def collect(self) -> tuple[Sequence[exposition.Text], Report | None]:
         """The metrics now or half a second ago, and what there is to say of them; None where nothing is running."""
@@ -76,12 +83,40 @@ class _Held:
             log.get().info("collection works again", program=self.program.name)
         self.failed_with = report.error
 
-    def close(self) -> None:
+    def drain(self) -> bool:
+        """Make room in the drained maps, where one fills up. Gives whether one did."""
         with self.lock:
-            self.collector = None
-            for fd in self.fds:
-                os.close(fd)
-            self.fds = []
+            if self.collector is None or not self.collector.drains:
+                return False
+            full, error = self.collector.drain(DRAIN_FILL)
+            if error and error != self.drain_failed_with:
+                log.get().warning("draining failed", program=self.program.name, why=error)
+            self.drain_failed_with = error
+            return full and not error
+
+    def is_loaded_as(self, other: _Held) -> bool:
+        """Whether another message is of the program as it was loaded before: each loading has a memory of its own."""
+        if self.collector is None or self.memory is None or other.memory is None:
+            return False
+        return os.path.sameopenfile(self.memory, other.memory)
+
+    def go_on_for(self, before: _Held) -> None:
+        """Take the collector over: only what is said of the program has changed. With the lock held."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds, self.memory, self.collector = before.fds, before.memory, before.collector
+        self.texts, self.taken = before.texts, before.taken
+        self.failed_with, self.drain_failed_with = before.failed_with, before.drain_failed_with
+        if self.collector is not None:
+            self.collector.program = self.program
+        before.fds, before.collector = [], None
+
+    def close(self) -> None:
+        """With the lock held."""
+        self.collector = None
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
 
 
 class Programs:
@@ -92,6 +127,7 @@ class Programs:
         self._label_length = label_length
         self._budget = Budget(series)
         self._unprivileged = unprivileged
+        self._draining = False
         self._restarts = 0
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
@@ -108,19 +144,25 @@ class Programs:
                 self._expected, self._restarts = list(document["programs"]), int(document["restarts"])
                 return
             spec = model.Program.model_validate(document["spec"])
-            held = _Held(from_json(document), self._lock, fds=fds)
-            maps = dict(zip(document["maps"], fds, strict=True))
+            count = len(document["maps"])
+            maps = dict(zip(document["maps"], fds[:count], strict=True))
+            memory = fds[count] if len(fds) > count else None
+            held = _Held(from_json(document), self._lock, fds=fds, memory=memory)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
             self._not_understood(document, f"{type(error).__name__}: {error}".partition("\n")[0])
             return
         with self._lock:
-            self._open(held, spec, maps)
-        before = self._held.get(held.program.name)
-        self._held[held.program.name] = held
-        if before:
-            before.close()
+            before = self._held.get(held.program.name)
+            if before and before.is_loaded_as(held):
+                held.go_on_for(before)
+            else:
+                if before:
+                    before.close()  # two must not write into one memory
+                self._open(held, spec, maps)
+            self._held[held.program.name] = held
+        self._start_draining(held)
 
     def _not_understood(self, document: dict[str, Any], why: str) -> None:
         """A program that was not there before has failed by it; one that runs goes on."""
@@ -138,16 +180,19 @@ class Programs:
             return
         names = self._names.counting_apart()
         names.errors.update(_decoders_that_count(spec))
+        store = self._store(held, spec)
+        uncleared = {} if store is None else store.uncleared
         try:
             held.collector = ProgramCollector(
                 program,
                 spec,
-                open_tables(program, fds, cpus.possible()),
+                with_drained(open_tables(program, fds, cpus.possible()), program, spec.maps, fds, uncleared),
                 names,
                 possible=cpus.possible_numbers(),
                 online=cpus.online,
                 label_length=self._label_length,
                 budget=self._budget,
+                store=store,
             )
         except Exception as error:  # noqa: BLE001 - the loader has bound the metrics already, so this is a mistake of ours
             if isinstance(error, BindingError):
@@ -157,6 +202,30 @@ class Programs:
             text = f"{program.name}: collect: {why}"
             held.program = Program(program.name, State.FAILED, reason=reason, text=text)
             log.get().error("program failed", program=program.name, reason=str(reason), why=text)
+
+    def _store(self, held: _Held, spec: model.Program) -> Store | None:
+        """Where the program's totals outlive this process; None where the supervisor had no memory for them."""
+        if held.memory is None:
+            return None
+        try:
+            return Store(held.memory, totals.of_program(held.program, spec, cpus.possible(), self._label_length))
+        except (BindingError, OSError, ValueError) as error:
+            log.get().warning("totals will not outlive this server", program=held.program.name, why=str(error))
+            return None
+
+    def _start_draining(self, held: _Held) -> None:
+        if held.collector is not None and held.collector.drains and not self._draining:
+            self._draining = True
+            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> NoReturn:
+        """Look at the drained maps many times a second, and empty those that fill up."""
+        while True:
+            began = time.monotonic()
+            drained = [held.drain() for held in list(self._held.values())]
+            # While keys pour in, only a scrape may come between.
+            pause = max(DRAIN_LOOKS, LOOKS_APART * (time.monotonic() - began))
+            time.sleep(DRAIN_YIELDS if any(drained) else pause)
 
     # web.application.Source
 

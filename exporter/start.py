@@ -64,6 +64,7 @@ def run(config: model.Config, options: Options) -> int:
         load=_loader(host),
         serve=_server(listeners, config, options),
         keep=[sock.fileno() for sock in listeners],
+        label_length=config.label_length,
         record=_recorder(options.record) if options.record else None,
     )
     gc.collect()

@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from exporter import handover, log, messages
+from exporter import handover, log, messages, totals
+from exporter.binding import BindingError
 from exporter.config import model
-from exporter.kernel import memory
+from exporter.kernel import cpus, memory
 from exporter.kernel.features import Kernel
 from exporter.loading import hotplug
 from exporter.notify import notify
-from exporter.program import Descriptors, Program, Reason, State, to_json
+from exporter.program import Descriptors, Program, Reason, State, pair, to_json
 
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
@@ -39,11 +40,13 @@ RecordFunction = Callable[[Sequence["Entry"]], None]
 
 @dataclass(slots=True)
 class Entry:
-    """One program of the configuration, what became of it, and the descriptors that keep it alive."""
+    """One program of the configuration, what became of it, and the descriptors that keep it alive. `totals`: of the
+    memory that its totals outlive a server in."""
 
     spec: model.Program
     program: Program
     fds: Descriptors = field(default_factory=Descriptors)
+    totals: int | None = None
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ class Supervisor:
     load     runs in a forked child: one program of the configuration into its document and descriptors
     serve    runs in a forked child: the server; never returns
     keep     descriptors that the server inherits (its listening sockets)
+    label_length  bytes of a label value (limits.label_length)
     record   runs in a forked child at the end, before anything is detached; None for no recording
     """
 
@@ -80,11 +84,13 @@ class Supervisor:
         load: handover.LoadFunction,
         serve: ServeFunction,
         keep: Sequence[int] = (),
+        label_length: int = model.Config().label_length,
         record: RecordFunction | None = None,
     ) -> None:
         self._load = load
         self._serve = serve
         self._keep = tuple(keep)
+        self._label_length = label_length
         self._record = record
         self._entries = [Entry(s, Program(s.name, State.LOADING if s.enabled else State.DISABLED)) for s in specs]
         self._queue = [e for e in self._entries if e.program.state is State.LOADING]
@@ -210,12 +216,23 @@ class Supervisor:
         status = self._reap_loader(loader)
         if loaded is not None:
             entry.program, entry.fds = loaded
+            entry.totals = self._memory_of_totals(entry)
         elif nonsense:
             entry.program = handover.failed(entry.spec, Reason.INTERNAL, nonsense)
         else:
             entry.program = handover.failed_without_a_word(entry.spec, status)
         self._report(entry)
         return False
+
+    def _memory_of_totals(self, entry: Entry) -> int | None:
+        if entry.program.state is not State.RUNNING:
+            return None
+        try:
+            plan = totals.of_program(entry.program, entry.spec, cpus.possible(), self._label_length)
+            return totals.create(plan.size)
+        except (BindingError, OSError) as error:
+            self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
+            return None
 
     def _reap_loader(self, loader: _Loader) -> int:
         self._selector.unregister(loader.sock)
@@ -283,13 +300,20 @@ class Supervisor:
             self._tell_server(entry)
 
     def _tell_server(self, entry: Entry) -> None:
-        """A program's document, its configuration and its maps; never a program or a link. Maps are read-only but those
-        whose entries the server itself has to delete."""
+        """A program's document, its configuration, its maps and the memory of its totals; never a program or a link.
+        Maps are read-only but those whose entries the server itself has to delete."""
         names = list(entry.fds.readonly)
         writable = {name for name, options in entry.spec.maps.items() if options.ttl}
-        document = {**to_json(entry.program), "spec": entry.spec.model_dump(mode="json"), "maps": names}
+        writable.update(*(pair(name) for name, options in entry.spec.maps.items() if options.drain))
         given = {**entry.fds.readonly, **{name: fd for name, fd in entry.fds.maps.items() if name in writable}}
-        self._send_to_server(document, [given[name] for name in names])
+        memory = [] if entry.totals is None else [entry.totals]
+        document = {
+            **to_json(entry.program),
+            "spec": entry.spec.model_dump(mode="json"),
+            "maps": names,
+            "totals": len(memory),
+        }
+        self._send_to_server(document, [*(given[name] for name in names), *memory])
 
     def _send_to_server(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
         if self._server is None:
@@ -393,6 +417,9 @@ class Supervisor:
     def _detach(self, entry: Entry) -> None:
         began, links = time.monotonic(), len(entry.fds.links)
         close(entry.fds)
+        if entry.totals is not None:
+            os.close(entry.totals)
+            entry.totals = None
         seconds = round(time.monotonic() - began, 1)
         if seconds >= SLOW_CLOSE:
             why = "the kernel detaches them one after another: see docs/attach.md"

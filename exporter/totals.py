@@ -20,8 +20,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from exporter.binding import Binding
+from exporter.binding import Binding, bind_all
+from exporter.config import model
 from exporter.messages import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
+from exporter.program import Program
 
 VERSION = 1
 PAGE = 4096
@@ -75,6 +77,12 @@ class Plan:
     @property
     def size(self) -> int:
         return self.start + 2 * self.bank + 2 * self.log
+
+
+def of_program(program: Program, spec: model.Program, possible_cpus: int, label_length: int) -> Plan:
+    """The plan of a loaded program: what the supervisor makes the memory by, and the server opens it. BindingError as
+    everywhere."""
+    return plan(bind_all(spec.metrics, program.maps, spec.maps), possible_cpus, label_length)
 
 
 def plan(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -> Plan:

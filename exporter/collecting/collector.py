@@ -13,6 +13,7 @@ import numpy as np
 
 from exporter.binding import ARRAYS, Binding, bind_all
 from exporter.collecting import columns
+from exporter.collecting.draining import Drained
 from exporter.collecting.exposition import Family
 from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
 from exporter.collecting.matching import Matcher
@@ -90,7 +91,10 @@ class ProgramCollector:
         ]
         self._helpers_read = -float("inf")
         self._expired_series: Counter[str] = Counter()
+        self._drained = {name: table for name, table in self._tables.items() if isinstance(table, Drained)}
         self.report = Report()
+        if any(table.behind for table in self._drained.values()):
+            self.drain(0.0)  # what a server before this one left
 
     def _bound(
         self,
@@ -130,6 +134,34 @@ class ProgramCollector:
         start = time.perf_counter()
         now = self._clock()
         report = Report(entries=dict(self.report.entries), insert_failures=dict(self.report.insert_failures))
+        families = self._collected(self._families, report, now)
+        with self._reported(report, "entries"):
+            self._count_entries(report, now)
+        with self._reported(report, f"map {LOST_UPDATES}"):
+            self._read_lost(report)
+        report.decoder_errors = dict(self.names.errors)
+        report.seconds = time.perf_counter() - start
+        self.report = report
+        return families
+
+    @property
+    def drains(self) -> bool:
+        """Whether there are maps to drain between collections."""
+        return bool(self._drained)
+
+    def drain(self, least: float) -> tuple[bool, str]:
+        """Between collections: empty the drained maps if one of them is so full (0 to 1), so that there is room for new
+        keys. Gives whether it was, and what went wrong, "" if nothing did."""
+        report = Report()
+        full = False
+        with self._reported(report, "drained maps"):
+            full = any(table.fill() >= least for table in self._drained.values())
+            if full:
+                families = [f for f in self._families if any(m.binding.map in self._drained for m in f.metrics)]
+                self._collected(families, report, self._clock())
+        return full, report.error
+
+    def _collected(self, chosen: Sequence[FamilyOf], report: Report, now: float) -> list[Family]:
         entries: dict[str, Entries] = {}
 
         def read(name: str) -> Entries:
@@ -143,34 +175,34 @@ class ProgramCollector:
                 report.entries[name] = len(entries[name])
             return entries[name]
 
+        with self._reported(report, "drained maps"):
+            Drained.rest(list(self._drained.values()))
         families = []
-        for one in self._families:
+        for one in chosen:
             with self._reported(report, f"metric {one.binding.metric}"):
                 ended = one.limit.ended, one.ended
                 families.append(one.collect(read, self._online_indices, now))
                 how = one.arrangement
                 expired = self._expired(one, ended)
                 report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
-        self._commit()
+        with self._reported(report, "totals"):
+            self._commit({name: table for name, table in self._drained.items() if name in entries})
         if self._words.crowded:
             self._words.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
             for _, texts in self._texts:
                 texts.forget_words()
-        with self._reported(report, "entries"):
-            self._count_entries(report, now)
-        with self._reported(report, f"map {LOST_UPDATES}"):
-            self._read_lost(report)
-        report.decoder_errors = dict(self.names.errors)
-        report.seconds = time.perf_counter() - start
-        self.report = report
         return families
 
-    def _commit(self) -> None:
-        """Whatever was collected outlives this process before anybody sees it."""
+    def _commit(self, drained: Mapping[str, Drained]) -> None:
+        """Whatever was collected outlives this process before anybody sees it, and before it is deleted."""
         if self._store is not None:
             for one in self._families:
                 one.write_totals(self._store.next_bank)
-            self._store.commit({})
+            self._store.commit({name: table.half for name, table in drained.items()})
+        for table in drained.values():
+            table.clear()
+        if self._store is not None:
+            self._store.cleared()
 
     def _expired(self, family: FamilyOf, before: tuple[int, int]) -> int | None:
         """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some, and

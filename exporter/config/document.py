@@ -90,12 +90,14 @@ class Variant(Document):
 
 class MapOptions(Document):
     not_built: ClassVar[dict[str, str]] = {
-        "drain": "the map keeps its entries; make it large enough",
         "pinned": "a program of your own has to fill the map",
         "key": "it belongs to pinned",
         "value": "it belongs to pinned",
         "fill": "filter in the C text, by defines",
     }
+    drain: bool = False
+    """true: entries are read and deleted between scrapes, so that a small map carries any number of keys; counters and
+    histograms only, of a map that the C text declares with DRAINED_HASH()"""
     ttl: fields.Duration = Field(default="0s", validate_default=True)
     """entries that did not change for so long, like 10m, are deleted and their series end; 0s: never"""
     zeros: bool = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.config import attach, bundled, document, metrics, model, naming, override
+from exporter.config import attach, bundled, document, maps, metrics, model, naming, override
 from exporter.config.files import FileError, Reader
 from exporter.config.findings import Mark, Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
@@ -192,6 +192,7 @@ class Merge:
         variants = attach.variants(entry, program.defines, self.report)
         resolved = metrics.metrics(entry, self.report)
         naming.check(program, node, self.report)
+        maps.check(entry, self.report)
         text = self._c_text(entry, path)
         if text is None:
             return

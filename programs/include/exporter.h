@@ -36,6 +36,30 @@ static inline __attribute__((always_inline)) int lost(int map)
 	return 0;
 }
 
+#ifdef DRAINED_MAPS /* the program uses DRAINED_HASH(); the loader has put "enum { drained_a, drained_count };" before */
+/* A small map that carries any number of keys: `maps: {sends: {drain: true}}`. It is a pair; the exporter makes the other
+ * one live, waits until no program is left in the one that was, adds up what that holds and empties it:
+ *
+ *	DRAINED_HASH(sends, struct sends_key, u64, 10240);
+ *
+ *	add(ODD(sends) ? sends_odd.lookup_or_try_init(&key, &zero) : sends.lookup_or_try_init(&key, &zero), 1, LOST(sends));
+ *
+ * Ask ODD() once for an event, and keep no pointer into the pair beyond it. */
+BPF_ARRAY(drain_epochs, u32, drained_count);
+#define DRAINED_HASH(map, key, value, size) BPF_HASH(map, key, value, size); BPF_HASH(map##_odd, key, value, size)
+#define DRAINED_PERCPU_HASH(map, key, value, size)                                                                     \
+	BPF_PERCPU_HASH(map, key, value, size);                                                                        \
+	BPF_PERCPU_HASH(map##_odd, key, value, size)
+#define ODD(map) odd_epoch(drained_##map)
+
+static inline __attribute__((always_inline)) int odd_epoch(int map)
+{
+	u32 *epoch = drain_epochs.lookup(&map);
+
+	return epoch && *(volatile u32 *)epoch & 1;
+}
+#endif
+
 /* Adds n to what a map's lookup_or_try_init() returned, atomically; counts a lost update where that is NULL. */
 static inline __attribute__((always_inline)) void add(u64 *counter, u64 n, int map)
 {

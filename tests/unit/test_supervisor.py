@@ -116,11 +116,11 @@ def hangs(program: model.Program) -> tuple[Program, Descriptors]:
     return loads(program)
 
 
-def test_the_server_is_given_read_only_maps_and_nothing_else(start: Start) -> None:
+def test_the_server_is_given_read_only_maps_and_the_memory_of_totals(start: Start) -> None:
     run = start(loads, ["a", "b"])
     run.wait(lambda: all(p["state"] == "running" for p in run.states().values()) and len(run.states()) == 2)
     assert {name: p["fds"] for name, p in run.states().items()} == {
-        name: ["/memfd:readonly (deleted)"] for name in "ab"
+        name: ["/memfd:readonly (deleted)", "/memfd:totals (deleted)"] for name in "ab"
     }
     assert run.end() == 0
 
