@@ -12,7 +12,7 @@ from exporter.binding import BindingError, bind_all
 from exporter.config import bundled_dir, model
 from exporter.kernel import rights
 from exporter.kernel.btf import KernelBtf
-from exporter.kernel.features import Kernel
+from exporter.kernel.features import Kernel, version
 from exporter.loading import artifact, child, compiler, elsewhere, lint, prelude, requires, target
 from exporter.loading.child import Host
 from exporter.loading.elsewhere import OtherKernel
@@ -96,6 +96,11 @@ def _target(btf: Path, release: str | None, arch: str | None) -> tuple[target.Ta
         found = elsewhere.arch_of(types)
     if not found:
         raise TypesError(f"--btf {btf}: types of neither x86_64 nor aarch64, which are the ones that are known")
+    if release is not None:
+        try:
+            version(release)
+        except ValueError as error:
+            raise TypesError(f"--release: {error} (as uname -r says it there: 6.1.0-56-amd64)") from error
     if arch not in (None, found):
         raise TypesError(f"--btf {btf}: these are the types of {found}, not of {arch} (leave --arch out)")
     wanted = target.of_btf(btf, release or f"{'.'.join(map(str, Kernel().version))}-unknown", found)

@@ -112,11 +112,24 @@ def test_the_architecture_is_read_from_the_types(program: Path, tmp_path: Path) 
     assert done.returncode == 2
     wanted = f"bpf-exporter check: --btf {VMLINUX}: these are the types of {os.uname().machine}, not of {other}"
     assert wanted in done.stderr
-    (tmp_path / "text").write_text("no types\n")
-    line[6] = str(tmp_path / "text")
-    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "not a BTF file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--btf", "config.yaml"], "--btf config.yaml: read BTF config.yaml: not a BTF file"),
+        (["--btf", str(VMLINUX), "--release", "mainline"], "--release: kernel release 'mainline' does not start with"),
+        (["--btf", str(VMLINUX), "--load"], "--load is for this kernel, --btf for another: one of them"),
+    ],
+)
+def test_what_is_no_other_kernel_is_a_mistake_in_the_command(program: Path, arguments: list[str], text: str) -> None:
+    line = [sys.executable, "-m", "exporter", "check", "config.yaml", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=program.parent, env=environment, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"bpf-exporter check: {text}" in done.stderr
 
 
 @pytest.fixture
