@@ -151,7 +151,7 @@ class Index:
                 rows, slots, here = rows[taken], slots[taken], here[taken]
             equal = np.ones(len(rows), bool)
             for mine, theirs in zip(self.sets.columns, sets.columns, strict=True):
-                if not (is_constant(mine) and is_constant(theirs) and mine[:1] == theirs[:1]):
+                if not (is_constant(mine) and is_constant(theirs) and mine[:1].tolist() == theirs[:1].tolist()):
                     equal &= mine[here] == theirs[rows]
             places[rows[equal]] = here[equal]
             left = np.flatnonzero(~equal)

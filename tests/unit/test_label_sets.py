@@ -57,6 +57,14 @@ def test_sets_are_found_where_they_are(known: list[LabelSet], wanted: list[Label
     assert found.tolist() == [known.index(each) if each in known else -1 for each in wanted + known]
 
 
+def test_nothing_is_found_among_none() -> None:
+    """Constant columns of nothing, as a family has before its first series."""
+    words = Words()
+    none = LabelSets(words, [label_sets.constant(words.code("sent"), 0)], 0)
+    some = LabelSets(words, [label_sets.constant(words.code("sent"), 2)], 2)
+    assert Index(none).find(some).tolist() == [-1, -1]
+
+
 def test_sets_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_sets, "hashes", lambda _, count: np.full(count, 2**64 - 1, np.uint64))
     words = Words()
