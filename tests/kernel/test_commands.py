@@ -45,11 +45,21 @@ def test_without_bcc_and_with_an_empty_cache_run_ends_with_4(tmp_path: Path) -> 
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(bare)], check=True)
     packages = [path for path in sys.path if path.startswith(sys.prefix) and path.endswith("site-packages")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *packages])}
-    done = subprocess.run(
-        [str(bare / "bin/python3"), "-m", "exporter", "run", "--config.file", str(write_config(tmp_path)),
-         "--cache.dir", str(tmp_path / "cache"), "--web.listen-address", "127.0.0.1:0"],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60, check=False,
-    )  # fmt: skip
+    config = str(write_config(tmp_path))
+
+    def bare_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [str(bare / "bin/python3"), "-m", "exporter", *arguments]
+        return subprocess.run(
+            line, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60, check=False
+        )
+
+    checked = bare_command("check", config)
+    assert checked.returncode == 0, checked.stderr
+    assert "only the files were checked: bcc is not installed (apt-get install python3-bpfcc)" in checked.stdout
+    assert bare_command("check", config, "--btf", "/sys/kernel/btf/vmlinux").returncode == 4
+    done = bare_command(
+        "run", "--config.file", config, "--cache.dir", str(tmp_path / "cache"), "--web.listen-address", "127.0.0.1:0"
+    )
     assert done.returncode == 4, done.stderr
     assert "renames: compile: bcc is not installed" in done.stderr
     assert "apt-get install python3-bpfcc" in done.stderr

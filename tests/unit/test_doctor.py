@@ -76,6 +76,40 @@ def test_slow_clock_is_told(look: Look, tmp_path: Path, source: str, level: str)
     assert (line.found, line.level) == (source, level)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "level", "advice"),
+    [
+        ("kernel.perf_event_paranoid", "2", "ok", ""),
+        ("kernel.perf_event_paranoid", "3", "note", "CAP_SYS_ADMIN"),  # Debian's
+        ("kernel.unprivileged_bpf_disabled", "2", "ok", ""),
+        ("kernel.unprivileged_bpf_disabled", "0", "note", "sysctl kernel.unprivileged_bpf_disabled=2"),
+        ("net.core.bpf_jit_enable", "1", "ok", ""),
+        ("net.core.bpf_jit_enable", "0", "note", "sysctl net.core.bpf_jit_enable=1"),
+    ],
+)
+def test_settings_that_matter(look: Look, tmp_path: Path, setting: str, value: str, level: str, advice: str) -> None:
+    assert look(setting).found == "no such setting here"
+    write(tmp_path, f"sys/{setting.replace('.', '/')}", value + "\n")
+    line = look(setting)
+    assert (line.level, line.found) == (level, value)
+    assert advice in line.advice
+    assert bool(line.advice) == bool(advice)
+
+
+@pytest.mark.parametrize(("mode", "level"), [("none", "ok"), ("integrity", "ok"), ("confidentiality", "problem")])
+def test_only_confidentiality_keeps_programs_from_loading(look: Look, tmp_path: Path, mode: str, level: str) -> None:
+    shown = " ".join(f"[{word}]" if word == mode else word for word in ("none", "integrity", "confidentiality"))
+    write(tmp_path, "kernel/security/lockdown", shown + "\n")
+    line = look("lockdown")
+    assert (line.found, line.level) == (mode, level)
+
+
+def test_tracefs_that_is_not_mounted_is_told_with_the_command(look: Look, tmp_path: Path) -> None:
+    assert "mount -t tracefs tracefs /sys/kernel/tracing" in look("tracefs").advice
+    (tmp_path / "kernel/tracing/events").mkdir(parents=True)
+    assert look("tracefs") == Line("tracefs", "ok", f"{tmp_path}/kernel/tracing")
+
+
 V1 = "33 31 0:30 / /c/pids rw - cgroup cgroup rw,pids\n34 31 0:31 / /c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
 V2 = "35 31 0:32 / /c/unified rw - cgroup2 cgroup2 rw\n"
 
