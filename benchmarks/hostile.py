@@ -124,6 +124,7 @@ class Outcome:
     memory: tuple[float, float, float]
     bound: float
     scrapes: Scrapes
+    uncollected: int  # times that a program's maps could not be read or shown, by the exporter's log
 
     @property
     def wrong(self) -> list[str]:
@@ -132,6 +133,7 @@ class Outcome:
         slowest = max(self.scrapes.seconds, default=SCRAPE_TIMEOUT)
         checks = {
             f"{len(self.scrapes.failures)} scrapes failed, first {self.scrapes.failures[:1]}": self.scrapes.failures,
+            f"{self.uncollected} collections failed": self.uncollected,
             f"a scrape took {slowest:.1f} s": slowest >= SCRAPE_TIMEOUT,
             f"{self.processes - self.counted - self.lost} processes are missing": (
                 self.counted + self.lost < self.processes
@@ -168,6 +170,7 @@ def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: in
         (quiet, half, end),
         SLACK + 2 * entries * KEY_MEMORY,
         scrapes,
+        exporter.log.count("collection failed"),
     )
 
 
