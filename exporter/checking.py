@@ -26,7 +26,8 @@ class Verdict:
     """What became of a program, or of one variant of it.
 
     state    compiled, not compiled (requires), refused; with `load` the program's State; for another kernel's types
-             used (the first variant that nothing speaks against), compiled (it would do as well), not usable
+             used (the first variant that nothing speaks against), compiled (it would do as well), not usable, not known
+             (it does not compile without the types of modules, which no other kernel's BTF has)
     text     why; "" where all is well
     assumed  what is not known of another kernel and taken to be so
     """
@@ -86,7 +87,8 @@ def verdicts_for(config: model.Config, btf: Path, release: str | None, arch: str
 def _host(config: model.Config, wanted: target.Target) -> Iterator[Host]:
     header = (bundled_dir() / "include" / "exporter.h").read_text()
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as scratch:
-        yield Host(wanted, artifact.Cache(Path(scratch)), header, Kernel(), config.map_memory)
+        kernel = replace(Kernel(), machine=wanted.arch)  # whose registers hold the arguments of USDT probes
+        yield Host(wanted, artifact.Cache(Path(scratch)), header, kernel, config.map_memory)
 
 
 def _target(btf: Path, release: str | None, arch: str | None) -> tuple[target.Target, bool]:
@@ -117,7 +119,7 @@ def _elsewhere(program: model.Program, other: OtherKernel, host: Host) -> list[V
     if used := next((verdict for verdict in found if verdict.state == "compiled"), None):
         return [replace(verdict, state="used") if verdict is used else verdict for verdict in found]
     expected = {Reason.REQUIRES} | (ABSENT if program.optional else set())
-    return [replace(verdict, ok=verdict.reason in expected) for verdict in found]
+    return [replace(verdict, ok=verdict.reason in expected or verdict.state == "not known") for verdict in found]
 
 
 def _variant_elsewhere(
@@ -132,7 +134,8 @@ def _variant_elsewhere(
         try:
             answer = other.helpers(_artifact(program, variant, host).functions)
         except _UnfitError as error:
-            return replace(verdict, state="refused", reason=error.reason, text=f"{program.name}: {error.text}")
+            state = "not known" if modules and error.reason is Reason.COMPILER else "refused"
+            return replace(verdict, state=state, reason=error.reason, text=f"{program.name}: {error.text}")
     if answer.lacks:
         return replace(verdict, reason=answer.reason, text=f"{program.name}: {'; '.join(answer.lacks)}")
     return replace(verdict, state="compiled")

@@ -93,6 +93,18 @@ def test_a_release_that_nobody_gave_is_assumed_unless_the_types_are_this_kernels
     assert own[0]["assumed"] == []
 
 
+def test_program_that_needs_types_of_a_module_is_not_known_elsewhere(program: Path, tmp_path: Path) -> None:
+    text = "{ struct znode *node = ctx; return node->z_id; }"
+    program.write_text(PROGRAM.replace("{ return 0; }", text).replace("member: task_struct.comm", "module: zfs"))
+    code, said = check(program, types(tmp_path), "--release", "6.12.0-other")
+    assert code == 5  # the others name no module, so it is their mistake
+    assert [(verdict["state"], verdict["ok"]) for verdict in said] == [
+        ("not known", True), ("refused", False), ("refused", False),
+    ]  # fmt: skip
+    assert said[0]["assumed"] == ["module zfs (a BTF file does not list modules)"]
+    assert "incomplete definition of type 'struct znode'" in str(said[0]["text"])
+
+
 def test_helper_that_the_kernel_does_not_have_is_found_in_the_bytecode(other: OtherKernel) -> None:
     def call(number: int, source: int = 0) -> bytes:
         return struct.pack("<BBhi", 0x85, source << 4, 0, number)
