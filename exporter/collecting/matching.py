@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,12 +13,22 @@ from exporter.collecting.table import Bytes, as_bytes
 Places = NDArray[np.intp]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hashed:
+    """Keys as `words` of 64 bits, column by column, and a number for each, in order, with whose they are."""
+
+    keys: Bytes
+    words: tuple[NDArray[np.uint64], ...]
+    numbers: NDArray[np.uint64]
+    order: Places
+
+
 class Matcher:
     """Of one map: several that follow its keys ask for the same two reads, and each read is soon the earlier one."""
 
     def __init__(self) -> None:
         self._asked: tuple[Bytes, Bytes, Places] | None = None
-        self._hashed: list[tuple[Bytes, NDArray[np.uint64], Places]] = []  # of the last two reads
+        self._hashed: list[_Hashed] = []  # of the last two reads
 
     def places(self, keys: Bytes, before: Bytes) -> Places:
         """For each of `keys` its row in `before`, -1 where it is not there. Both (n, key size), each all different;
@@ -30,13 +42,13 @@ class Matcher:
         places = np.full(len(keys), -1, np.intp)
         if not len(before) or not len(keys):
             return places
-        theirs, their_order = self._hashes(before)
-        mine, my_order = self._hashes(keys)
-        at = np.minimum(np.searchsorted(theirs, mine), len(theirs) - 1)
-        rows, candidates = my_order, their_order[at]
-        alike = theirs[at] == mine
-        rows, candidates = rows[alike], candidates[alike]
-        equal = (keys[rows] == before[candidates]).all(axis=1)
+        theirs, mine = self._hash(before), self._hash(keys)
+        at = np.minimum(np.searchsorted(theirs.numbers, mine.numbers), len(before) - 1)
+        alike = theirs.numbers[at] == mine.numbers
+        rows, candidates = mine.order[alike], theirs.order[at[alike]]
+        equal = np.ones(len(rows), bool)
+        for ours, others in zip(mine.words, theirs.words, strict=True):
+            equal &= ours[rows] == others[candidates]
         places[rows[equal]] = candidates[equal]
         if not equal.all():  # two keys of one hash: one in 2^64 pairs
             known = {key: row for row, key in enumerate(as_bytes(before))}
@@ -44,16 +56,15 @@ class Matcher:
             places[unsure] = [known.get(key, -1) for key in as_bytes(keys[unsure])]
         return places
 
-    def _hashes(self, keys: Bytes) -> tuple[NDArray[np.uint64], Places]:
-        """A number for each key, in order, and whose they are."""
-        for of, numbers, order in self._hashed:
-            if of is keys:
-                return numbers, order
+    def _hash(self, keys: Bytes) -> _Hashed:
+        for hashed in self._hashed:
+            if hashed.keys is keys:
+                return hashed
         count, size = keys.shape
-        words = np.zeros((count, max(1, (size + 7) // 8) * 8), np.uint8)
-        words[:, :size] = keys
-        numbers = hashes(list(words.view(np.uint64).T), count)
+        padded = np.zeros((count, max(1, (size + 7) // 8) * 8), np.uint8)
+        padded[:, :size] = keys
+        words = tuple(np.ascontiguousarray(padded.view(np.uint64).T))
+        numbers = hashes(words, count)
         order = np.argsort(numbers)
-        numbers = numbers[order]
-        self._hashed = [*self._hashed[-1:], (keys, numbers, order)]
-        return numbers, order
+        self._hashed = [*self._hashed[-1:], _Hashed(keys, words, numbers[order], order)]
+        return self._hashed[-1]

@@ -31,6 +31,7 @@ _MAGIC = int.from_bytes(b"bpfxtot" + bytes([VERSION]), "little")
 _MAGIC_AT, _WORD_AT = 0, 1  # words of the first page
 # No byte of UTF-8 (RFC 3629), so they part label values and sets whatever those hold.
 _VALUE_END, _SET_END = b"\xfe", b"\xff"
+_ENDS = bytes.maketrans(b"\t\n", _VALUE_END + _SET_END)
 _UNKNOWN = object()  # what a server before this one wrote
 _RECORD = 256  # bytes: more than most label sets
 
@@ -151,16 +152,16 @@ class _Log:
 
     def append(self, sets: Sequence[LabelSet]) -> Numbers:
         """Where each begins."""
-        records = [_VALUE_END.join([text.encode("utf-8", "replace") for text in labels]) + _SET_END for labels in sets]
-        lengths = np.fromiter(map(len, records), np.uint64, len(records))
-        if self.end + int(lengths.sum()) > len(self._halves[self.half]):
+        text = _record_of(sets)
+        if self.end + len(text) > len(self._halves[self.half]):
             # The half that the last commit reads from stays as it is.
             self.half, self.end = 1 - self.half, 0
             for family in self.families:
                 family.move()
-        starts = np.cumsum(lengths) - lengths + np.uint64(self.end)
-        self._put(b"".join(records))
-        return np.asarray(starts)
+        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
+        starts = np.concatenate([[0], ends[:-1]]) + self.end if len(ends) else ends
+        self._put(text)
+        return np.asarray(starts, np.uint64)
 
     def copied(self, places: Sequence[int]) -> list[int]:
         """Records of the other half, appended here: where they begin now."""
@@ -192,6 +193,18 @@ class _Log:
     def _put(self, text: bytes) -> None:
         self._halves[self.half][self.end : self.end + len(text)] = text
         self.end += len(text)
+
+
+def _record_of(sets: Sequence[LabelSet]) -> bytes:
+    """Label sets as they lie in the log."""
+    text = "".join(["\t".join(labels) + "\n" for labels in sets])
+    values = sum(map(len, sets))
+    if text.count("\n") == len(sets) and text.count("\t") == values - (len(sets) if values else 0):
+        return text.encode("utf-8", "replace").translate(_ENDS)
+    # A label has such characters in it.
+    return b"".join(
+        [_VALUE_END.join([value.encode("utf-8", "replace") for value in labels]) + _SET_END for labels in sets]
+    )
 
 
 class Store:

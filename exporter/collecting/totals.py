@@ -58,13 +58,15 @@ class Counted:
         none = None if self.sum is None else np.zeros_like(self.sum)
         return replace(self, values=np.zeros_like(self.values), sum=none)
 
-    def fell(self, before: Counted) -> NDArray[np.bool_]:
-        """Which rows have a number below the one in the same row of `before`."""
-        fell: NDArray[np.bool_] = self.values < before.values
+    def fell(self, rows: Places | slice, last: Counted, were: Places | slice) -> NDArray[np.bool_]:
+        """Which of these rows have a number below the one that they had in `last`, where they `were`."""
+        fell: NDArray[np.bool_] = self.values[rows] < last.values[were]
         if fell.ndim > 1:
             fell = np.any(fell, axis=1)
-        return fell if self.sum is None or before.sum is None else fell | (self.sum < before.sum)
+        return fell if self.sum is None or last.sum is None else fell | (self.sum[rows] < last.sum[were])
 
+
+_ALL = slice(None)
 
 # Rows and the series of each (-1: none) -> what they make of so many series: (series, width).
 Add = Callable[[Counted, Places, int], Numbers]
@@ -90,14 +92,14 @@ class _Rows:
         if last is None:
             return None
         if counted.keys is last.keys and np.array_equal(group, was):
-            fell = counted.fell(last)
+            fell = counted.fell(_ALL, last, _ALL)
             return self.add(last.at(fell), was[fell], series) if fell.any() else None
         places = self._matcher.places(counted.keys, last.keys)
         here = np.flatnonzero(places >= 0)
         there = places[here]
         gone = np.ones(len(was), bool)
         gone[there] = False
-        fell = counted.at(here).fell(last.at(there))
+        fell = counted.fell(here, last, there)
         moved = (group[here] != was[there]) & ~fell
         gone[there[fell | moved]] = True
         if not gone.any():
