@@ -78,7 +78,7 @@ def compile_allocator(directory: Path) -> Path:
     """A program that calls malloc() as often as its argument says, and as often as the C library needs."""
     source, program = directory / "allocate.c", directory / "allocate"
     source.write_text(MALLOC)
-    subprocess.run(["cc", "-O0", "-o", str(program), str(source)], check=True)
+    subprocess.run(["gcc", "-O0", "-o", str(program), str(source)], check=True)
     return program
 
 
