@@ -1,18 +1,22 @@
-"""Proportional memory (PSS) of every role: while programs are compiled, when they run, and after many scrapes.
+"""Proportional memory (PSS) of all roles: ten programs, 100,000 series, and many scrapes of keys that change.
 
-    python -m benchmarks.memory [--config config.example.yaml] [--scrapes 50]
+    python -m benchmarks.memory [--peer OUTDIR] [--churn SCRAPES] [--json FILE]
 
-Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. The first
-start has an empty cache and compiles everything (loaders with LLVM, as many at once as memory allows), the second finds
-all artifacts. Needs root.
+Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. Of the peer,
+one process, it is RSS. The first start has an empty cache and compiles everything (loaders with LLVM, as many at once
+as memory allows), those behind it find all artifacts. Series are entries that this script puts into a map of the
+daemon's. --churn takes the place of all that: so many collections and pages in one process, and between any two of them
+1 % of the keys go and as many new ones come. Needs root.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,69 +26,188 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
+from benchmarks import rows
+from exporter.collecting import exposition
+from exporter.collecting.collector import ProgramCollector
+from exporter.collecting.opening import open_tables
+from exporter.config import load
+from exporter.decoders import Names
+from exporter.kernel import bpf, cpus
+from exporter.program import Map, Member, Program, State, Type
+
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Those whose series do not depend on what else the host talks to.
+PROGRAMS = ("biolatency", "kfree_skb", "oomkill", "runqlat", "softirq_latency",
+            "syscalls", "tcp_sendmsg", "tcp_syn_backlog", "udp_drops")  # fmt: skip
 PAUSE = 0.02  # seconds between two looks while programs load
 DEADLINE = 300.0  # seconds for a start
-MIB = 1024.0  # kB
+SHARED = 0.6  # seconds between scrapes, so that each of them reads the maps
+MEGABYTE = 1e6
+PROMISED, PROMISED_OF_PEER = 60.0, 0.5  # MB together with ten programs and 1,000 series; of the peer's at 100,000
+PEER_MEASURE = "../shared/peer/measure.sh"
+
+TEXT = """\
+struct key_t { u32 pid; u32 port; u32 ip; u32 op; };
+BPF_TABLE("percpu_hash", struct key_t, u64, filled, MAX_ENTRIES);
+
+int on_rename(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct key_t key = {};
+    u64 one = 1;
+
+    filled.update(&key, &one);
+    return 0;
+}
+"""
+KEY = struct.Struct("4I")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=CHECKOUT / "config.example.yaml")
-    parser.add_argument("--scrapes", type=int, default=50)
+    parser.add_argument("--peer", type=Path, help="OUTDIR of peer/build.sh")
+    parser.add_argument("--churn", type=int, default=0, metavar="SCRAPES")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="leave the rows there")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache:
-        for start in ("cold cache", "warm cache"):
-            _measure(start, chosen.config, Path(cache), chosen.scrapes)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = [churn(Path(scratch), chosen.churn)] if chosen.churn else _roles(Path(scratch), chosen.peer)
+    rows.show(found)
+    if chosen.json:
+        rows.write(chosen.json, found)
 
 
-def _measure(start: str, config: Path, cache: Path, scrapes: int) -> None:
+def _roles(scratch: Path, peer: Path | None) -> list[rows.Row]:
+    ten = write_config(scratch / "ten.yaml", 2000, PROGRAMS)
+    many = write_config(scratch / "many.yaml", 200_000)
+    _, peak = _measure(ten, scratch / "cache", 0, 1)
+    little, _ = _measure(ten, scratch / "cache", 1000, 20)
+    much, _ = _measure(many, scratch / "cache", 100_000, 10)
+    theirs = _peer(peer, 100_000) if peer else None
+    return [
+        rows.Row("ten programs, 1,000 series, 20 scrapes; target: of 60 MB", little, "MB", floor=PROMISED,
+                 ratio=little / PROMISED, target=1.0),
+        rows.Row("100,000 series, 10 scrapes", much, "MB", peer=theirs,
+                 ratio=much / theirs if theirs else None, target=PROMISED_OF_PEER if theirs else None),
+        rows.Row("while ten programs are compiled, at most", peak, "MB"),
+    ]  # fmt: skip
+
+
+def write_config(path: Path, entries: int, names: tuple[str, ...] = ()) -> Path:
+    """These bundled programs, and one whose map has room for so many entries and a series for each."""
+    metric = {
+        "name": "filled_total", "type": "counter", "help": "x", "map": "filled", "max_series": 1_000_000,
+        "labels": [{"name": "pid", "field": "pid"}, {"name": "port", "field": "port"},
+                   {"name": "ip", "field": "ip", "decode": ["inet"]}, {"name": "op", "field": "op"}],
+    }  # fmt: skip
+    source = path.with_suffix(".c")
+    source.write_text(TEXT)
+    filled = {
+        "name": "filled", "source": str(source), "defines": {"MAX_ENTRIES": entries}, "metrics": [metric],
+        "attach": [{"raw_tracepoint": "task_rename", "function": "on_rename"}],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump({"programs": [*({"use": name} for name in names), filled]}))
+    return path
+
+
+def fill(fd: int, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        bpf.map_update(fd, KEY.pack(number, 443, 0x0A000001, 7), struct.pack("Q", number) * cpus.possible())
+
+
+def _measure(config: Path, cache: Path, series: int, scrapes: int) -> tuple[float, float]:
+    """MB of all roles after so many scrapes, and the most of them together while programs were loaded."""
     with exporter(config, cache) as (process, url):
-        seconds, peak, loaders = _until_ready(process, url)
-        print(f"{start}: ready after {seconds:.2f} s")
-        print(f"  while loading    {_mib(peak)} together at most, {loaders} loaders at once")
-        get(url + "/metrics")
-        _show("  after 1 scrape  ", process.pid)
-        for _ in range(scrapes - 1):
-            get(url + "/metrics")
-            time.sleep(0.01)
-        _show(f"  after {scrapes} scrapes", process.pid)
+        peak = _until_ready(process, url)
+        fd = _map_of(process.pid, "filled")
+        fill(fd, 1, series)
+        os.close(fd)
+        for _ in range(scrapes):
+            page = get(url + "/metrics")
+            time.sleep(SHARED)
+        found = page.count(b"\nfilled_total{")
+        assert found >= series, f"{found} series of {series}"
+        return sum(map(pss, (process.pid, *children(process.pid)))), peak
 
 
-def _show(when: str, supervisor: int) -> None:
-    ours, server = (
-        pss(supervisor),
-        sum(map(pss, children(supervisor))),
-    )  # loaders have ended: what is left is the server
-    print(f"{when} {_mib(ours + server)} together: supervisor {_mib(ours)}, server {_mib(server)}")
+def _map_of(pid: int, name: str) -> int:
+    """A descriptor of the map of that name that a process holds."""
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
+        if found:
+            fd = bpf.map_fd_by_id(int(found[1]))
+            if bpf.map_info(fd).name == name:
+                return fd
+            os.close(fd)
+    raise LookupError(f"no map {name}: did its program fail?")
 
 
-def _until_ready(process: subprocess.Popen[bytes], url: str) -> tuple[float, float, int]:
-    """Seconds until every program was tried; the most memory of all roles together meanwhile, in kB; the most children
-    besides the server."""
-    began = time.monotonic()
-    peak, most = 0.0, 0
+def _until_ready(process: subprocess.Popen[bytes], url: str) -> float:
+    """Waits until every program was tried; the most memory of all roles together meanwhile, in MB."""
+    began, peak = time.monotonic(), 0.0
     while time.monotonic() - began < DEADLINE:
         if process.poll() is not None:
             sys.exit(f"the exporter ended with {process.returncode}: run it by hand with this configuration")
-        roles = [process.pid, *children(process.pid)]
-        peak, most = max(peak, sum(map(pss, roles))), max(most, len(roles) - 2)
+        peak = max(peak, sum(map(pss, (process.pid, *below(process.pid)))))
         try:
             get(url + "/-/ready")
         except OSError:
             time.sleep(PAUSE)
             continue
-        return time.monotonic() - began, peak, most
+        return peak
     sys.exit(f"the exporter was not ready after {DEADLINE:.0f} s")
 
 
+def churn(scratch: Path, scrapes: int, series: int = 1000) -> rows.Row:
+    """Memory of this process after all the collections, of that after the first tenth of them."""
+    spec = load(write_config(scratch / "churn.yaml", 2 * series)).config.programs[0]
+    metric = spec.metrics[0].model_copy(update={"max_series": series})
+    spec = spec.model_copy(update={"metrics": [metric]})
+    u32 = Type("int", "u32", 4)
+    key = Type("struct", "key_t", 16, members=tuple(Member(n, 32 * i, u32) for i, n in enumerate(
+        ("pid", "port", "ip", "op"))))  # fmt: skip
+    map_ = Map("filled", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * series, key=key, value=Type("int", "u64", 8))
+    fd = bpf.map_create(map_.type, 16, 8, map_.max_entries, name="filled")
+    program = Program("filled", State.RUNNING, maps=(map_,))
+    collector = ProgramCollector(
+        program, spec, open_tables(program, {"filled": fd}, cpus.possible()), Names.open(),
+        possible=cpus.possible_numbers(), online=cpus.online,
+    )  # fmt: skip
+    fill(fd, 1, series)
+    step = max(1, series // 100)
+    settled = 0.0
+    for number in range(scrapes):
+        for gone in range(step):
+            bpf.map_delete(fd, KEY.pack(1 + number * step + gone, 443, 0x0A000001, 7))
+        fill(fd, 1 + series + number * step, step)
+        exposition.render(collector.collect(), openmetrics=False)
+        if number == max(scrapes // 10, 1) - 1:
+            settled = pss(os.getpid())
+    os.close(fd)
+    last = pss(os.getpid())
+    what = f"{scrapes:,} scrapes of {series:,} series, 1 % other keys each time; floor: after a tenth of them"
+    return rows.Row(what, last, "MB", floor=settled, ratio=last / settled, target=1.05)
+
+
+def _peer(directory: Path, size: int) -> float:
+    """MB of the peer (VmRSS) after scrapes of so many series, by the measure.sh that $PEER_MEASURE names."""
+    first = str(Path(sys.executable).parent)  # its fill.py wants numpy
+    text = subprocess.run(
+        [os.environ.get("PEER_MEASURE", PEER_MEASURE), str(directory.resolve()), "counter", str(size), "4"],
+        stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PATH": f"{first}:{os.environ['PATH']}"},
+    ).stdout  # fmt: skip
+    found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.MULTILINE)
+    assert found, text
+    return int(found[1]) * 1024 / MEGABYTE
+
+
 def pss(pid: int) -> float:
-    """kB of /proc/PID/smaps_rollup (4.14); 0 for a process that has ended."""
+    """MB by /proc/PID/smaps_rollup (4.14); 0 for a process that has ended."""
     try:
         found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:
         return 0.0
-    return float(found[1]) if found else 0.0
+    return float(found[1]) * 1024 / MEGABYTE if found else 0.0
 
 
 def children(pid: int) -> list[int]:
@@ -93,6 +216,11 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def below(pid: int) -> list[int]:
+    """Children and theirs: the compiler is a child of its loader."""
+    return [each for child in children(pid) for each in (child, *below(child))]
 
 
 @contextmanager
@@ -112,13 +240,9 @@ def exporter(config: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         body: bytes = answer.read()
     return body
-
-
-def _mib(kib: float) -> str:
-    return f"{kib / MIB:.0f} MiB"
 
 
 if __name__ == "__main__":

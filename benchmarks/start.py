@@ -92,10 +92,10 @@ def _start(config: Path, cache: Path, look: bool = False) -> Start:
                 raise SystemExit(
                     f"the exporter ended with {process.returncode}: run it by hand with this configuration"
                 )
-            compiler |= {pid for pid in (process.pid, *_below(process.pid)) if look and _has_compiler(pid)}
+            compiler |= {pid for pid in (process.pid, *memory.below(process.pid)) if look and _has_compiler(pid)}
             time.sleep(0 if look else 0.02)
         seconds = time.monotonic() - began
-        cpu = sum(map(_cpu_seconds, (process.pid, *_below(process.pid))))
+        cpu = sum(map(_cpu_seconds, (process.pid, *memory.below(process.pid))))
         states = [line for line in memory.get(url + "/metrics").decode().splitlines() if "_program_state{" in line]
     programs = [line for line in states if 'state="running"' in line]
     return Start(len(programs), sum(line.endswith(" 1") for line in programs), seconds, cpu, len(compiler))
@@ -107,11 +107,6 @@ def _ready(url: str) -> bool:
             return True
     except (OSError, urllib.error.URLError):
         return False
-
-
-def _below(pid: int) -> list[int]:
-    """Children and theirs: the compiler is a child of its loader."""
-    return [each for child in memory.children(pid) for each in (child, *_below(child))]
 
 
 def _has_compiler(pid: int) -> bool:

@@ -16,7 +16,7 @@ from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.handover import LoadFunction
-from exporter.kernel import credentials, features, rights
+from exporter.kernel import credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
@@ -42,6 +42,7 @@ class Options:
 def run(config: model.Config, options: Options) -> int:
     """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
     logger = log.get()
+    malloc.give_back()
     try:
         cache = artifact.Cache(options.cache_dir)
         host = child.Host(target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles)
@@ -68,6 +69,7 @@ def run(config: model.Config, options: Options) -> int:
         record=_recorder(options.record) if options.record else None,
     )
     gc.collect()
+    malloc.trim()
     gc.freeze()  # what is here now is never freed: a child's collector must not touch, and so copy, these pages
     return supervisor.run()
 
