@@ -38,9 +38,7 @@ LACKS: dict[str, dict[str, str]] = {
 }
 
 HERE_TOO = (*TESTED, HERE) if kernels.WHOLE else TESTED
-in_this_run = pytest.mark.parametrize(
-    ("series", "name"), [(series, name) for series in HERE_TOO for name in everything.loaded_on(series)]
-)
+IN_THIS_RUN = [(series, name) for series in HERE_TOO for name in everything.loaded_on(series)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +55,7 @@ def test_only_what_waits_for_a_later_version_is_refused() -> None:
     assert sorted(REFUSED) == sorted(f"peer/{name}" for name in LATER)
 
 
-@in_this_run
+@pytest.mark.parametrize(("series", "name"), IN_THIS_RUN)
 def test_program_counts_what_somebody_else_counts_or_the_kernel_lacks_what_it_needs(
     on: Matrix, series: str, name: str
 ) -> None:
@@ -76,16 +74,18 @@ def test_program_counts_what_somebody_else_counts_or_the_kernel_lacks_what_it_ne
         assert not wrong(found["counted"])
 
 
-@in_this_run
+@pytest.mark.parametrize(
+    ("series", "name"), [case for case in IN_THIS_RUN if case[1] in CHECKS and len(PROGRAMS[case[1]].variants) > 1]
+)
 def test_every_variant_behind_the_one_that_is_used_counts_the_same(on: Matrix, series: str, name: str) -> None:
-    prefix = f"variant/{name}/"
-    for step in on(series).steps:
-        if step.startswith(prefix):
-            found = on(series).value(step)
-            if found["state"] == "running":
-                assert not wrong(found["counted"]), step
-            else:
-                assert found["reason"] in LACKING, (found["text"], _said(on(series), name))
+    chosen = on(series).value(f"load/{name}")
+    names = [variant.name for variant in PROGRAMS[name].variants]
+    for variant in names[names.index(chosen["variant"]) + 1 :] if chosen["state"] == "running" else []:
+        found = on(series).value(f"variant/{name}/{variant}")
+        if found["state"] == "running":
+            assert not wrong(found["counted"]), variant
+        else:
+            assert found["reason"] in LACKING, (found["text"], _said(on(series), name))
 
 
 def _said(examined: Examined, name: str) -> dict[str, str]:

@@ -161,7 +161,7 @@ def raw_tracepoints(running: Running) -> Found:
     return {"timers": exactly(COUNT, rise.sum("raw_timer_starts_total", function="tcp_keepalive_timer"))}
 
 
-def _softirqs(running: Running, work: Callable[[], object]) -> tuple[Samples, Found, dict[str, tuple[int, int]]]:
+def _softirqs(running: Running, work: Callable[[], object]) -> tuple[Samples, dict[str, tuple[int, int]]]:
     """What rose, and by how much /proc/softirqs rose between our two readings at least and at most."""
     outer = counters.softirqs()
     before = running.scrape()
@@ -170,13 +170,13 @@ def _softirqs(running: Running, work: Callable[[], object]) -> tuple[Samples, Fo
     inner = {kind: n - inner[kind] for kind, n in counters.softirqs().items()}
     rise = running.scrape().since(before)
     outer = {kind: n - outer[kind] for kind, n in counters.softirqs().items()}
-    return rise, {}, {kind: (inner[kind], outer[kind]) for kind in outer}
+    return rise, {kind: (inner[kind], outer[kind]) for kind in outer}
 
 
 def softirq_latency(running: Running, prefix: str = "") -> Found:
     with namespaces.namespace(f"sirq{os.getpid()}") as space:
-        work = _datagrams(space)
-        rise, found, bounds = _softirqs(running, work)
+        rise, bounds = _softirqs(running, _datagrams(space))
+    found: Found = {}
     for kind in ("timer", "net_rx", "sched", "rcu"):
         least, most = bounds[kind]
         found[kind] = (least, rise.sum(f"{prefix}softirq_serviced_total", kind=kind), most)
@@ -190,15 +190,16 @@ def softirq_latency(running: Running, prefix: str = "") -> Found:
 
 def softirq_latency_net_rx(running: Running) -> Found:
     with namespaces.namespace(f"nrx{os.getpid()}") as space:
-        rise, found, bounds = _softirqs(running, _datagrams(space))
+        rise, bounds = _softirqs(running, _datagrams(space))
     least, most = bounds["net_rx"]
     cpus = os.cpu_count() or 1
     serviced = rise.sum("softirq_net_rx_serviced_total")
-    found["serviced"] = (least, serviced, most)
-    found["timed"] = (serviced - cpus, rise.sum("softirq_runtime_seconds_count"), serviced + cpus)
-    found["waited"] = (1, rise.sum("softirq_wait_seconds_count"), serviced + cpus)
-    found["raised"] = (serviced - cpus, rise.sum("softirq_net_rx_raised_total"), 10 * serviced + cpus)
-    return found
+    return {
+        "serviced": (least, serviced, most),
+        "timed": (serviced - cpus, rise.sum("softirq_runtime_seconds_count"), serviced + cpus),
+        "waited": (1, rise.sum("softirq_wait_seconds_count"), serviced + cpus),
+        "raised": (serviced - cpus, rise.sum("softirq_net_rx_raised_total"), 10 * serviced + cpus),
+    }
 
 
 def _datagrams(space: str) -> Callable[[], object]:

@@ -140,19 +140,13 @@ def ping(family: str, source: str, count: int) -> dict[str, int]:
             if family == "ipv4":
                 packet = struct.pack("!BBHHH", kind, 0, _checksum(packet), 77, number)
             raw.sendto(packet, (LOOPBACK[family], 0))
+    received = "IcmpInMsgs" if family == "ipv4" else "Icmp6InMsgs"
     end = time.monotonic() + 5
-    while (
-        counters.rise(before, _in_messages()).get("IcmpInMsgs", 0)
-        + counters.rise(before, _in_messages()).get("Icmp6InMsgs", 0)
-        < 2 * count
-        and time.monotonic() < end
-    ):
+    while (made := counters.rise(before, counters.netstat("Icmp"))).get(received, 0) < 2 * count:
+        if time.monotonic() > end:
+            break
         time.sleep(0.01)
-    return counters.rise(before, counters.netstat("Icmp"))
-
-
-def _in_messages() -> dict[str, int]:
-    return counters.netstat("Icmp")
+    return made
 
 
 def _checksum(data: bytes) -> int:
