@@ -76,8 +76,9 @@ e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 bench: $(VENV)/test.stamp mounts  ## measure, and write docs/performance.md; make bench PEER=DIR adds ebpf_exporter
 	$(PYTHON) -m benchmarks.report $(if $(PEER),--peer $(PEER)) $(BENCH_ARGS)
 
-soak: $(VENV)/test.stamp mounts  ## what takes long to show: 100,000 hostile processes
+soak: $(VENV)/test.stamp mounts  ## what takes long to show: 100,000 hostile processes, a server killed 200 times
 	$(PYTHON) -m benchmarks.hostile
+	BPF_EXPORTER_KILLS=200 $(PYTHON) -m pytest -q tests/kernel/test_draining.py -k killed
 
 clean:  ## remove what make made in this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

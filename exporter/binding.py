@@ -112,6 +112,17 @@ def bind_all(
     return tuple(bindings)
 
 
+def approximations(metrics: Sequence[model.Metric], maps: Sequence[Map]) -> str:
+    """Which of the metrics cannot be exact, and what would be; "" if all can."""
+    forgetful = {m.name for m in maps if m.type in LRU}
+    found = [
+        f"{metric.name} (LRU map {metric.map})" for metric in metrics if metric.enabled and metric.map in forgetful
+    ]
+    if not found:
+        return ""
+    return f"approximate, as entries are forgotten to make room: {', '.join(found)}; DRAINED_HASH() counts exactly"
+
+
 def bind(metric: model.Metric, map: Map) -> Binding:  # noqa: A002 (the kernel's word)
     """Bind one metric to the layout of its map. BindingError says what is wrong and what there is instead."""
     try:

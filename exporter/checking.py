@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.binding import BindingError, bind_all
+from exporter.binding import BindingError, approximations, bind_all
 from exporter.config import bundled_dir, model
 from exporter.kernel import rights
 from exporter.kernel.btf import KernelBtf
@@ -28,7 +28,7 @@ class Verdict:
     state    compiled, not compiled (requires), refused; with `load` the program's State; for another kernel's types
              used (the first variant that nothing speaks against), compiled (it would do as well), not usable, not known
              (it does not compile without the types of modules, which no other kernel's BTF has)
-    text     why; "" where all is well
+    text     why, or what it cannot do exactly; "" where all is well
     assumed  what is not known of another kernel and taken to be so
     """
 
@@ -157,10 +157,10 @@ def _compiled(program: model.Program, variant: model.Variant, host: Host) -> Ver
         text = f"{program.name}: requires {'; requires '.join(unmet)}"
         return Verdict(program.name, variant.name, True, "not compiled", Reason.REQUIRES, text)
     try:
-        _artifact(program, variant, host)
+        compiled = _artifact(program, variant, host)
     except _UnfitError as error:
         return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
-    return Verdict(program.name, variant.name, True, "compiled")
+    return Verdict(program.name, variant.name, True, "compiled", text=approximations(program.metrics, compiled.maps))
 
 
 class _UnfitError(Exception):
@@ -196,5 +196,6 @@ def load_all(config: model.Config, host: Host) -> list[Verdict]:
         program, descriptors = child.load_program(spec, host, fits)
         child.close(descriptors)
         ok = program.state is not State.FAILED
-        verdicts.append(Verdict(program.name, program.variant, ok, program.state.value, program.reason, program.text))
+        text = program.text or approximations(spec.metrics, program.maps)
+        verdicts.append(Verdict(program.name, program.variant, ok, program.state.value, program.reason, text))
     return verdicts

@@ -7,6 +7,7 @@ stands in the artifact cache and in golden tests without change. File descriptor
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -117,9 +118,11 @@ def pair(name: str) -> tuple[str, ...]:
     return (name, name + ODD, DRAIN_EPOCHS, DRAIN_BARRIER)
 
 
-def hidden(name: str) -> bool:
-    """Whether a map is the exporter's own and not of the C text's."""
-    return name in (LOST_UPDATES, DRAIN_EPOCHS, DRAIN_BARRIER)
+def hidden(name: str, maps: Sequence[Map]) -> bool:
+    """Whether a map is not one that the C text names: the exporter's own, and the second of a pair."""
+    if name in (LOST_UPDATES, DRAIN_EPOCHS, DRAIN_BARRIER):
+        return True
+    return any(m.drain_index is not None and name == m.name + ODD for m in maps)
 
 
 @dataclass(frozen=True, slots=True)

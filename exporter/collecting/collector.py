@@ -26,7 +26,7 @@ from exporter.collecting.table import Entries, Readable, ReadError
 from exporter.collecting.words import Words
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.program import LOST_UPDATES, Program
+from exporter.program import LOST_UPDATES, Program, hidden
 
 HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
 
@@ -87,7 +87,7 @@ class ProgramCollector:
         self._helpers = [
             name
             for name in tables
-            if name not in measured and name != LOST_UPDATES and self._maps[name].type not in ARRAYS
+            if name not in measured and not hidden(name, program.maps) and self._maps[name].type not in ARRAYS
         ]
         self._helpers_read = -float("inf")
         self._expired_series: Counter[str] = Counter()
@@ -235,7 +235,7 @@ class ProgramCollector:
     def _count_entries(self, report: Report, now: float) -> None:
         """Entries of the maps that no metric reads; an array always has all of its own."""
         for map_ in self.program.maps:
-            if map_.type in ARRAYS and map_.name != LOST_UPDATES:
+            if map_.type in ARRAYS and not hidden(map_.name, self.program.maps):
                 report.entries[map_.name] = map_.max_entries
         if now - self._helpers_read < HELPER_MAPS_SECONDS:
             return

@@ -9,10 +9,11 @@ from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from exporter import __version__
+from exporter.binding import LRU
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import Family, family
 from exporter.kernel import bpf
-from exporter.program import LOST_UPDATES, Program, Reason, State
+from exporter.program import Program, Reason, State, hidden
 
 # As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
 _MAP_TYPES = {
@@ -123,13 +124,20 @@ def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
 
 def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
     labels = ("program", "map")
-    maps = [(p.name, m) for p in programs for m in p.maps if m.name != LOST_UPDATES]
+    maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
     yield family(
         "bpf_exporter_map_info",
         "gauge",
         "The type of the map, always 1.",
         ("program", "map", "type"),
         [((name, m.name, _MAP_TYPES.get(m.type, str(m.type))), 1) for name, m in maps],
+    )
+    yield family(
+        "bpf_exporter_map_approximate",
+        "gauge",
+        "1 if the map forgets entries to make room (LRU), and what they counted since they were last read with them.",
+        labels,
+        [((name, m.name), int(m.type in LRU)) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_entries",

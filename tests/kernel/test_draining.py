@@ -25,7 +25,7 @@ from exporter.collecting.opening import open_tables, with_drained
 from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.kernel import cpus, credentials
+from exporter.kernel import bpf, cpus, credentials
 from exporter.loading.child import close, load_program
 from exporter.program import Descriptors, Program, State
 from tests.daemon import running
@@ -147,6 +147,17 @@ def assert_exact(page: Page, events: int) -> None:
     assert total(page, "test_hits_total", group="other") > 0
 
 
+def access(pid: int) -> dict[int, set[int]]:
+    """How a process may use its maps, by their type."""
+    modes: dict[int, set[int]] = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if os.readlink(entry) == "anon_inode:bpf-map":
+            lines = (line.split(":\t") for line in Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().splitlines())
+            said = {parts[0]: parts[1] for parts in lines}
+            modes.setdefault(int(said["map_type"]), set()).add(int(said["flags"], 8) & os.O_ACCMODE)
+    return modes
+
+
 def assert_risen(before: Page, after: Page) -> None:
     fell = {
         which: (value, after.get(which))
@@ -162,6 +173,13 @@ def test_a_million_keys_through_ten_thousand_entries_while_two_cpus_write(driver
     magic = secrets.randbelow(1 << 31)
     with running(configuration(tmp_path, magic), tmp_path) as daemon:
         daemon.wait_ready()
+        assert access(daemon.server_pid()) == {
+            bpf.BPF_MAP_TYPE_HASH: {os.O_RDWR},
+            bpf.BPF_MAP_TYPE_PERCPU_HASH: {os.O_RDWR},
+            bpf.BPF_MAP_TYPE_ARRAY: {os.O_RDWR},  # of epochs
+            bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS: {os.O_RDWR},  # the barrier
+            bpf.BPF_MAP_TYPE_PERCPU_ARRAY: {os.O_RDONLY},
+        }
         with writing(driver, magic, each, 60_000) as processes:
             before: Page = {}
             killed = False

@@ -10,7 +10,7 @@ from exporter.collecting import own
 from exporter.collecting.collector import MetricReport, Report
 from exporter.collecting.exposition import render
 from exporter.kernel import bpf
-from exporter.program import LOST_UPDATES, Attachment, Attempt, Map, Program, Reason, State
+from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Attachment, Attempt, Map, Program, Reason, State
 
 RUNNING = Program(
     "tcp",
@@ -19,7 +19,10 @@ RUNNING = Program(
     source_sha256="ab12",
     compile_seconds=1.5,
     maps=(
-        Map("m", bpf.BPF_MAP_TYPE_HASH, 4, 8, 512, lost_index=0),
+        Map("m", bpf.BPF_MAP_TYPE_HASH, 4, 8, 512, lost_index=0, drain_index=0),
+        Map("m" + ODD, bpf.BPF_MAP_TYPE_HASH, 4, 8, 512),
+        Map("forgetful", bpf.BPF_MAP_TYPE_LRU_HASH, 4, 8, 512),
+        Map(DRAIN_EPOCHS, bpf.BPF_MAP_TYPE_ARRAY, 4, 4, 1),
         Map(LOST_UPDATES, bpf.BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 1),
     ),
     attachments=(
@@ -79,7 +82,10 @@ def test_maps_show_how_full_they_are_and_hidden_ones_do_not() -> None:
     assert value(found, "map_entries", program="tcp", map="m") == 23
     assert value(found, "map_max_entries", program="tcp", map="m") == 512
     assert value(found, "map_insert_failures_total", program="tcp", map="m") == 7
-    assert not [labels for _, labels in found if ("map", LOST_UPDATES) in labels]
+    assert value(found, "map_approximate", program="tcp", map="m") == 0
+    assert value(found, "map_approximate", program="tcp", map="forgetful") == 1
+    own = (LOST_UPDATES, DRAIN_EPOCHS, "m" + ODD)
+    assert not [labels for _, labels in found if any(("map", name) in labels for name in own)]
 
 
 def test_a_collection_reports_time_success_and_series() -> None:
