@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from exporter import __version__
-from exporter.binding import LRU
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import Family, family
-from exporter.kernel import bpf
-from exporter.program import Program, Reason, State, hidden
+from exporter.kernel import bpf, cpus
+from exporter.map_memory import map_memory
+from exporter.program import LOST_UPDATES, Program, Reason, State
 
 # As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
 _MAP_TYPES = {
@@ -27,6 +28,7 @@ _MAP_TYPES = {
     bpf.BPF_MAP_TYPE_STACK_TRACE: "stack_trace",
 }
 _PROCESS = ProcessCollector(registry=None)
+_possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
 def families(
@@ -124,20 +126,13 @@ def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
 
 def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
     labels = ("program", "map")
-    maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
+    maps = [(p.name, m) for p in programs for m in p.maps if m.name != LOST_UPDATES]
     yield family(
         "bpf_exporter_map_info",
         "gauge",
         "The type of the map, always 1.",
         ("program", "map", "type"),
         [((name, m.name, _MAP_TYPES.get(m.type, str(m.type))), 1) for name, m in maps],
-    )
-    yield family(
-        "bpf_exporter_map_approximate",
-        "gauge",
-        "1 if the map forgets entries to make room (LRU), and what they counted since they were last read with them.",
-        labels,
-        [((name, m.name), int(m.type in LRU)) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_entries",
@@ -152,6 +147,13 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
         "Entries that the map has room for.",
         labels,
         [((name, m.name), m.max_entries) for name, m in maps],
+    )
+    yield family(
+        "bpf_exporter_map_memory_bytes",
+        "gauge",
+        "Kernel memory of the map when it is full, with values for every possible CPU.",
+        labels,
+        [((name, m.name), map_memory(m, _possible_cpus())) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_insert_failures_total",
