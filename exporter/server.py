@@ -7,12 +7,13 @@ a private venv), drops its rights, and only then talks to the network.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -26,11 +27,12 @@ from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import cpus, credentials, features
+from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
 from exporter.web.application import Application
 from exporter.web.listening import Server
+from exporter.web.page import Page
 
-SHARED = 0.5  # seconds that one collection of a program serves every scraper
 READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
 DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room for 0.1 s (docs/configuration.md)
 DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
@@ -50,7 +52,7 @@ class Options:
     supervisor: int  # its process id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     """A program, its collector, and what that last said. With `lock` a scrape joins a collection that is under way."""
 
@@ -70,6 +72,7 @@ class _Held:
             if self.collector is None:
                 return (), None
             if time.monotonic() - self.taken >= SHARED:
+                self.texts = ()  # what nobody sends any more is free
                 self.texts = exposition.write(self.collector.collect())
                 self.taken = time.monotonic()
                 self._tell(self.collector.report)
@@ -131,6 +134,7 @@ class Programs:
         self._restarts = 0
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
+        self._pages = Pages()
         # One collection at a time: all programs ask the same `names`, whose caches are not made for threads.
         self._lock = threading.Lock()
 
@@ -240,21 +244,14 @@ class Programs:
             and all(h.program.state is not State.LOADING for h in held)
         )
 
-    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
+    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool, seconds: float | None = None) -> Page:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
-        texts: list[exposition.Text] = []
-        reports: dict[str, Report] = {}
-        for held in chosen:
-            collected, report = held.collect()
-            texts += collected
-            if report is not None:
-                reports[held.program.name] = report
-        texts += exposition.write(
-            own.families(
-                [held.program for held in chosen], reports, unprivileged=self._unprivileged, restarts=self._restarts
-            )
-        )
-        return b"".join(exposition.page(texts, openmetrics))
+
+        def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
+            programs = [held.program for held in chosen]
+            return own.families(programs, reports, late=late, unprivileged=self._unprivileged, restarts=self._restarts)
+
+        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts,))
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
@@ -275,6 +272,7 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
     programs = Programs(Names.open(), label_length=options.label_length, series=options.series, unprivileged=not keep)
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
+    gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     servers = [Server(sock, application) for sock in listeners]
     credentials.drop_to(uid, gid, keep)
     credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that

@@ -80,7 +80,7 @@ class Field:
 
     def codes(self, raw: Bytes) -> Codes:
         """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded."""
-        if len(raw) > 1 and (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
+        if len(raw) > 1 and _all_equal(raw):
             return constant(int(self.codes(raw[:1])[0]), len(raw))
         if self._number is not None:
             return self._words.numbers(raw.view(self._number)[:, 0])
@@ -208,6 +208,14 @@ def _plain_number(label: LabelField) -> np.dtype[Any] | None:
         return None
     order = "=" if label.number is not None else ORDERS.get(label.chain.type.name, "=")
     return np.dtype(f"{order}{names[0][0]}{label.size}")
+
+
+def _all_equal(raw: Bytes) -> bool:
+    if not np.array_equal(raw[-1], raw[0]):
+        return False
+    size = raw.shape[1]
+    numbers = raw.view(f"u{size}") if size in (1, 2, 4, 8) else raw  # one comparison a row, not one a byte
+    return bool((numbers == numbers[0]).all())
 
 
 def _runs(raw: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

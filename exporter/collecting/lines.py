@@ -6,7 +6,8 @@ a copy of it. So a page is a list of blocks, and pages that are being sent share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,15 +92,17 @@ class Lines:
         """The lines of the series with these values. `template` gives the lines of some series with %d for each integer
         and %b for each float."""
         before, self._number = self._number, None  # until all is done
-        blocks = self._blocks if cells.kinds == self._kinds else []
+        blocks = deque(self._blocks if cells.kinds == self._kinds else [])
         each = len(cells.kinds)
         if series.number != before:
             known = series.follows == before and before is not None
-            blocks = _remaining(blocks, series.kept, each) if known and series.kept is not None else []
+            blocks = deque(_remaining(blocks, series.kept, each) if known and series.kept is not None else [])
         bits = np.ascontiguousarray(cells.bits).reshape(-1)
+        self._blocks = []
         found: list[_Block] = []
         start = 0
-        for block in blocks:
+        while blocks:
+            block = blocks.popleft()  # free from now on, if nobody sends it
             end = start + len(block.bits)
             found.append(_with_values(block, bits[start:end], cells))
             start = end
@@ -160,7 +163,7 @@ def _resized(
 _ROOM = [bytes(length) for length in range(WIDTH + 1)]
 
 
-def _remaining(blocks: Sequence[_Block], kept: Places, each: int) -> list[_Block]:
+def _remaining(blocks: Iterable[_Block], kept: Places, each: int) -> list[_Block]:
     """The lines of the series that stay and have no new one in front of them."""
     new = np.flatnonzero(kept < 0)
     kept = kept[: new[0]] if len(new) else kept

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,6 +25,7 @@ TIMEOUT = 10  # seconds for a request to come, and that a client may take betwee
 ANSWER_TIMEOUT = 60  # seconds for collecting and for a client to take all of its answer
 HEADER_LIMIT = 16 << 10  # bytes
 BODY_LIMIT = 4 << 10  # bytes; no request has one
+SEND = 64 << 10  # bytes that are worth a system call of their own
 
 
 class AddressError(ValueError):
@@ -65,37 +68,129 @@ def url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Ends:
+    """Shuts down sockets whose time is over: one thread for all of them, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._ends: dict[object, tuple[float, socket.socket]] = {}
+        self._changed = threading.Condition()
+        self._wakes = float("-inf")  # when the thread looks again by itself; it does not run yet
+
+    @contextmanager
+    def after(self, seconds: float, sock: socket.socket) -> Iterator[None]:
+        """Whoever reads or writes the socket in here finds it shut down when the time is over."""
+        me, end = object(), time.monotonic() + seconds
+        with self._changed:
+            self._ends[me] = (end, sock)
+            if self._wakes == float("-inf"):
+                self._wakes = end
+                threading.Thread(target=self._run, name="ends", daemon=True).start()
+            elif end < self._wakes:
+                self._wakes = end
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ends.pop(me, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for me, (end, sock) in list(self._ends.items()):
+                    if end <= now:
+                        del self._ends[me]
+                        with suppress(OSError):  # closed meanwhile
+                            sock.shutdown(socket.SHUT_RDWR)
+                self._wakes = min((end for end, _ in self._ends.values()), default=float("inf"))
+                self._changed.wait(None if self._wakes == float("inf") else self._wakes - now)
+
+
+_ends = _Ends()
+
+
 class _Request(HTTPRequest):  # type: ignore[misc, unused-ignore]
     """A request that has its time. cheroot limits only the pause between two bytes: a client that sends or takes one
     every nine seconds would keep a thread for hours."""
 
     def parse_request(self) -> None:
-        with _ended_after(self.server.timeout, self.conn.socket):
+        with _ends.after(self.server.timeout, self.conn.socket):
             super().parse_request()
 
     def respond(self) -> None:
-        with _ended_after(self.server.answer_timeout, self.conn.socket):
+        with _ends.after(self.server.answer_timeout, self.conn.socket):
             super().respond()
+
+
+class _Writer:
+    """What cheroot writes to a client with. Its own copies all that is left of an answer for every part that the socket
+    takes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._held: list[bytes] | None = None
+        self.bytes_written = 0
+
+    def write(self, data: bytes) -> int:
+        if self._held is not None:
+            self._held.append(data)
+        else:
+            self._send(data)
+        return len(data)
+
+    def hold(self) -> None:
+        """Keep what is written until `send`."""
+        self._held = []
+
+    def send(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """What was kept and the pieces; small ones together, large ones as they are."""
+        together, size = list[bytes | memoryview](self._held or ()), 0
+        self._held = None
+        for piece in pieces:
+            together.append(piece)
+            size += len(piece)
+            if size >= SEND:
+                self._send(b"".join(together) if len(together) > 1 else together[0])
+                together, size = [], 0
+        if together:
+            self._send(b"".join(together))
+
+    def _send(self, data: bytes | memoryview) -> None:
+        self._sock.sendall(data)
+        self.bytes_written += len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """The connection closes its socket."""
 
 
 class _Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
     RequestHandlerClass = _Request
 
+    def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
+        super().__init__(server, sock, makefile)
+        self.wfile = _Writer(sock)
 
-@contextmanager
-def _ended_after(seconds: float, sock: socket.socket) -> Iterator[None]:
-    """Whoever reads or writes the socket in here finds it shut down when the time is over."""
 
-    def end() -> None:
-        with suppress(OSError):  # closed meanwhile
-            sock.shutdown(socket.SHUT_RDWR)
+class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
+    """PEP 3333, but an application may also give memoryviews, and all pieces are sent without a copy."""
 
-    timer = threading.Timer(seconds, end)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    def respond(self) -> None:
+        answer = self.req.server.wsgi_app(self.env, self.start_response)
+        self.req.conn.wfile.hold()
+        try:
+            self.req.ensure_headers_sent()
+        finally:
+            self.req.conn.wfile.send(answer)
+
+
+def _has_data(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
@@ -123,6 +218,7 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
             accepted_queue_size=QUEUED,
             accepted_queue_timeout=TIMEOUT,
         )
+        self.gateway = _Gateway
         self._bound = sock
         self.answer_timeout = answer_timeout
         self.max_request_header_size = HEADER_LIMIT
@@ -135,7 +231,7 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
     def process_conn(self, conn: Any) -> None:
         """A connection that may have a request. A new one waits among the idle ones until it has: cheroot would give it
         to a thread, and some clients that connect and say nothing (a load balancer's check) would take them all."""
-        if conn.last_used is None and self.can_add_keepalive_connection:
+        if conn.last_used is None and self.can_add_keepalive_connection and not _has_data(conn.socket):
             self.put_conn(conn)
         else:
             super().process_conn(conn)

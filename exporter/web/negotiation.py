@@ -1,8 +1,10 @@
-"""What a client accepts: the format of /metrics and whether it may be compressed (RFC 9110, 12.5)."""
+"""What a client accepts: the format of /metrics, whether it may be compressed (RFC 9110, 12.5), and for how long it
+waits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 
 def openmetrics(accept: str) -> bool:
@@ -22,6 +24,15 @@ def gzip(accept_encoding: str) -> bool:
     """Whether an Accept-Encoding header allows gzip."""
     weights = {coding: _weight(parameters) for coding, parameters in _items(accept_encoding)}
     return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def seconds(timeout: str) -> float | None:
+    """How long a scraper waits by its own word (X-Prometheus-Scrape-Timeout-Seconds); None if it does not say."""
+    try:
+        waits = float(timeout)
+    except ValueError:
+        return None
+    return waits if 0 < waits < inf else None
 
 
 def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -30,6 +30,7 @@ FLOORS = {
     "handover": 3,
     "supervisor": 4,
     "server": 4,
+    "pages": 4,
     "start": 5,
     "catalogue": 4,
     "checking": 4,

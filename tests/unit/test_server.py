@@ -16,6 +16,7 @@ from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import Map, Program, State, Type, to_json
 from exporter.server import Programs
+from exporter.web.page import Page
 
 U64 = Type("int", "u64", 8)
 A_MAP = Map("m", bpf.BPF_MAP_TYPE_HASH, 8, 8, 16, key=U64, value=U64)
@@ -46,7 +47,7 @@ def is_open(fd: int) -> bool:
 
 
 def page(source: Programs) -> list[str]:
-    return source.exposition(None, openmetrics=False).decode().splitlines()
+    return b"".join(source.exposition(None, openmetrics=False).plain).decode().splitlines()
 
 
 def test_a_program_that_is_replaced_gives_its_descriptors_back() -> None:
@@ -148,7 +149,7 @@ def test_programs_are_collected_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     source.take({"programs": names, "restarts": 0}, [])
     for name in names:
         source.take(document(name), [a_descriptor()])
-    ask: Callable[[str], bytes] = lambda name: source.exposition(frozenset([name]), openmetrics=False)  # noqa: E731
+    ask: Callable[[str], Page] = lambda name: source.exposition(frozenset([name]), openmetrics=False)  # noqa: E731
     threads = [threading.Thread(target=ask, args=(name,)) for name in names * 3]
     for thread in threads:
         thread.start()

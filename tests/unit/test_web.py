@@ -12,6 +12,7 @@ from exporter.program import Attachment, Attempt, Program, Reason, State
 from exporter.web import negotiation
 from exporter.web.application import Application
 from exporter.web.listening import AddressError, listen, url
+from exporter.web.page import Page
 
 
 class Two:
@@ -19,6 +20,7 @@ class Two:
 
     def __init__(self, state: State = State.FAILED) -> None:
         self._state = state
+        self.waits: float | None = None
 
     def programs(self) -> Sequence[Program]:
         attached = (Attachment("kprobe", "f", "on_f", attached=True),)
@@ -29,14 +31,15 @@ class Two:
     def ready(self) -> bool:
         return self._state is not State.LOADING
 
-    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
+    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool, seconds: float | None = None) -> Page:
+        self.waits = seconds
         chosen = "all" if names is None else " ".join(sorted(names))
-        return f"{'openmetrics' if openmetrics else 'text'} {chosen}".encode()
+        return Page([f"{'openmetrics' if openmetrics else 'text'} {chosen}".encode()])
 
 
 class Broken(Two):
-    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool) -> bytes:
-        raise RuntimeError(f"a bug with {names} {openmetrics}")
+    def exposition(self, names: frozenset[str] | None, *, openmetrics: bool, seconds: float | None = None) -> Page:
+        raise RuntimeError(f"a bug with {names} {openmetrics} {seconds}")
 
 
 def get(
@@ -113,6 +116,16 @@ def test_the_format_is_what_the_scraper_accepts(accept: str, expected: str) -> N
 )  # fmt: skip
 def test_compression_follows_accept_encoding(header: str, allowed: bool) -> None:
     assert negotiation.gzip(header) is allowed
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("", None), ("10", 10.0), ("0.5", 0.5), ("0", None), ("-1", None), ("inf", None), ("nan", None), ("soon", None)],
+)
+def test_a_scraper_says_how_long_it_waits(header: str, expected: float | None) -> None:
+    source = Two()
+    get("/metrics", source=source, X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS=header)
+    assert source.waits == expected
 
 
 def test_a_page_is_compressed_if_asked_and_equal() -> None:

@@ -1,0 +1,139 @@
+"""Programs -> the page of metrics that a scrape is answered with: one for all who ask at the same time, and in time.
+
+A scraper that says how long it waits gets what is collected by then; the rest is left out and said to be. The
+collection itself goes on in its thread, so that what was learned in it (label texts, lines) makes the next one short.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from exporter.collecting import exposition
+from exporter.collecting.collector import Report
+from exporter.program import Program
+from exporter.web.page import Page
+
+SHARED = 0.5  # seconds that one collection of a program, and one page, serves every scraper
+COLLECTING = 0.8  # of the time that a scraper gives us; the rest is for writing, compressing and sending the page
+
+
+class Collected(Protocol):
+    """A program that is collected when asked, or was a moment ago. `collect` may be called by any thread."""
+
+    program: Program
+
+    def collect(self) -> tuple[Sequence[exposition.Text], Report | None]: ...
+
+
+# What the exporter says of itself: reports by program, and in how many scrapes each was late so far.
+Own = Callable[[Mapping[str, Report], Mapping[str, int]], Sequence[exposition.Family]]
+
+
+@dataclass(slots=True)
+class _Round:
+    """One collection of all programs of a page."""
+
+    programs: Sequence[Collected]
+    collected: list[tuple[Sequence[exposition.Text], Report | None]] = field(default_factory=list)
+    over: bool = False  # nobody waits for it any more
+    done: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for one in self.programs:
+                if self.over:
+                    break
+                self.collected.append(one.collect())
+        except Exception as error:  # noqa: BLE001 - for the thread that waits
+            self.error = error
+        self.done.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A page and what it was made of."""
+
+    of: tuple[Hashable, ...]
+    programs: Sequence[Collected]  # alive, so that no other has their ids
+    texts: list[Sequence[exposition.Text]]
+    at: float
+    page: Page
+
+
+class Pages:
+    """For any number of threads."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="collect")
+        self._late: Counter[str] = Counter()
+        self._made: dict[bool, _Made] = {}  # the last page of each format
+        self._own: dict[int, tuple[exposition.Family, exposition.Text]] = {}  # by the families' ids
+        self._lock = threading.Lock()
+
+    def page(
+        self,
+        programs: Sequence[Collected],
+        own: Own,
+        *,
+        openmetrics: bool,
+        seconds: float | None = None,
+        of: tuple[Hashable, ...] = (),
+    ) -> Page:
+        """The programs' metrics and the exporter's own. `seconds`: how long the scraper waits; `of`: whatever else
+        `own` depends on."""
+        with self._lock:
+            last = self._made.get(openmetrics)
+            if last is not None and time.monotonic() - last.at >= SHARED:
+                del self._made[openmetrics]  # its memory is free for the next
+        collected = self._collected(programs, seconds)
+        texts = [each for each, _ in collected]
+        of = (*of, *map(id, programs))
+        with self._lock:
+            made = self._made.get(openmetrics)
+            if (
+                made is not None
+                and made.of == of
+                and len(made.texts) == len(texts) == len(programs)
+                and all(mine is other for mine, other in zip(made.texts, texts, strict=True))
+                and time.monotonic() - made.at < SHARED
+            ):
+                return made.page
+            reports = {p.program.name: r for p, (_, r) in zip(programs, collected, strict=False) if r is not None}
+            for late in programs[len(collected) :]:
+                name = late.program.name
+                self._late[name] += 1
+                reports[name] = Report(success=False, error=f"{name}: collect: not done before the scraper's timeout")
+            families = own(reports, self._late)
+            everything = [text for each in texts for text in each] + self._own_texts(families)
+            page = Page(exposition.page(everything, openmetrics))
+            self._made[openmetrics] = _Made(of, programs, texts, time.monotonic(), page)
+            return page
+
+    def _collected(
+        self, programs: Sequence[Collected], seconds: float | None
+    ) -> list[tuple[Sequence[exposition.Text], Report | None]]:
+        """Of the first programs, as many as could be collected in time."""
+        round_ = _Round(programs)
+        if seconds is None:
+            round_.run()
+        else:
+            self._worker.submit(round_.run)
+            round_.done.wait(COLLECTING * seconds)
+            round_.over = True
+        if round_.error is not None:
+            raise round_.error
+        return list(round_.collected)
+
+    def _own_texts(self, families: Sequence[exposition.Family]) -> list[exposition.Text]:
+        """Their text; of those that are the same object as the last time, the same."""
+        known, self._own = self._own, {}
+        for family in families:
+            self._own[id(family)] = known.get(id(family)) or (family, exposition.write([family])[0])
+        return [text for _, text in self._own.values()]
