@@ -5,18 +5,17 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Literal
 
 from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from exporter import __version__
-from exporter.collecting import exposition
+from exporter.binding import LRU
 from exporter.collecting.collector import Report
-from exporter.collecting.exposition import Family
+from exporter.collecting.exposition import Family, family
 from exporter.kernel import bpf, cpus
 from exporter.map_memory import map_memory
-from exporter.program import LOST_UPDATES, Program, Reason, State
+from exporter.program import Program, Reason, State, hidden
 
 # As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
 _MAP_TYPES = {
@@ -39,36 +38,17 @@ def families(
     *,
     unprivileged: bool,
     restarts: int,
-    late: Mapping[str, int] = {},
 ) -> list[Family]:
     """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
-    `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
-    of the last time is the same object."""
+    Families without a sample are left out."""
     everything = [
         *_server(unprivileged, restarts),
         *_loading(programs),
         *_maps(programs, reports),
-        *_collections(reports, late),
+        *_collections(reports),
         *process(_PROCESS.collect()),
     ]
     return [f for f in everything if f.series.sets]
-
-
-_last: dict[str, tuple[object, Family]] = {}  # by name: the samples and what they made
-
-
-def family(
-    name: str,
-    type: Literal["counter", "gauge"],  # noqa: A002 (the format's word)
-    help: str,  # noqa: A002
-    labels: tuple[str, ...],
-    samples: Iterable[tuple[Sequence[str], float]],
-) -> Family:
-    given = (labels, list(samples))
-    last = _last.get(name)
-    if last is None or last[0] != given:
-        _last[name] = last = (given, exposition.family(name, type, help, *given))
-    return last[1]
 
 
 def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
@@ -147,13 +127,20 @@ def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
 
 def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
     labels = ("program", "map")
-    maps = [(p.name, m) for p in programs for m in p.maps if m.name != LOST_UPDATES]
+    maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
     yield family(
         "bpf_exporter_map_info",
         "gauge",
         "The type of the map, always 1.",
         ("program", "map", "type"),
         [((name, m.name, _MAP_TYPES.get(m.type, str(m.type))), 1) for name, m in maps],
+    )
+    yield family(
+        "bpf_exporter_map_approximate",
+        "gauge",
+        "1 if the map forgets entries to make room (LRU), and what they counted since they were last read with them.",
+        labels,
+        [((name, m.name), int(m.type in LRU)) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_entries",
@@ -185,7 +172,7 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
     )
 
 
-def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Family]:
+def _collections(reports: Mapping[str, Report]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_collect_duration_seconds",
         "gauge",
@@ -199,13 +186,6 @@ def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iter
         "1 if all of the program's metrics could be collected.",
         ("program",),
         [((name,), int(report.success)) for name, report in reports.items()],
-    )
-    yield family(
-        "bpf_exporter_program_late_scrapes_total",
-        "counter",
-        "Scrapes that the program's metrics were left out of, because the scraper would not have waited for them.",
-        ("program",),
-        [((name,), late.get(name, 0)) for name in reports],
     )
     yield family(
         "bpf_exporter_decoder_errors_total",
