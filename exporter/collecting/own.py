@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import Literal
 
 from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from exporter import __version__
 from exporter.binding import LRU
+from exporter.collecting import exposition
 from exporter.collecting.collector import Report
-from exporter.collecting.exposition import Family, family
+from exporter.collecting.exposition import Family
 from exporter.kernel import bpf, cpus
 from exporter.map_memory import map_memory
 from exporter.program import Program, Reason, State, hidden
@@ -38,17 +40,36 @@ def families(
     *,
     unprivileged: bool,
     restarts: int,
+    late: Mapping[str, int] | None = None,
 ) -> list[Family]:
     """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
-    Families without a sample are left out."""
+    `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
+    of the last time is the same object."""
     everything = [
         *_server(unprivileged, restarts),
         *_loading(programs),
         *_maps(programs, reports),
-        *_collections(reports),
+        *_collections(reports, late or {}),
         *process(_PROCESS.collect()),
     ]
     return [f for f in everything if f.series.sets]
+
+
+_last: dict[str, tuple[object, Family]] = {}  # by name: the samples and what they made
+
+
+def family(
+    name: str,
+    type: Literal["counter", "gauge"],  # noqa: A002 (the format's word)
+    help: str,  # noqa: A002
+    labels: tuple[str, ...],
+    samples: Iterable[tuple[Sequence[str], float]],
+) -> Family:
+    given = (labels, list(samples))
+    last = _last.get(name)
+    if last is None or last[0] != given:
+        _last[name] = last = (given, exposition.family(name, type, help, *given))
+    return last[1]
 
 
 def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
@@ -172,7 +193,7 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
     )
 
 
-def _collections(reports: Mapping[str, Report]) -> Iterator[Family]:
+def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_collect_duration_seconds",
         "gauge",
@@ -186,6 +207,13 @@ def _collections(reports: Mapping[str, Report]) -> Iterator[Family]:
         "1 if all of the program's metrics could be collected.",
         ("program",),
         [((name,), int(report.success)) for name, report in reports.items()],
+    )
+    yield family(
+        "bpf_exporter_program_late_scrapes_total",
+        "counter",
+        "Scrapes that the program's metrics were left out of, because the scraper would not have waited for them.",
+        ("program",),
+        [((name,), late.get(name, 0)) for name in reports],
     )
     yield family(
         "bpf_exporter_decoder_errors_total",
