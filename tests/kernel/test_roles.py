@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,16 @@ def test_sigterm_detaches_everything_within_a_second(tmp_path: Path) -> None:
             times.append(time.monotonic() - began)
         assert wait_gone(ids) == NOTHING
     assert min(times) < 1, times
+
+
+def test_standard_input_may_be_closed(tmp_path: Path) -> None:
+    """A socket or map that got its number would be taken for it: the server died again and again."""
+    closed = ("sh", "-c", 'exec "$0" "$@" <&-', sys.executable)
+    with running(write_config(tmp_path), tmp_path, python=closed) as daemon:
+        daemon.wait_ready()
+        assert "bpf_exporter_program_state" in daemon.get()
+        assert daemon.log.count("server runs") == 1, daemon.log
+        assert os.readlink(f"/proc/{daemon.process.pid}/fd/0") == os.devnull
 
 
 def test_sighup_is_logged_and_changes_nothing(daemon: Daemon) -> None:
