@@ -29,12 +29,11 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A module of this folder: what is asked of it, and whether it takes `--peer`."""
+    """A module of this folder, and what a reader has to know of it."""
 
     name: str
     title: str
     text: str
-    peer: bool = False
 
 
 SCRIPTS = (
@@ -43,7 +42,6 @@ SCRIPTS = (
         "Scrapes",
         "Time of a whole scrape over loopback, by number of series. The floor is the kernel's own batch copy of the "
         "map plus writing the bytes once.",
-        peer=True,
     ),
     Script(
         "events",
@@ -51,9 +49,8 @@ SCRIPTS = (
         "What counting costs where it happens. The program's own time is what the kernel's run statistics say, less "
         "what they say of a program that does nothing (the floor): that much the statistics cost by themselves. Below "
         "it what the event takes longer in all, statistics off, the way into the program included.",
-        peer=True,
     ),
-    Script("memory", "Memory", "Proportional memory (PSS) of all long-lived roles together.", peer=True),
+    Script("memory", "Memory", "Proportional memory (PSS) of all long-lived roles together."),
     Script("start", "Start", "From the command to the last program attached."),
     Script(
         "drain",
@@ -107,10 +104,11 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     sections, failed = [], []
     for script in SCRIPTS:
-        if (only and script.name not in only) or not _leaves_rows(script):
+        options = _options(script, chosen.peer)
+        if (only and script.name not in only) or options is None:
             continue
         print(f"== {script.title}", flush=True)
-        found = _run(script, chosen.peer)
+        found = _run(script, options)
         if found is None:
             failed.append(script.name)
         sections.append(section(script, found))
@@ -137,20 +135,20 @@ def section(script: Script, found: Sequence[rows.Row] | None) -> str:
     return f"## {script.title}\n\n{text}\n\n{table}\n"
 
 
-def _leaves_rows(script: Script) -> bool:
+def _options(script: Script, peer: Path | None) -> list[str] | None:
+    """What to run it with, by its own `--help`: `--peer` where it takes that. None where it leaves no rows."""
     if not (CHECKOUT / f"benchmarks/{script.name}.py").exists():
-        return False
-    shown = subprocess.run([*_command(script), "--help"], cwd=CHECKOUT, capture_output=True, text=True)
-    if "--json" not in shown.stdout:
+        return None
+    shown = subprocess.run([*_command(script), "--help"], cwd=CHECKOUT, capture_output=True, text=True).stdout
+    if "--json" not in shown:
         print(f"== {script.title}: benchmarks/{script.name}.py has no --json, left out", flush=True)
-        return False
-    return True
+        return None
+    return ["--peer", str(peer.resolve())] if peer and "--peer" in shown else []
 
 
-def _run(script: Script, peer: Path | None) -> list[rows.Row] | None:
+def _run(script: Script, options: Sequence[str]) -> list[rows.Row] | None:
     with tempfile.TemporaryDirectory() as directory:
         left = Path(directory) / "rows.json"
-        options = ["--peer", str(peer.resolve())] if peer and script.peer else []
         done = subprocess.run([*_command(script), *options, "--json", str(left)], cwd=CHECKOUT)
         if left.exists():  # one that found something wrong left its rows all the same
             return rows.read(left)
