@@ -3,8 +3,9 @@
     python -m benchmarks.hostile [--processes 100000] [--json FILE]
 
 The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of what is
-executed (a hash, which fills up), pairs of ports (an LRU map, whose keys change for ever), and bundled programs with a
-label for the port. It is scraped all the time. What must hold, and is an error here if it does not:
+executed (a hash, which fills up), the name alone (a drained one, which does not), pairs of ports (an LRU map, whose keys
+change for ever), and bundled programs with a label for the port. It is scraped all the time. What must hold, and is an
+error here if it does not:
 
   - every scrape is answered within Prometheus' default timeout
   - no metric shows more label sets than its max_series, and no label is longer than label_length
@@ -41,8 +42,8 @@ IMPATIENT = 1.0  # seconds that every other scrape says it has
 BETWEEN_SCRAPES = 0.6  # seconds; within 0.5 s they share one collection
 LABEL_LENGTH = 128  # bytes, the default of limits.label_length
 MAX_SERIES = 1000  # the default
-ENTRIES = 10240  # of each of the two maps
-KEY_MEMORY = 6 / 1024  # MiB for a key that is alive: 272 bytes in several tables, and the texts of its labels
+ENTRIES = 10240  # of each map; the drained one is a pair
+KEY_MEMORY = 3 / 1024  # MiB for a key that is alive: 272 bytes in several tables, and the texts of its labels
 SLACK = 32.0  # MiB for pages of text (histograms of 512 ports are 45,000 lines), and for what malloc keeps
 
 CONFIG = """
@@ -71,6 +72,28 @@ programs:
     attach: [{raw_tracepoint: sched_process_exec, function: on_exec}]
     metrics:
       - {name: hostile_execs_total, type: counter, help: Programs executed., map: execs}
+  - name: names
+    code: |
+      struct name {
+          char comm[16];
+      };
+      DRAINED_HASH(names, struct name, u64, ENTRIES);
+
+      int on_exec(struct bpf_raw_tracepoint_args *ctx)
+      {
+          struct name key = {};
+          u64 zero = 0, *count;
+
+          bpf_get_current_comm(&key.comm, sizeof(key.comm));
+          count = ODD(names) ? names_odd.lookup_or_try_init(&key, &zero) : names.lookup_or_try_init(&key, &zero);
+          add(count, 1, LOST(names));
+          return 0;
+      }
+    defines: {ENTRIES: %(entries)d}
+    maps: {names: {drain: true}}
+    attach: [{raw_tracepoint: sched_process_exec, function: on_exec}]
+    metrics:
+      - {name: hostile_names_total, type: counter, help: Programs executed., map: names}
   - name: pairs
     code: |
       struct pair {
@@ -113,6 +136,7 @@ class Outcome:
     """What became of the exporter.
 
     processes  that were executed; counted and lost: what the exporter says of them
+    drained    counted and lost of them by the drained map
     shown      label sets of the metric that has most of them, the folded one not counted
     label      bytes of the longest label
     memory     MiB, all roles together: quiet, half way, at the end
@@ -122,6 +146,7 @@ class Outcome:
     processes: int
     counted: int
     lost: int
+    drained: tuple[int, int]
     shown: int
     label: int
     memory: tuple[float, float, float]
@@ -141,6 +166,9 @@ class Outcome:
             f"{self.processes - self.counted - self.lost} processes are missing": (
                 self.counted + self.lost < self.processes
             ),
+            f"{self.processes - sum(self.drained)} processes are missing in the drained map": (
+                sum(self.drained) < self.processes
+            ),
             f"a metric shows {self.shown} label sets": self.shown > MAX_SERIES,
             f"a label has {self.label} bytes": self.label > LABEL_LENGTH,
             f"memory went from {quiet:.0f} to {end:.0f} MiB": end - quiet > self.bound,
@@ -157,7 +185,7 @@ def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: in
     names = directory / "names"
     names.mkdir()
     quiet = _memory(exporter)
-    before = exporter.value("hostile_execs_total")
+    before = {name: exporter.value(f"hostile_{name}_total") for name in ("execs", "names")}
     with _scraping(exporter) as scrapes:
         executed = _run(binary, names, processes // 2)
         half = _memory(exporter)
@@ -166,15 +194,21 @@ def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: in
     shown, label = _shown(exporter.get())
     return Outcome(
         executed,
-        int(exporter.value("hostile_execs_total") - before),
-        int(exporter.value("bpf_exporter_map_insert_failures_total", map="execs")),
+        *_counted(exporter, "execs", before["execs"]),
+        _counted(exporter, "names", before["names"]),
         shown,
         label,
         (quiet, half, end),
-        SLACK + 2 * entries * KEY_MEMORY,
+        SLACK + 4 * entries * KEY_MEMORY,
         scrapes,
         exporter.log.count("collection failed"),
     )
+
+
+def _counted(exporter: daemon.Daemon, name: str, before: float) -> tuple[int, int]:
+    """What the map of this name counted, and what it had no room for."""
+    counted = exporter.value(f"hostile_{name}_total") - before
+    return int(counted), int(exporter.value("bpf_exporter_map_insert_failures_total", map=name))
 
 
 def write_config(directory: Path, entries: int = ENTRIES, bundled: Sequence[str] = BUNDLED) -> Path:
@@ -263,7 +297,7 @@ def _shown(text: str) -> tuple[int, int]:
 def table(outcome: Outcome) -> list[rows.Row]:
     quiet, _, end = outcome.memory
     slowest, impatient = (max(times, default=0.0) for times in (outcome.scrapes.seconds, outcome.scrapes.impatient))
-    missing = outcome.processes - outcome.counted - outcome.lost
+    missing = 2 * outcome.processes - outcome.counted - outcome.lost - sum(outcome.drained)
     what = f"{outcome.processes:,} hostile processes"
     return [
         rows.Row(f"{what}: the slowest of {len(outcome.scrapes.seconds)} scrapes, of Prometheus' timeout", slowest, "s",
@@ -276,6 +310,10 @@ def table(outcome: Outcome) -> list[rows.Row]:
                  ratio=outcome.shown / MAX_SERIES, target=1),
         rows.Row(f"{what}: neither counted nor counted as lost", max(0, missing), "processes",
                  ratio=max(0, missing) / outcome.processes, target=0),
+        rows.Row(f"{what}: lost by a full map of {ENTRIES:,} entries", outcome.lost, "processes",
+                 ratio=outcome.lost / outcome.processes),
+        rows.Row(f"{what}: lost by a drained map of as many", outcome.drained[1], "processes",
+                 ratio=outcome.drained[1] / outcome.processes, target=0),
     ]  # fmt: skip
 
 
