@@ -3,9 +3,9 @@
     python -m benchmarks.hostile [--processes 100000] [--json FILE]
 
 The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of what is
-executed (a hash, which fills up), the name alone (a drained one, which does not), pairs of ports (an LRU map, whose keys
-change for ever), and bundled programs with a label for the port. It is scraped all the time. What must hold, and is an
-error here if it does not:
+executed (a hash, which fills up), the name alone (a drained one, which does not), pairs of ports (an LRU map, whose
+keys change for ever), and bundled programs with a label for the port. It is scraped all the time. What must hold, and
+is an error here if it does not:
 
   - every scrape is answered within Prometheus' default timeout
   - no metric shows more label sets than its max_series, and no label is longer than label_length
