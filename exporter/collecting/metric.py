@@ -90,7 +90,7 @@ class Metric:
         cells = columns.narrow(entries.values, number, count)
         if self.binding.type == "gauge" or self.binding.drained or (number.width == 8 and not number.bits):
             return columns.widened(cells)
-        widening = self._widening.setdefault(number, Widening(self._keys_stay, number.bits))
+        widening = self._widening.setdefault(number, Widening(self._keys_stay, number.bits, self.matcher))
         return widening.totals(entries.keys, cells)
 
 

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.collecting.table import Bytes, Entries, Readable, as_bytes
+from exporter.collecting.matching import Matcher
+from exporter.collecting.table import Bytes, Entries, Readable, as_bytes, same_keys
 from exporter.config import model
 
 
@@ -66,6 +67,7 @@ class Expiring:
         self._table = table
         self._ttl = ttl
         self._clock = clock
+        self._matcher = Matcher()
         self._keys: Bytes | None = None
         self._prints = np.zeros(0, np.uint64)
         self._changed = np.zeros(0)  # when each entry was last seen with another value
@@ -84,17 +86,16 @@ class Expiring:
             stay = ~old
             entries = Entries(entries.keys[stay], entries.values[stay])
             prints, changed = prints[stay], changed[stay]
-        if self._keys is None or not np.array_equal(self._keys, entries.keys):
-            self._keys = entries.keys.copy()
-        self._prints, self._changed = prints, changed
+        self._keys, self._prints, self._changed = entries.keys, prints, changed
         return entries
 
     def _since(self, keys: Bytes, prints: NDArray[np.uint64], now: float) -> NDArray[np.float64]:
         """For each entry since when it has had this value."""
-        if self._keys is not None and np.array_equal(keys, self._keys):
+        if self._keys is None:
+            return np.full(len(keys), now)
+        if same_keys(keys, self._keys):
             return np.where(prints == self._prints, self._changed, now)
-        rows = {} if self._keys is None else {key: row for row, key in enumerate(as_bytes(self._keys))}
-        places = np.fromiter((rows.get(key, -1) for key in as_bytes(keys)), np.intp, len(keys))
+        places = self._matcher.places(keys, self._keys)
         changed = np.full(len(keys), now)
         known = np.flatnonzero(places >= 0)
         same = known[prints[known] == self._prints[places[known]]]

@@ -22,7 +22,7 @@ from exporter.collecting.label_sets import LabelSets
 from exporter.collecting.matching import Matcher
 from exporter.collecting.series import Arrangement
 from exporter.collecting.store import FamilyStore, Kept
-from exporter.collecting.table import Bytes
+from exporter.collecting.table import Bytes, same_keys
 
 _log = structlog.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class _Rows:
         self._last, self._group = counted, group
         if last is None:
             return None
-        if counted.keys is last.keys and np.array_equal(group, was):
+        if same_keys(counted.keys, last.keys) and np.array_equal(group, was):
             fell = counted.fell(_ALL, last, _ALL)
             return self.add(last.at(fell), was[fell], series) if fell.any() else None
         places = self._matcher.places(counted.keys, last.keys)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.collecting.columns import Column
-from exporter.collecting.table import Bytes, as_bytes
+from exporter.collecting.matching import Matcher
+from exporter.collecting.table import Bytes, same_keys
 
 
 class Widening:
@@ -16,8 +17,9 @@ class Widening:
     half of its range (2^31: 140 million events a second over 15 s).
     """
 
-    def __init__(self, keys_stay: bool, bits: int = 0) -> None:
-        """`bits`: of a counter in a bit-field, 0 for one that fills its column."""
+    def __init__(self, keys_stay: bool, bits: int = 0, matcher: Matcher | None = None) -> None:
+        """`bits`: of a counter in a bit-field, 0 for one that fills its column. `matcher`: of its map."""
+        self._matcher = matcher or Matcher()
         self._keys_stay = keys_stay  # arrays: nothing is ever deleted
         self._bits = bits
         self._keys: Bytes | None = None
@@ -25,7 +27,8 @@ class Widening:
         self._totals: Column | None = None
 
     def totals(self, keys: Bytes, column: Column) -> Column:
-        """The 64-bit totals of `column` (n, ...) as it was read now for the `keys` (n, key size)."""
+        """The 64-bit totals of `column` (n, ...) as it was read now for the `keys` (n, key size), which are not changed
+        afterwards."""
         unsigned = np.ascontiguousarray(column.astype(column.dtype.newbyteorder("="))).view(f"u{column.dtype.itemsize}")
         bits = self._bits or 8 * unsigned.itemsize
         mask = unsigned.dtype.type((1 << bits) - 1)
@@ -40,16 +43,16 @@ class Widening:
                 difference = np.where(started_again, unsigned, difference)
                 totals = np.where(started_again, 0, totals)
             totals = totals + difference
-        self._keys, self._last, self._totals = keys.copy(), unsigned, totals
+        self._keys, self._last, self._totals = keys, unsigned, totals
         return np.asarray(totals)
 
-    @staticmethod
-    def _aligned(keys: Bytes, now: Column, old_keys: Bytes, last: Column, totals: Column) -> tuple[Column, Column]:
+    def _aligned(
+        self, keys: Bytes, now: Column, old_keys: Bytes, last: Column, totals: Column
+    ) -> tuple[Column, Column]:
         """The last values and totals in the order of `keys`; 0 for those that are new."""
-        if np.array_equal(keys, old_keys):
+        if same_keys(keys, old_keys):
             return last, totals
-        rows = {key: row for row, key in enumerate(as_bytes(old_keys))}
-        places = np.fromiter((rows.get(key, -1) for key in as_bytes(keys)), np.intp, len(keys))
+        places = self._matcher.places(keys, old_keys)
         known = places >= 0
         last_here = np.zeros_like(now)
         totals_here = np.zeros(now.shape, np.uint64)
