@@ -1,9 +1,10 @@
 """docs/performance.md: every benchmark run on this machine, one after the other, ratios first.
 
-    python -m benchmarks.report [--peer OUTDIR] [--only events,hostile] [--out docs/performance.md]
+    python -m benchmarks.report [--peer OUTDIR] [--only events,hostile] [--rows DIR] [--out docs/performance.md]
 
 A script is run as a process of its own and leaves its rows by `--json FILE` (rows.py); one that fails is named in the
-report, and makes this end with 1. Needs root; nothing else should be running.
+report, and makes this end with 1. With --rows DIR the rows stay there, and of scripts that --only does not name those
+that are there already are taken. Needs root; nothing else should be running.
 """
 
 from __future__ import annotations
@@ -97,25 +98,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="OUTDIR of peer/build.sh")
     parser.add_argument("--only", default="", help="names of scripts, separated by commas; all if left out")
+    parser.add_argument("--rows", type=Path, metavar="DIR", help="keep rows here, as NAME.json")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs/performance.md", help="(%(default)s)")
     chosen = parser.parse_args()
     only = set(filter(None, chosen.only.split(",")))
     if unknown := only - {script.name for script in SCRIPTS}:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
-    sections, failed = [], []
-    for script in SCRIPTS:
-        options = _options(script, chosen.peer)
-        if (only and script.name not in only) or options is None:
-            continue
-        print(f"== {script.title}", flush=True)
-        found = _run(script, options)
-        if found is None:
-            failed.append(script.name)
-        sections.append(section(script, found))
+    sections: list[str] = []
+    everything: list[rows.Row] = []
+    failed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for script in SCRIPTS:
+            left = (chosen.rows or Path(temporary)) / f"{script.name}.json"
+            if only and script.name not in only:
+                if not left.exists():
+                    continue
+            elif (options := _options(script, chosen.peer)) is None:
+                continue
+            else:
+                print(f"== {script.title}", flush=True)
+                left.unlink(missing_ok=True)
+                _run(script, [*options, "--json", str(left)])
+            found = rows.read(left) if left.exists() else None  # one that found something wrong left rows all the same
+            if found is None:
+                failed.append(script.name)
+            everything += found or []
+            sections.append(section(script, found))
     page = [
         HEAD.format(
             argument=" PEER=DIR" if chosen.peer else "", day=time.strftime("%Y-%m-%d"), machine=_machine(chosen.peer)
         ),
+        in_short(everything),
         *sections,
         LIMITS,
     ]
@@ -123,6 +136,16 @@ def main() -> None:
     print(f"written: {chosen.out.name}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+
+
+def in_short(found: Sequence[rows.Row]) -> str:
+    """How many of the promises hold, and each that does not."""
+    promised = [row for row in found if row.met is not None]
+    missed = [row for row in promised if not row.met]
+    lines = [f"Of {len(promised)} targets {len(promised) - len(missed)} are met{'.' if not missed else ', not:'}"]
+    if missed:
+        lines += ["", *(f"- {row.what}: {row.ratio:.3g} instead of {row.target:.3g}" for row in missed)]
+    return "\n".join(lines) + "\n"
 
 
 def section(script: Script, found: Sequence[rows.Row] | None) -> str:
@@ -146,14 +169,10 @@ def _options(script: Script, peer: Path | None) -> list[str] | None:
     return ["--peer", str(peer.resolve())] if peer and "--peer" in shown else []
 
 
-def _run(script: Script, options: Sequence[str]) -> list[rows.Row] | None:
-    with tempfile.TemporaryDirectory() as directory:
-        left = Path(directory) / "rows.json"
-        done = subprocess.run([*_command(script), *options, "--json", str(left)], cwd=CHECKOUT)
-        if left.exists():  # one that found something wrong left its rows all the same
-            return rows.read(left)
-    print(f"benchmarks/{script.name}.py ended with {done.returncode}, and left no rows", file=sys.stderr)
-    return None
+def _run(script: Script, options: Sequence[str]) -> None:
+    done = subprocess.run([*_command(script), *options], cwd=CHECKOUT)
+    if done.returncode:
+        print(f"benchmarks/{script.name}.py ended with {done.returncode}", file=sys.stderr)
 
 
 def _command(script: Script) -> list[str]:

@@ -42,6 +42,13 @@ def test_section_is_a_table_with_ratios_first() -> None:
     )
 
 
+def test_what_is_missed_is_said_first() -> None:
+    assert report.in_short([PROMISED, ALONE]) == "Of 1 targets 1 are met.\n"
+    assert report.in_short([PROMISED, SLOW, ALONE]) == (
+        "Of 2 targets 1 are met, not:\n\n- time it: 0.9 instead of 0.667\n"
+    )
+
+
 def test_a_script_that_failed_is_named() -> None:
     assert "`benchmarks/events.py` failed" in report.section(SCRIPT, None)
 
