@@ -1,45 +1,45 @@
-"""What a scrape costs: a per-CPU hash with 16-byte keys, 4 labels and N series.
+"""What a scrape costs over loopback, beside ebpf_exporter and the floor: the kernel's own batch copy of the map plus
+writing the page's bytes once.
 
-    benchmarks/scrape.py [--sizes 1000,10000,100000] [--repeats 5] [--peer OUTDIR]
+    python -m benchmarks.scrape [--sizes 1000,10000,100000] [--repeats 7] [--peer OUTDIR] [--json FILE]
 
-Ours by step (read, render, gzip) and whole, through the daemon's HTTP server, with the proportional memory of all its
-roles; beside `prometheus_client.generate_latest` on the same samples (which has the map read for it, and no decoding)
-and, with --peer, ebpf_exporter as peer/build.sh built it in OUTDIR. Needs root. Each figure is the best of the repeats,
-in one run on one machine; compare the ratios, not the seconds.
+A per-CPU hash with 16-byte keys, 4 labels and N series, plain and gzip; with other values each time; while 1 % and
+100 % of the keys change; histograms of 5,000 label sets x 28 buckets; 128 possible CPUs simulated in the buffers.
+OUTDIR is the one given to peer/build.sh. Peer and ours are asked in turns, so that both meet the same disturbances, and
+the best of the repeats counts. Needs root.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import math
 import os
-import re
+import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
+from benchmarks import rows
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables
+from exporter.collecting.table import Entries, Table
 from exporter.config import load, model
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
 from exporter.program import Map, Member, Program, State, Type
-from exporter.web.page import Page
 
-CONFIG = """
+COUNTER = """
+limits: {series: 10000000}
 programs:
   - name: scale
     code: |
@@ -60,205 +60,419 @@ programs:
         type: counter
         help: x
         map: scale_total
-        max_series: 1000000
+        max_series: 10000000
         labels:
           - {name: pid, field: pid}
           - {name: port, field: port}
           - {name: ip, field: ip, decode: [inet]}
           - {name: op, field: op}
 """
+HISTOGRAM = """
+programs:
+  - name: hist
+    code: |
+      struct key_t { u32 pid; u32 op; };
+      struct value_t { u64 slots[28]; u64 sum; };
+      BPF_TABLE("percpu_hash", struct key_t, struct value_t, lat_seconds, MAX_ENTRIES);
+      int on_rename(struct bpf_raw_tracepoint_args *ctx)
+      {
+          struct key_t key = {};
+          struct value_t *value = lat_seconds.lookup(&key);
+
+          if (value)
+              value->slots[0]++;
+          return 0;
+      }
+    defines: {MAX_ENTRIES: %d}
+    attach: [{raw_tracepoint: task_rename, function: on_rename}]
+    metrics:
+      - name: lat_seconds
+        type: histogram
+        help: x
+        map: lat_seconds
+        scale: 1.0e-6
+        max_series: 100000
+"""
+SETS, BUCKETS = 5000, 28  # of the histogram
+SHARED = 0.55  # seconds between scrapes: those within half a second share one collection
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type(
     "struct", "key_t", 16, members=tuple(Member(n, 32 * i, U32) for i, n in enumerate(("pid", "port", "ip", "op")))
 )
 
 
-def write_config(directory: Path, size: int) -> Path:
-    path = directory / "scale.yaml"
-    path.write_text(CONFIG % (size * 2))
-    return path
+# --- maps ---
 
 
-def fill(fd: int, size: int) -> None:
-    """`size` entries with random values on each CPU."""
-    values = np.random.default_rng(1).integers(0, 2**30, (size, cpus.possible()), dtype=np.uint64)
-    for index in range(size):
-        bpf.map_update(fd, struct.pack("4I", index + 1, 443, 0x0A000001, 7), values[index].tobytes())
+def counter_keys(first: int, count: int) -> np.ndarray:
+    """(count, 16) raw keys; the pid is what tells them apart."""
+    keys = np.empty((count, 4), np.uint32)
+    keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3] = np.arange(first, first + count), 443, 0x0A000001, 7
+    return keys.view(np.uint8)
+
+
+def histogram_keys(first: int, count: int) -> np.ndarray:
+    keys = np.empty((count, 2), np.uint32)
+    keys[:, 0], keys[:, 1] = np.arange(first, first + count), 1
+    return keys.view(np.uint8)
+
+
+def slot_keys(count: int) -> np.ndarray:
+    """The peer's: the bucket, 64 bits, is in the key."""
+    keys = np.zeros((count, 4), np.uint32)
+    keys[:, 0], keys[:, 1], keys[:, 2] = np.arange(count) // BUCKETS, 1, np.arange(count) % BUCKETS
+    return keys.view(np.uint8)
+
+
+def fill(fd: int, keys: np.ndarray, words: int = 1, seed: int = 1) -> None:
+    """An entry for each key, with `words` random numbers for each CPU."""
+    values = np.random.default_rng(seed).integers(0, 2**30, (len(keys), cpus.possible() * words), dtype=np.uint64)
+    for key, value in zip(keys, values, strict=True):
+        bpf.map_update(fd, key.tobytes(), value.tobytes())
+
+
+class Keys:
+    """The keys of a filled counter map: a part of them is exchanged for new ones."""
+
+    def __init__(self, fd: int, count: int) -> None:
+        self._fd, self._first, self._next = fd, 1, count + 1
+
+    def exchange(self, count: int) -> None:
+        for key in counter_keys(self._first, count):
+            bpf.map_delete(self._fd, key.tobytes())
+        fill(self._fd, counter_keys(self._next, count))
+        self._first, self._next = self._first + count, self._next + count
+
+
+# --- what is measured ---
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """One that runs: the port that it listens on, and its filled map."""
+
+    port: int
+    fd: int
+    processes: Sequence[int]
 
 
 @contextmanager
-def filled(size: int) -> Iterator[tuple[Map, int]]:
-    """A map of the program's kind without the program."""
-    map_ = Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, size * 2, key=KEY, value=U64)
-    fd = bpf.map_create(map_.type, 16, 8, map_.max_entries, name="scale_total")
-    try:
-        fill(fd, size)
-        yield map_, fd
-    finally:
-        os.close(fd)
-
-
-def best(repeats: int, work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-class Reference:
-    """The same samples for prometheus_client: objects made anew at every scrape, as its custom collectors do."""
-
-    def __init__(self, family: exposition.Family) -> None:
-        self._family = family
-
-    def collect(self) -> Iterator[Metric]:
-        metric = CounterMetricFamily("scale", "x", labels=self._family.series.names)
-        for texts, value in zip(self._family.series.sets, self._family.values.tolist(), strict=True):
-            metric.add_metric(texts, value)
-        yield metric
-
-
-def steps(size: int, repeats: int, spec: model.Program) -> dict[str, float]:
-    """Seconds of each step of ours, in this process."""
-    with filled(size) as (map_, fd):
-        program = Program("scale", State.RUNNING, maps=(map_,))
-        collector = ProgramCollector(
-            program,
-            spec,
-            open_tables(program, {"scale_total": fd}, cpus.possible()),
-            Names.open(),
-            possible=cpus.possible_numbers(),
-            online=cpus.online,
-        )
-        start = time.perf_counter()
-        families = collector.collect()
-        page = exposition.render(families, openmetrics=False)
-        first = time.perf_counter() - start
-        assert page.count(b"\n") == size + 2
-        found = {
-            "first scrape": first,
-            "read and reduce": best(repeats, collector.collect),
-            "render": best(repeats, lambda: exposition.render(families, openmetrics=False)),
-            "gzip": best(repeats, lambda: Page([page]).gzipped()),
-            "scrape": best(repeats, lambda: exposition.render(collector.collect(), openmetrics=False)),
-            "scrape, gzip": best(
-                repeats, lambda: Page([exposition.render(collector.collect(), openmetrics=False)]).gzipped()
-            ),
-        }
-        index = 0
-
-        def churn() -> None:
-            """One new key: label text is made again."""
-            nonlocal index
-            index += 1
-            bpf.map_update(fd, struct.pack("4I", index, 80, 0x0A000001, 7), bytes(8 * cpus.possible()))
-            exposition.render(collector.collect(), openmetrics=False)
-
-        found["scrape, a new key each time"] = best(repeats, churn)
-        reference = Reference(families[0])
-        found["prometheus_client.generate_latest"] = best(min(repeats, 3), lambda: generate_latest(reference))
-    return found
-
-
-def daemon(config: Path, size: int, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of whole scrapes over HTTP, and MiB of proportional memory by role after them."""
+def ours(config: str, directory: Path) -> Iterator[Exporter]:
+    """The daemon, with an empty map."""
+    path = directory / "config.yaml"
+    path.write_text(config)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    before = set(map_ids())
-    command = [sys.executable, "-m", "exporter", "run", "--config.file", str(config)]
+    name = "lat_seconds" if "lat_seconds" in config else "scale_total"
+    before = map_ids(name)
+    command = [sys.executable, "-m", "exporter", "run", "--config.file", str(path), "--cache.dir", str(directory)]
     with (
-        tempfile.TemporaryFile() as log,
+        (directory / "log").open("wb") as log,
         subprocess.Popen([*command, "--web.listen-address", f"127.0.0.1:{port}"], stderr=log, stdout=log) as process,
     ):
         try:
-            for _ in range(600):
-                if get(port, "/-/ready", "identity") == 200:
-                    break
-                time.sleep(0.1)
-            (map_id,) = set(map_ids()) - before
+            await_answer(port, b"/-/ready", process, directory / "log")
+            (map_id,) = map_ids(name) - before
             fd = bpf.map_fd_by_id(map_id)
-            fill(fd, size)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            yield Exporter(port, fd, [process.pid, *map(int, children)])
             os.close(fd)
-            times: dict[str, float] = {}
-            for name, encoding in (("scrape over HTTP", "identity"), ("scrape over HTTP, gzip", "gzip")):
-                for _ in range(repeats + 1):
-                    time.sleep(0.6)  # scrapes within 0.5 s share one collection
-                    start = time.perf_counter()
-                    assert get(port, "/metrics", encoding) == 200
-                    times[name] = min(times.get(name, math.inf), time.perf_counter() - start)
-            memory = {"supervisor": pss(process.pid)}
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                memory["server"] = pss(int(child))
         finally:
             process.terminate()
-    return times, memory
 
 
-def map_ids() -> list[int]:
-    """Ids of the maps that could be the daemon's."""
+@contextmanager
+def the_peer(build: Path, shape: str, entries: int, directory: Path) -> Iterator[Exporter]:
+    """ebpf_exporter on a map of its own, empty. `shape`: scale or hist, a program beside build.sh."""
+    programs = Path(os.environ.get("PEER_PROGRAMS", "../shared/peer"))
+    shutil.copy(programs / f"{shape}.yaml", directory)
+    includes = [f"-I{build}/peer/include/x86", f"-I{build}/dest/usr/include"]
+    command = ["clang", "-O2", "-g", "-target", "bpf", f"-DMAX_ENTRIES={entries}", *includes, "-c"]
+    subprocess.run([*command, programs / f"{shape}.bpf.c", "-o", directory / f"{shape}.bpf.o"], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    name = {"scale": "scale_total", "hist": "lat_seconds"}[shape]
+    before = map_ids(name)
+    listen = f"--web.listen-address=127.0.0.1:{port}"
+    with (
+        (directory / "peer.log").open("wb") as log,
+        subprocess.Popen(
+            [build / "ebpf_exporter", f"--config.dir={directory}", f"--config.names={shape}", listen],
+            env={**os.environ, "LD_LIBRARY_PATH": f"{build}/dest/usr/lib"},
+            stderr=log,
+            stdout=log,
+        ) as process,
+    ):
+        try:
+            await_answer(port, b"/", process, directory / "peer.log")
+            (map_id,) = map_ids(name) - before
+            fd = bpf.map_fd_by_id(map_id)
+            yield Exporter(port, fd, [process.pid])
+            os.close(fd)
+        finally:
+            process.terminate()
+
+
+def map_ids(name: str) -> set[int]:
     listed = json.loads(subprocess.run(["bpftool", "map", "-j"], capture_output=True, check=True).stdout)
-    return [entry["id"] for entry in listed if entry.get("name") == "scale_total"]
+    return {entry["id"] for entry in listed if entry.get("name") == name}
 
 
-def get(port: int, path: str, encoding: str) -> int:
-    """The status of a GET whose body was read whole; 0 if nobody listens yet."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("GET", path, headers={"Accept-Encoding": encoding})
-        response = connection.getresponse()
-        response.read()
-    except ConnectionError:
-        return 0
-    finally:
-        connection.close()
-    return response.status
+def await_answer(port: int, path: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"exit {process.returncode}: {log.read_text()}")
+        try:
+            if ask(port, path)[0] == 200:
+                return
+        except ConnectionError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError(f"port {port}: no answer")
 
 
-def pss(pid: int) -> float:
-    found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else math.nan
+def ask(port: int, path: bytes = b"/metrics", encoding: bytes = b"identity") -> tuple[int, int]:
+    """Status and bytes of an answer, on a connection of its own."""
+    buffer = bytearray(1 << 20)
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as client:
+        lines = b"GET %s HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %s\r\nConnection: close\r\n\r\n"
+        client.sendall(lines % (path, encoding))
+        size = client.recv_into(buffer)
+        status = int(buffer[9:12])
+        while more := client.recv_into(buffer):
+            size += more
+    return status, size
 
 
-def peer(directory: Path, size: int, repeats: int) -> dict[str, float]:
-    """Seconds of whole scrapes over HTTP, by the measure.sh that $PEER_MEASURE names."""
-    measure = os.environ.get("PEER_MEASURE", "../shared/peer/measure.sh")
-    first = str(Path(sys.executable).parent)  # its fill.py wants numpy
-    text = subprocess.run(
-        [measure, str(directory.resolve()), "counter", str(size), str(repeats)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env={**os.environ, "PATH": f"{first}:{os.environ['PATH']}"},
-    ).stdout
-    found: dict[str, list[float]] = {}
-    for kind, seconds in re.findall(r"peer counter \d+ (plain|gzip) ([\d.]+) s", text):
-        found.setdefault(kind, []).append(float(seconds))
-    return {"ebpf_exporter scrape": min(found["plain"]), "ebpf_exporter scrape, gzip": min(found["gzip"])}
+def scrape(exporter: Exporter, encoding: bytes = b"identity") -> float:
+    """Seconds of one, that reads the maps."""
+    time.sleep(SHARED)
+    start = time.perf_counter()
+    assert ask(exporter.port, encoding=encoding)[0] == 200
+    return time.perf_counter() - start
+
+
+def in_turns(repeats: int, *works: Callable[[], float] | None) -> list[float]:
+    """The best time of each, all of them asked again and again in turns; inf for one that is not there."""
+    best = [math.inf] * len(works)
+    for _ in range(repeats):
+        for place, work in enumerate(works):
+            if work is not None:
+                best[place] = min(best[place], work())
+    return best
+
+
+def floor(table: Table, page: bytes) -> Callable[[], float]:
+    """Read the map and write so many bytes: what no exporter can do without."""
+
+    def measure() -> float:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            receiver = threading.Thread(target=_receive, args=(server.getsockname()[1],))
+            receiver.start()
+            connection, _ = server.accept()
+            start = time.perf_counter()
+            table._read_batches()  # the kernel's copy and nothing else
+            connection.sendall(page)
+            connection.close()
+            receiver.join()
+            return time.perf_counter() - start
+
+    return measure
+
+
+def _receive(port: int) -> None:
+    buffer = bytearray(1 << 20)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        while client.recv_into(buffer):
+            pass
+
+
+def pss(processes: Sequence[int]) -> float:
+    """MB of several processes."""
+    total = 0
+    for pid in processes:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1e3
+
+
+def ms(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else seconds * 1e3
+
+
+def against_peer(what: str, mine: float, theirs: float, least: float, target: float | None) -> rows.Row:
+    ratio = None if math.isinf(theirs) else mine / theirs
+    return rows.Row(f"{what}; ours / peer", ms(mine), "ms", ms(theirs), ms(least), ratio, target)
+
+
+def against_floor(what: str, mine: float, least: float, target: float | None) -> rows.Row:
+    return rows.Row(f"{what}; ours / floor", ms(mine), "ms", floor=ms(least), ratio=mine / least, target=target)
+
+
+def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
+    target = {1000: 1 / 4, 10_000: 1 / 15}.get(size, 1 / 20)
+    name = f"{size:,} series"
+    with ExitStack() as stack:
+        here, there = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        mine = stack.enter_context(ours(COUNTER % (2 * size), here))
+        fill(mine.fd, counter_keys(1, size))
+        peer = None
+        if build is not None:
+            peer = stack.enter_context(the_peer(build, "scale", 2 * size, there))
+            fill(peer.fd, counter_keys(1, size))
+        table = Table(mine.fd, Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size), cpus.possible())
+        found: list[rows.Row] = []
+        for encoding in (b"identity", b"gzip"):
+            bytes_ = ask(mine.port, encoding=encoding)[1]
+            least = floor(table, bytes(bytes_))
+            asked = encoding
+            mine_s, peer_s, least_s = in_turns(
+                repeats,
+                lambda: scrape(mine, asked),  # noqa: B023 - called in here
+                None if peer is None else lambda: scrape(peer, asked),  # noqa: B023
+                lambda: least(),  # noqa: B023
+            )
+            what = f"{name}, {'plain' if encoding == b'identity' else 'gzip'}"
+            found.append(against_peer(what, mine_s, peer_s, least_s, target))
+            found.append(against_floor(what, mine_s, least_s, 1.6 if size >= 100_000 else None))
+            if encoding == b"identity":
+                unchanged = mine_s
+        three = min(_three(mine) for _ in range(repeats))
+        found.append(rows.Row(f"{name}, three at once; all three / one", ms(three), "ms", ratio=three / unchanged))
+        found.append(_memory(name, mine, peer, size))
+        if size <= 100_000:
+            times = []
+            for seed in range(2, 5):
+                fill(mine.fd, counter_keys(1, size), seed=seed)
+                times.append(scrape(mine))
+            what = f"{name}, all values other ones; ours / ours unchanged"
+            found.append(rows.Row(what, ms(min(times)), "ms", ratio=min(times) / unchanged))
+        keys = Keys(mine.fd, size)
+        for part, most in ((100, 2.0), (1, 6.0)):
+            times = []
+            for _ in range(repeats if part > 1 else 2):
+                keys.exchange(size // part)
+                times.append(scrape(mine))
+            what = f"{name}, {100 // part} % of the keys other ones; ours / ours unchanged"
+            found.append(rows.Row(what, ms(min(times)), "ms", ratio=min(times) / unchanged, target=most))
+    return found
+
+
+def _three(exporter: Exporter) -> float:
+    time.sleep(SHARED)
+    threads = [threading.Thread(target=ask, args=(exporter.port,)) for _ in range(3)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
+def _memory(name: str, mine: Exporter, peer: Exporter | None, size: int) -> rows.Row:
+    little, theirs = pss(mine.processes), None if peer is None else pss(peer.processes)
+    if size >= 1_000_000:
+        return rows.Row(f"{name}, memory of all roles; ours / 400 MB", little, "MB", theirs, 400, little / 400, 1.0)
+    ratio = None if theirs is None else little / theirs
+    return rows.Row(f"{name}, memory of all roles; ours / peer", little, "MB", theirs, None, ratio)
+
+
+def histograms(repeats: int, build: Path | None) -> list[rows.Row]:
+    with ExitStack() as stack:
+        here, there = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        mine = stack.enter_context(ours(HISTOGRAM % (2 * SETS), here))
+        fill(mine.fd, histogram_keys(1, SETS), BUCKETS + 1)
+        peer = None
+        if build is not None:
+            peer = stack.enter_context(the_peer(build, "hist", 2 * SETS * BUCKETS, there))
+            fill(peer.fd, slot_keys(SETS * BUCKETS))
+        mine_s, peer_s = in_turns(repeats, lambda: scrape(mine), None if peer is None else lambda: scrape(peer))
+    what = f"histogram of {SETS:,} label sets x {BUCKETS} buckets"
+    return [against_peer(what, mine_s, peer_s, math.inf, 1 / 20)]
+
+
+class Simulated:
+    """A map in buffers, as one with so many possible CPUs would be read. All values change between reads."""
+
+    def __init__(self, size: int, possible: int) -> None:
+        keys = counter_keys(1, size)
+        self._values = np.random.default_rng(2).integers(0, 2**30, (size, possible, 1), dtype=np.uint64)
+        self._entries = Entries(keys, self._values.view(np.uint8))
+
+    def read(self) -> Entries:
+        self._values[:, 0] += np.uint64(1)
+        return self._entries
+
+
+def above_the_copy(spec: model.Program, size: int, possible: int, repeats: int) -> float:
+    """Seconds of a scrape without the kernel's copy, without HTTP."""
+    map_ = Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size, key=KEY, value=U64)
+    collector = ProgramCollector(
+        Program("scale", State.RUNNING, maps=(map_,)),
+        spec,
+        {"scale_total": Simulated(size, possible)},
+        Names.open(),
+        possible=range(possible),
+        online=lambda: range(possible),
+    )
+
+    def work() -> float:
+        start = time.perf_counter()
+        exposition.write(collector.collect())
+        return time.perf_counter() - start
+
+    work()
+    return min(work() for _ in range(repeats))
+
+
+def scaling(repeats: int) -> list[rows.Row]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "scale.yaml"
+        path.write_text(COUNTER % 2)
+        spec = load(path).config.programs[0]
+    small = above_the_copy(spec, 10_000, 2, 3 * repeats) / 10_000
+    large = above_the_copy(spec, 1_000_000, 2, repeats) / 1_000_000
+    few = above_the_copy(spec, 100_000, 2, repeats)
+    many = above_the_copy(spec, 100_000, 128, repeats)
+    return [
+        rows.Row(
+            "all values other ones, time of a series above the kernel's copy; at 1,000,000 / at 10,000",
+            large * 1e9,
+            "ns",
+            floor=small * 1e9,
+            ratio=large / small,
+            target=1.5,
+        ),
+        rows.Row(
+            "100,000 series of 128 possible CPUs in the buffers, above the copy; of 64 times the time of 2",
+            many * 1e3,
+            "ms",
+            floor=few * 1e3,
+            ratio=many / (64 * few),
+            target=1.0,
+        ),
+    ]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--sizes", default="1000,10000,100000", help="numbers of series (%(default)s)")
-    arguments.add_argument("--repeats", type=int, default=5, help="runs of each, the best counts (%(default)s)")
+    arguments.add_argument("--repeats", type=int, default=7, help="runs of each, the best counts (%(default)s)")
     arguments.add_argument("--peer", type=Path, help="OUTDIR of peer/build.sh")
+    arguments.add_argument("--json", type=Path, help="leave the rows here")
     chosen = arguments.parse_args()
-    for size in map(int, chosen.sizes.split(",")):
-        with tempfile.TemporaryDirectory() as directory:
-            config = write_config(Path(directory), size)
-            times = steps(size, chosen.repeats, load(config).config.programs[0])
-            whole, memory = daemon(config, size, chosen.repeats)
-        times |= whole
-        if chosen.peer:
-            times |= peer(chosen.peer, size, chosen.repeats)
-        print(f"{size} series")
-        for step, seconds in times.items():
-            ratio = seconds / times["scrape over HTTP"]
-            print(f"  {step:36} {seconds * 1000:10.2f} ms  {ratio:8.2f} x our scrape over HTTP")
-        roles = ", ".join(f"{role} {size:.0f} MiB" for role, size in memory.items())
-        print(f"  proportional memory: {roles}, together {sum(memory.values()):.0f} MiB")
+    build = chosen.peer.resolve() if chosen.peer else None
+    found: list[rows.Row] = []
+    for size in map(int, filter(None, chosen.sizes.split(","))):
+        repeats = chosen.repeats if size < 1_000_000 else min(chosen.repeats, 3)
+        found += counters(size, repeats, build)
+    found += histograms(chosen.repeats, build)
+    found += scaling(chosen.repeats)
+    rows.show(found)
+    if chosen.json:
+        rows.write(chosen.json, found)
 
 
 if __name__ == "__main__":
