@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporter.binding import BindingError, approximations, bind_all
 from exporter.config import bundled_dir, model
-from exporter.kernel import rights
+from exporter.kernel import cpus, rights
 from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel, version
 from exporter.loading import artifact, child, compiler, elsewhere, lint, prelude, requires, target
@@ -18,6 +18,7 @@ from exporter.loading.child import Host
 from exporter.loading.elsewhere import OtherKernel
 from exporter.loading.hanging import ABSENT
 from exporter.loading.refusal import RefusedError
+from exporter.map_memory import map_memory, size_text
 from exporter.program import Map, Reason, State
 
 
@@ -30,6 +31,7 @@ class Verdict:
              (it does not compile without the types of modules, which no other kernel's BTF has)
     text     why, or what it cannot do exactly; "" where all is well
     assumed  what is not known of another kernel and taken to be so
+    map_memory  bytes of kernel memory that its maps take here when they are full; 0 where it was not compiled or loaded
     """
 
     program: str
@@ -39,10 +41,28 @@ class Verdict:
     reason: Reason = Reason.NONE
     text: str = ""
     assumed: tuple[str, ...] = ()
+    map_memory: int = 0
 
 
 class TypesError(Exception):
     """A BTF file that cannot be read, or is not of the architecture that it is said to be."""
+
+
+def map_memory_text(verdicts: Sequence[Verdict]) -> str:
+    """How much kernel memory the maps of all programs take, of each its largest variant; "" where none was made."""
+    largest: dict[str, int] = {}
+    for verdict in verdicts:
+        largest[verdict.program] = max(verdict.map_memory, largest.get(verdict.program, 0))
+    if not any(largest.values()):
+        return ""
+    most = sorted(largest, key=lambda name: -largest[name])[:3]
+    named = ", ".join(f"{name} {size_text(largest[name])}" for name in most)
+    together, count = size_text(sum(largest.values())), cpus.possible()
+    return f"maps: {together} of kernel memory when they are full, with {count} possible CPUs (most: {named})"
+
+
+def _map_memory(maps: Sequence[Map]) -> int:
+    return sum(map_memory(each, cpus.possible()) for each in maps)
 
 
 def lint_all(config: model.Config) -> list[str]:
@@ -160,7 +180,8 @@ def _compiled(program: model.Program, variant: model.Variant, host: Host) -> Ver
         compiled = _artifact(program, variant, host)
     except _UnfitError as error:
         return Verdict(program.name, variant.name, False, "refused", error.reason, f"{program.name}: {error.text}")
-    return Verdict(program.name, variant.name, True, "compiled", text=approximations(program.metrics, compiled.maps))
+    text = approximations(program.metrics, compiled.maps)
+    return Verdict(program.name, variant.name, True, "compiled", text=text, map_memory=_map_memory(compiled.maps))
 
 
 class _UnfitError(Exception):
@@ -197,5 +218,10 @@ def load_all(config: model.Config, host: Host) -> list[Verdict]:
         child.close(descriptors)
         ok = program.state is not State.FAILED
         text = program.text or approximations(spec.metrics, program.maps)
-        verdicts.append(Verdict(program.name, program.variant, ok, program.state.value, program.reason, text))
+        verdicts.append(
+            Verdict(
+                program.name, program.variant, ok, program.state.value, program.reason, text,
+                map_memory=_map_memory(program.maps),
+            )
+        )  # fmt: skip
     return verdicts

@@ -244,6 +244,8 @@ def _check(options: argparse.Namespace) -> int:
         programs = loaded.config.programs
         metrics = sum(metric.enabled for program in programs for metric in program.metrics)
         print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(loaded.files)} files: no mistakes found")
+        if memory := checking.map_memory_text(verdicts):
+            print(memory)
         if note:
             print(f"only the files were checked: {note}")
     return code
@@ -277,9 +279,9 @@ def _compile(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"bpf-exporter compile: --out {options.out}: {error.strerror or error}", file=sys.stderr)
         return EXIT_RUNTIME
-    having = {each.program for each in made if each.artifact}
+    having = {each.program for each in made if each.key}
     without = sorted({each.program for each in made if each.state == "refused"} - having)
-    print(f"{options.out}: {sum(each.artifact for each in made)} artifacts for {kernel}, of {len(having)} programs")
+    print(f"{options.out}: {sum(bool(each.key) for each in made)} artifacts for {kernel}, of {len(having)} programs")
     if without:
         print(f"bpf-exporter compile: nothing for {', '.join(without)}", file=sys.stderr)
     return EXIT_CONFIG if without else EXIT_OK

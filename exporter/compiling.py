@@ -22,17 +22,19 @@ from exporter.loading.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a variant. `text` says why there is no artifact, `assumed` what the kernel's types do not tell."""
+    """What became of a variant.
+
+    text     why there is no artifact, "" where there is one
+    key      of the artifact in the cache
+    assumed  what the kernel's types do not tell
+    """
 
     program: str
     variant: str
     state: Literal["compiled", "in the cache", "not needed", "refused"]
     text: str = ""
+    key: str = ""
     assumed: tuple[str, ...] = ()
-
-    @property
-    def artifact(self) -> bool:
-        return self.state in ("compiled", "in the cache")
 
 
 class KernelError(Exception):
@@ -86,42 +88,39 @@ def _fitting(option: str, btf: Path, release: str, arch: str | None, found: str)
 def fill(config: model.Config, wanted: Target, cache: artifact.Cache) -> Iterator[Made]:
     """Put an artifact of every variant that the kernel could use into the cache, so that one that fails there has its
     successor. What the kernel lacks of `requires` is taken from its types; what they do not tell is assumed."""
-    header = (bundled_dir() / "include" / "exporter.h").read_text()
-    # Of a probed file the architecture counts, and it is this host's file.
-    kernel = replace(Kernel(), machine=wanted.arch)
     with KernelBtf(wanted.btf_path) as types:
         other = OtherKernel(types, wanted.release, wanted.arch)
         for program in config.programs:
             for variant in program.variants if program.enabled else ():
                 answer = _lacking(other, program, variant)
-                made = Made(program.name, variant.name, "not needed", "; ".join(answer.lacks), answer.assumed)
-                yield made if answer.lacks else _make(made, program, variant, wanted, cache, header, kernel)
+                if answer.lacks:
+                    text = "; ".join(answer.lacks)
+                    yield Made(program.name, variant.name, "not needed", text, assumed=answer.assumed)
+                else:
+                    yield replace(make(program, variant, wanted, cache), assumed=answer.assumed)
 
 
 def _lacking(other: OtherKernel, program: model.Program, variant: model.Variant) -> elsewhere.Answer:
     return elsewhere.all_of(lambda: other.requires(program.requires), lambda: other.requires(variant.requires))
 
 
-def _make(
-    made: Made,
-    program: model.Program,
-    variant: model.Variant,
-    wanted: Target,
-    cache: artifact.Cache,
-    shared: str,
-    kernel: Kernel,
-) -> Made:
+def make(program: model.Program, variant: model.Variant, wanted: Target, cache: artifact.Cache) -> Made:
+    """Put the artifact of one variant into the cache, if it is not there."""
+    made = Made(program.name, variant.name, "refused")
+    shared = (bundled_dir() / "include" / "exporter.h").read_text()
+    kernel = replace(Kernel(), machine=wanted.arch)  # a probed file is this host's, and of that architecture
     try:
         header = prelude.header(shared, program, variant, kernel, wanted)
-        found = cache.get(artifact.key(program, variant, wanted, header), compiler.bcc_version())
+        key = artifact.key(program, variant, wanted, header)
+        found = cache.get(key, compiler.bcc_version())
         compiled = found or compiler.compile_variant(program, variant, wanted, header, cache.headers)
         bind_all(program.metrics, compiled.maps, program.maps)
         if not found:
             cache.put(compiled)
     except (compiler.CompileError, RefusedError) as error:
-        return replace(made, state="refused", text=error.text)
+        return replace(made, text=error.text)
     except BindingError as error:
-        return replace(made, state="refused", text="; ".join(error.messages))
+        return replace(made, text="; ".join(error.messages))
     except OSError as error:
-        return replace(made, state="refused", text=f"write to {cache.directory}: {error.strerror or error}")
-    return replace(made, state="in the cache" if found else "compiled")
+        return replace(made, text=f"write to {cache.directory}: {error.strerror or error}")
+    return replace(made, state="in the cache" if found else "compiled", key=key)

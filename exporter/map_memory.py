@@ -63,10 +63,10 @@ def over_limit(maps: Sequence[Map], possible_cpus: int, limit: int) -> str:
     total = sum(size for size, _ in sizes)
     if total <= limit:
         return ""
-    largest = ", ".join(f"{name} {_text(size)}" for size, name in sizes[:3])
+    largest = ", ".join(f"{name} {size_text(size)}" for size, name in sizes[:3])
     return (
-        f"maps: {_text(total)} of kernel memory with {possible_cpus} possible CPUs, limits.map_memory is {_text(limit)}"
-        f" (largest: {largest}; make them smaller in the C text, or raise the limit)"
+        f"maps: {size_text(total)} of kernel memory with {possible_cpus} possible CPUs, limits.map_memory is"
+        f" {size_text(limit)} (largest: {largest}; make them smaller in the C text, or raise the limit)"
     )
 
 
@@ -79,5 +79,6 @@ def _buckets(entries: int) -> int:
     return 1 << max(0, entries - 1).bit_length()
 
 
-def _text(size: int) -> str:
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
     return f"{size / _MIB:.1f} MiB"

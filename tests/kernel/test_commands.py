@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -162,10 +163,19 @@ def test_check_compiles_for_the_types_of_another_kernel(tmp_path: Path) -> None:
     assert command("check", str(write_config(tmp_path)), "--btf", str(tmp_path / "none")).returncode == 2
 
 
+def test_check_says_what_the_maps_take(tmp_path: Path) -> None:
+    done = command("check", str(write_config(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    said = r"maps: 0\.\d MiB of kernel memory when they are full, with \d+ possible CPUs \(most: renames 0\.\d MiB\)"
+    assert re.fullmatch(said, last)
+
+
 def test_check_speaks_json(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     report = json.loads(command("check", "--json", str(config)).stdout)
     assert report["errors"] == []
+    assert report["programs"][0].pop("map_memory") > 4096 * 12, "keys and values alone take as much"
     assert report["programs"] == [
         {"program": "renames", "variant": "", "ok": True, "state": "compiled", "reason": "", "text": "", "assumed": []}
     ]
