@@ -33,6 +33,7 @@ _MAGIC_AT, _WORD_AT = 0, 1  # words of the first page
 _VALUE_END, _SET_END = b"\xfe", b"\xff"
 _ENDS = bytes.maketrans(b"\t\n", _VALUE_END + _SET_END)
 _UNKNOWN = object()  # what a server before this one wrote
+_AT_ONCE = 8192  # label sets that are made text at a time
 _RECORD = 256  # bytes: more than most label sets
 
 
@@ -66,12 +67,13 @@ class FamilyStore:
 
     def arrange(self, kept: Places, new: Sequence[LabelSet]) -> None:
         """Series in a new order, from the next commit on: `kept` says for each which it was before, -1 for those that
-        are `new`, in their order. ValueError where there is no room for so many."""
+        are `new`, in their order. ValueError where there is no room for so many, or for one of them."""
         if len(kept) > self.plan.capacity:
             raise ValueError(f"{len(kept)} series where {self.plan.capacity} have room")
         stays = kept >= 0
         self._texts = self._texts[kept[stays]]
-        added = self._log.append(new)  # may move those that stay
+        self._log.make_room(len(new) * self.plan.text)  # may move those that stay
+        added = self._log.append(new, self.plan.text)
         texts = np.empty(len(kept), np.uint64)
         texts[stays], texts[~stays] = self._texts, added
         self._texts = texts
@@ -150,18 +152,26 @@ class _Log:
             raise NonsenseError(f"label sets up to {end} of half {half}")
         self.half, self.end = half, end
 
-    def append(self, sets: Sequence[LabelSet]) -> Numbers:
-        """Where each begins."""
-        text = _record_of(sets)
-        if self.end + len(text) > len(self._halves[self.half]):
+    def make_room(self, size: int) -> None:
+        """For so many bytes more."""
+        if self.end + size > len(self._halves[self.half]):
             # The half that the last commit reads from stays as it is.
             self.half, self.end = 1 - self.half, 0
             for family in self.families:
                 family.move()
-        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
-        starts = np.concatenate([[0], ends[:-1]]) + self.end if len(ends) else ends
-        self._put(text)
-        return np.asarray(starts, np.uint64)
+
+    def append(self, sets: Sequence[LabelSet], most: int) -> Numbers:
+        """Where each begins; `most`: bytes that one may take. There must be room. ValueError for a longer one."""
+        starts = np.empty(len(sets), np.uint64)
+        for first in range(0, len(sets), _AT_ONCE):
+            text = _record_of(sets[first : first + _AT_ONCE])
+            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
+            mine = np.concatenate([[0], ends[:-1]])
+            if (ends - mine).max() > most:
+                raise ValueError(f"a label set of {(ends - mine).max()} bytes where {most} were planned")
+            starts[first : first + len(mine)] = mine + self.end
+            self._put(text)
+        return starts
 
     def copied(self, places: Sequence[int]) -> list[int]:
         """Records of the other half, appended here: where they begin now."""

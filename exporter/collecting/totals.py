@@ -176,7 +176,7 @@ class Totals:
 
     def _keep(self, store: FamilyStore, kept: Places, sets: LabelSets) -> None:
         try:
-            store.arrange(kept, list(sets.at(kept < 0)))
+            store.arrange(kept, sets.at(kept < 0))
         except ValueError as error:
             _log.warning("totals will not outlive the server", metric=store.plan.name, why=str(error))
             store.arrange(np.empty(0, np.intp), [])

@@ -55,7 +55,7 @@ def places(*kept: int) -> np.ndarray[Any, np.dtype[np.intp]]:
 
 def first_commit(store: Store) -> None:
     a, b, c = (store.families[name] for name in ("a_total", "b_seconds", "c"))
-    a.arrange(places(-1, -1), [("tea", "1"), ("\u00fe \u00ff", "")])
+    a.arrange(places(-1, -1), [("tea", "1\t"), ("\u00fe \u00ff", "")])
     b.arrange(places(-1), [("\n",)])
     c.arrange(places(-1), [()])
     bank = store.next_bank
@@ -78,7 +78,7 @@ def second_commit(store: Store) -> None:
 
 FIRST: tuple[State, dict[str, int]] = (
     {
-        "a_total": ([("tea", "1"), ("\u00fe \u00ff", "")], 0, [[0], [0]], [[10], [2**64 - 1]]),
+        "a_total": ([("tea", "1\t"), ("\u00fe \u00ff", "")], 0, [[0], [0]], [[10], [2**64 - 1]]),
         "b_seconds": ([("\n",)], 1, [[5, 6, 7]], [[7, 8, 9]]),
         "c": ([()], 0, [[0]], [[1]]),
     },
@@ -209,7 +209,7 @@ def test_the_log_of_texts_is_used_again_however_often_series_come_and_go(memory:
         store.commit({})
         if number % 97 == 0:
             kept, _ = found(memory)
-            sets = [("tea", "1"), ("\u00fe \u00ff", ""), (f"name {number}", "x" * 10)]
+            sets = [("tea", "1\t"), ("\u00fe \u00ff", ""), (f"name {number}", "x" * 10)]
             assert kept["a_total"] == (sets, 0, [[0], [0], [0]], [[1], [2], [number]])
             assert kept["b_seconds"] == FIRST[0]["b_seconds"]
     assert PLAN.log < 2000 * 20
@@ -219,6 +219,12 @@ def test_more_series_than_there_is_room_for_are_refused(memory: int) -> None:
     family = Store(memory, PLAN).families["b_seconds"]
     with pytest.raises(ValueError, match="5 series where 4 have room"):
         family.arrange(places(*[-1] * 5), [(str(i),) for i in range(5)])
+
+
+def test_a_label_set_longer_than_planned_is_refused(memory: int) -> None:
+    family = Store(memory, PLAN).families["b_seconds"]
+    with pytest.raises(ValueError, match="a label set of 31 bytes where 30 were planned"):
+        family.arrange(places(-1, -1), [("x" * 29,), ("x" * 30,)])
 
 
 def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
