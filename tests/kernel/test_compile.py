@@ -7,12 +7,22 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from exporter import compiling
+from exporter.loading import child
+from exporter.loading.artifact import Cache
+from exporter.loading.child import Host, load_program
+from exporter.program import Reason, State
 from tests.daemon import ROOT, running
+from tests.kernel import shop
+from tests.kernel.loaded import accept
+from tests.kernel.programs import point, spec
 from tests.kernel.renames import CONFIG, rename, write_config
+from tests.kernel.test_usdt import SALES
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 RELEASE = os.uname().release
@@ -119,6 +129,21 @@ def test_an_entry_that_does_not_fit_is_refused_by_name(tmp_path: Path, release: 
         said = f"renames: compile: not allowed here, and not in {tmp_path}/out: it needs {host}; {found}"
         assert said in daemon.get("/").replace("&gt;", ">"), daemon.log
         assert "reason=cache" in daemon.log
+
+
+def test_arguments_of_usdt_probes_are_bound_to_the_build_of_the_file(tmp_path: Path, shared_host: Host) -> None:
+    cache = Cache(tmp_path / "out")
+    host = replace(shared_host, cache=cache, compiles=False)
+    program = spec(SALES, [point("usdt", f"{shop.build(tmp_path)}:shop:sold", "on_sold")], name="sales")
+    assert compiling.make(program, program.variants[0], host.target, cache).state == "compiled"
+    outcome, descriptors = load_program(program, host, accept)
+    child.close(descriptors)
+    assert (outcome.state, outcome.from_cache) == (State.RUNNING, True), outcome.text
+    shop.build(tmp_path, "shop", "-O0")
+    outcome, _ = load_program(program, host, accept)
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.CACHE)
+    assert "sales: compile: not allowed here" in outcome.text
+    assert "another shared header, other modules or another build of a probed file" in outcome.text
 
 
 def test_a_program_that_has_nothing_there_is_named(tmp_path: Path) -> None:
