@@ -18,6 +18,10 @@ def test_the_programs_of_the_example_are_there() -> None:
     assert {"tcp_latency", "tcp_rst", "tcp_sendmsg"} <= set(NAMES)
 
 
+def test_the_first_page_says_how_many_there_are() -> None:
+    assert f"{len(NAMES)} [programs](docs/programs.md) come ready" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_entry_has_neither_mistake_nor_warning(name: str) -> None:
     program = config.load_bundled(name, strict=True).config.programs[0]
