@@ -25,7 +25,7 @@ from benchmarks import rows
 from exporter import config
 from exporter.kernel import bpf
 from exporter.kernel.bpf_attr import Attr, u32
-from exporter.loading.child import close, load_program
+from exporter.loading.child import load_program
 from tests.daemon import running
 from tests.kernel.loaded import accept
 from tests.kernel.programs import NR_GETPPID, compile_all, host
@@ -144,7 +144,7 @@ def _nanoseconds(work: Path, driver: Path, form: dict[str, str], count: int) -> 
         after = bpf.prog_info(function)
         os.close(statistics)
     finally:
-        close(fds)
+        fds.close()
     return (after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt)
 
 

@@ -215,7 +215,7 @@ def load_all(config: model.Config, host: Host) -> list[Verdict]:
             bind_all(spec.metrics, maps, spec.maps)
 
         program, descriptors = child.load_program(spec, host, fits)
-        child.close(descriptors)
+        descriptors.close()
         ok = program.state is not State.FAILED
         text = program.text or approximations(spec.metrics, program.maps)
         verdicts.append(

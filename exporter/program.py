@@ -7,6 +7,7 @@ stands in the artifact cache and in golden tests without change. File descriptor
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -189,6 +190,14 @@ class Descriptors:
     readonly: dict[str, int] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
     links: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Detach and free all of the program; attachments first, so that nothing counts into a map half gone."""
+        for fd in (*self.links, *self.programs.values(), *self.readonly.values(), *self.maps.values()):
+            os.close(fd)
+        self.links.clear()
+        for group in (self.programs, self.readonly, self.maps):
+            group.clear()
 
 
 def to_json(program: Program) -> dict[str, Any]:

@@ -416,7 +416,7 @@ class Supervisor:
 
     def _detach(self, entry: Entry) -> None:
         began, links = time.monotonic(), len(entry.fds.links)
-        close(entry.fds)
+        entry.fds.close()
         if entry.totals is not None:
             os.close(entry.totals)
             entry.totals = None
@@ -424,10 +424,3 @@ class Supervisor:
         if seconds >= SLOW_CLOSE:
             why = "the kernel detaches them one after another: see docs/attach.md"
             self._log.warning("detaching took long", program=entry.spec.name, links=links, seconds=seconds, why=why)
-
-
-def close(fds: Descriptors) -> None:
-    """Detach: links first, so that nothing runs while its maps go."""
-    for fd in [*fds.links, *fds.programs.values(), *fds.readonly.values(), *fds.maps.values()]:
-        os.close(fd)
-    fds.links, fds.programs, fds.readonly, fds.maps = [], {}, {}, {}

@@ -139,18 +139,9 @@ def _try(program: model.Program, variant: model.Variant, host: Host, check: Chec
     except BaseException:
         if programs:
             programs.close()
-        close(descriptors)
+        descriptors.close()
         raise
     return _Running(compiled, from_cache, attachments, descriptors)
-
-
-def close(descriptors: Descriptors) -> None:
-    """Detach and free all of a program; attachments first, so that nothing counts into a map half gone."""
-    load.close(descriptors.links)
-    for group in (descriptors.programs, descriptors.readonly, descriptors.maps):
-        load.close(group.values())
-        group.clear()
-    descriptors.links.clear()
 
 
 def is_cached(program: model.Program, variant: model.Variant, host: Host) -> bool:

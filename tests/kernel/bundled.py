@@ -18,7 +18,7 @@ from exporter.collecting.table import Readable
 from exporter.config import model
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
-from exporter.loading.child import Host, close, load_program
+from exporter.loading.child import Host, load_program
 from exporter.program import Map, Program, State
 from tests.kernel.programs import compile_all
 
@@ -116,4 +116,4 @@ def running(program: model.Program, host: Host) -> Iterator[Running]:
         yield Running(outcome, collector, tables)
     finally:
         names.close()
-        close(descriptors)
+        descriptors.close()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.config import model
-from exporter.loading import child
 from exporter.loading.child import Host, load_program
 from exporter.program import Descriptors, Program
 from tests.kernel.loaded import Load, accept
@@ -32,4 +31,4 @@ def load(shared_host: Host) -> Iterator[Load]:
 
     yield compile_and_load
     for descriptors in opened:
-        child.close(descriptors)
+        descriptors.close()

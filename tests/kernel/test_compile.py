@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from exporter import compiling
-from exporter.loading import child
 from exporter.loading.artifact import Cache
 from exporter.loading.child import Host, load_program
 from exporter.program import Reason, State
@@ -137,7 +136,7 @@ def test_arguments_of_usdt_probes_are_bound_to_the_build_of_the_file(tmp_path: P
     program = spec(SALES, [point("usdt", f"{shop.build(tmp_path)}:shop:sold", "on_sold")], name="sales")
     assert compiling.make(program, program.variants[0], host.target, cache).state == "compiled"
     outcome, descriptors = load_program(program, host, accept)
-    child.close(descriptors)
+    descriptors.close()
     assert (outcome.state, outcome.from_cache) == (State.RUNNING, True), outcome.text
     shop.build(tmp_path, "shop", "-O0")
     outcome, _ = load_program(program, host, accept)

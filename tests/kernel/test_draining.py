@@ -26,7 +26,7 @@ from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus, credentials
-from exporter.loading.child import close, load_program
+from exporter.loading.child import load_program
 from exporter.program import Descriptors, Program, State
 from tests.daemon import running
 from tests.kernel.loaded import accept
@@ -262,7 +262,7 @@ def loaded(directory: Path, magic: int) -> Iterator[Server]:
         yield server
     finally:
         os.close(server.memory)
-        close(fds)
+        fds.close()
 
 
 def test_events_are_counted_once_however_often_the_server_is_killed(driver: Path, tmp_path: Path) -> None:

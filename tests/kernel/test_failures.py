@@ -35,7 +35,7 @@ def says(case: Case, directory: Path, host: Host) -> str:
     def load() -> Program:
         before = own_descriptors()
         program, descriptors = child.load_program(spec, host, fits)
-        child.close(descriptors)
+        descriptors.close()
         assert own_descriptors() == before, "something of a program that failed stayed open"
         return program
 

@@ -18,7 +18,7 @@ import pytest
 from exporter.config import model
 from exporter.kernel import bpf, btf_objects, perf_event
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, child
+from exporter.loading import artifact
 from exporter.loading.child import Host, load_program
 from exporter.program import Descriptors, Reason, State
 from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, calls, eventually, own_descriptors
@@ -115,7 +115,7 @@ def test_maps_do_without_btf_that_the_kernel_refuses(shared_host: Host) -> None:
         os.getppid()
         assert calls(descriptors) == 1
     finally:
-        child.close(descriptors)
+        descriptors.close()
 
 
 def test_server_gets_maps_that_it_cannot_write(load: Load) -> None:
@@ -222,7 +222,7 @@ def test_closing_leaves_no_program_map_or_link_behind(load: Load) -> None:
     ]
     assert any(entry["fd_type"] == "tracepoint" for entry in events)
 
-    child.close(descriptors)
+    descriptors.close()
 
     assert own_descriptors() == []
     eventually(lambda: not programs & {entry["id"] for entry in bpftool("prog", "show")})

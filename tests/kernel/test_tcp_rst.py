@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import model
-from exporter.loading.child import Host, close, load_program
+from exporter.loading.child import Host, load_program
 from exporter.program import Reason, State
 from tests.kernel import bundled
 from tests.kernel.bundled import Labels, Running, Samples
@@ -104,7 +104,7 @@ def test_without_the_reason_field_it_counts_another_way_or_is_skipped(this_host:
     outcome, descriptors = load_program(
         program.model_copy(update={"variants": variants}), this_host, lambda _maps: None
     )
-    close(descriptors)
+    descriptors.close()
     has_kprobes = Path("/sys/bus/event_source/devices/kprobe").exists()
     assert outcome.state is (State.RUNNING if has_kprobes else State.SKIPPED), outcome.text
     assert outcome.attempts[0].reason is Reason.REQUIRES

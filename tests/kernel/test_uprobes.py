@@ -15,7 +15,7 @@ from exporter.kernel import bpf, libraries, links
 from exporter.kernel.bpf_attr import GetId
 from exporter.kernel.elf import ElfFile
 from exporter.kernel.features import Kernel
-from exporter.loading import attach, child
+from exporter.loading import attach
 from exporter.loading.attaching import uprobe
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Reason, State
@@ -118,7 +118,7 @@ def test_every_function_that_a_glob_names_is_probed_once(load: Load, program: Pa
 def test_closing_takes_the_probes_out_of_the_program(load: Load, program: Path, running: shop.Shop) -> None:
     _, descriptors = load(spec(COUNT_CALLS, [point("uprobe", f"{program}:greet", "on_entry")]))
     running.do("greet 1")
-    child.close(descriptors)
+    descriptors.close()
     assert own_descriptors() == []
     assert running.do("greet 1") == "2"
 

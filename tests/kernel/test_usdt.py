@@ -13,7 +13,7 @@ import pytest
 from exporter.config import model
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
-from exporter.loading import attach, child
+from exporter.loading import attach
 from exporter.loading.attaching import usdt
 from exporter.loading.child import Host, load_program
 from exporter.program import Descriptors, Program, Reason, State
@@ -60,7 +60,7 @@ def load(shared_host: Host) -> Iterator[Load]:
 
     yield compile_and_load
     for descriptors in opened:
-        child.close(descriptors)
+        descriptors.close()
 
 
 def sales(descriptors: Descriptors) -> dict[tuple[str, int, int], int]:
@@ -100,7 +100,7 @@ def test_semaphore_is_raised_while_attached_and_in_processes_that_start_later(lo
             assert int(late.do("listeners")) > 0
             late.do("sell 4 plums")
         assert sales(descriptors) == {("plums", 4000, -3): 4}
-        child.close(descriptors)
+        descriptors.close()
         assert early.do("listeners") == "0"
 
 

@@ -11,7 +11,7 @@ import pytest
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import credentials
-from exporter.loading import artifact, child
+from exporter.loading import artifact
 from exporter.loading.child import Host, load_program
 from exporter.program import Descriptors, Map, Program, Reason, State
 from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, in_child, own_descriptors
@@ -50,7 +50,7 @@ def test_next_variant_is_used_and_the_failed_one_is_kept_with_its_reason(load: L
         ("future", Reason.REQUIRES),
         ("half", Reason.MISSING),
     ]
-    child.close(descriptors)
+    descriptors.close()
     assert own_descriptors() == before, "a variant that failed half way left something open"
 
 

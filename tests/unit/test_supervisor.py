@@ -241,7 +241,7 @@ def test_a_server_that_does_not_read_is_replaced(start: Start, tmp_path: Path, m
 def test_nothing_stays_open_when_it_ends() -> None:
     fds = loads(spec("a"))[1]
     numbers = [*fds.maps.values(), *fds.readonly.values(), *fds.programs.values(), *fds.links]
-    supervisor.close(fds)
+    fds.close()
     for number in numbers:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)

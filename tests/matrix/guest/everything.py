@@ -55,7 +55,7 @@ def _load(name: str, spec: model.Program, on: child.Host) -> dict[str, Any]:
             "counted": counted(name, product.running(program, spec, fds)) if runs else None,
         }
     finally:
-        child.close(fds)
+        fds.close()
 
 
 if __name__ == "__main__":

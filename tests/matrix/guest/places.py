@@ -21,7 +21,6 @@ from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
 from exporter.loading import child, hotplug
 from exporter.program import Program, State
-from exporter.supervisor import close
 from tests.kernel import shop
 from tests.matrix.guest import product
 
@@ -62,7 +61,7 @@ def _seen(spec: model.Program, variant: str, on: child.Host, work: Callable[[], 
             found["calls"] = running.scrape().sum("calls_total", tgid=str(tgid))
     finally:
         began = time.monotonic()
-        close(fds)
+        fds.close()
     return {**found, "close_seconds": time.monotonic() - began}
 
 
@@ -150,7 +149,7 @@ def _hotplug(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any
         found["links"] = len(fds.links)
         return found
     finally:
-        close(fds)
+        fds.close()
 
 
 def _busy(cpu: int, seconds: float) -> None:
@@ -213,4 +212,4 @@ def module_types(header: str) -> dict[str, Any]:
                     found["expected"] = [btf.struct_size("veth_priv"), member.offset // 8]
             return found
         finally:
-            close(fds)
+            fds.close()

@@ -15,7 +15,6 @@ from exporter.kernel import cpus
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact, child, target
 from exporter.program import Descriptors, Map, Program, State
-from exporter.supervisor import close
 from tests.kernel.bundled import Running
 
 
@@ -46,7 +45,7 @@ def loaded(spec: model.Program, variant: str, on: child.Host) -> Iterator[tuple[
     try:
         yield program, fds
     finally:
-        close(fds)
+        fds.close()
 
 
 def running(program: Program, spec: model.Program, fds: Descriptors) -> Running:

@@ -16,7 +16,6 @@ from typing import Any
 from exporter.config import model
 from exporter.loading import child
 from exporter.program import Program, State
-from exporter.supervisor import close
 from tests.kernel.bundled import Running, Samples
 from tests.kernel.workloads import delays, namespaces, resets, sends
 from tests.matrix.guest import netem, product
@@ -47,12 +46,12 @@ class Checks:
                 found |= CHECKS[program](product.running(loaded, spec, fds))
             return found
         finally:
-            close(fds)
+            fds.close()
 
     def chosen(self, program: str) -> dict[str, Any]:
         """What the exporter does by itself: the first variant that works, and why not those before it."""
         loaded, fds = product.load(self.specs[program], self.on)
-        close(fds)
+        fds.close()
         attempts = [[a.variant, str(a.reason), a.text] for a in loaded.attempts]
         return {**_outcome(loaded), "variant": loaded.variant, "attempts": attempts}
 
