@@ -43,6 +43,10 @@ def run(config: model.Config, options: Options) -> int:
     """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
     logger = log.get()
     malloc.give_back()
+    if missing := rights.missing_to_become(*options.account):
+        uid, right = options.account[0], ", ".join(missing)
+        logger.error(f"the server becomes user {uid} and needs {right} for it: run as root, or give it to the service")
+        return EXIT_RIGHTS
     try:
         cache = artifact.Cache(options.cache_dir)
         host = child.Host(target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles)

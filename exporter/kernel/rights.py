@@ -10,11 +10,20 @@ from exporter.kernel import credentials
 # Debian's kernels with kernel.perf_event_paranoid=3. Numbers: include/uapi/linux/capability.h.
 TO_LOAD = {"CAP_BPF": credentials.CAP_BPF, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
 
+_TO_BECOME = {"CAP_SETUID": 7, "CAP_SETGID": credentials.CAP_SETGID}
+
 
 def missing_to_load(proc: Path = Path("/proc")) -> list[str]:
     """The capabilities that loading and attaching needs and this process lacks."""
     have = credentials.read(proc).effective
     return [name for name, number in TO_LOAD.items() if number not in have]
+
+
+def missing_to_become(uid: int, gid: int, proc: Path = Path("/proc")) -> list[str]:
+    """The capabilities that becoming this user and group needs and this process lacks."""
+    have = credentials.read(proc)
+    needed = {"CAP_SETUID": set(have.uids) != {uid}, "CAP_SETGID": set(have.gids) != {gid}}
+    return [name for name, is_needed in needed.items() if is_needed and _TO_BECOME[name] not in have.effective]
 
 
 def lockdown(sysfs: Path = Path("/sys")) -> str:

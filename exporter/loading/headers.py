@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -34,6 +35,7 @@ _FORCED = (
 )
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<([^>\n]+)>", re.MULTILINE)
 _UNUSED_SECONDS = 30 * 86400
+_SIZES = "sizes"  # the file that is written last: how long the others are
 
 # How libbpf writes padding. clang makes one integer of a run of bit-fields, and bcc has it lay structs out for the host
 # but LLVM count the bytes for BPF: above 64 bits the two align it differently, and members behind it are read 16 bytes
@@ -118,7 +120,7 @@ def _numbers() -> list[str]:
 
 # Of what a tree holds besides the types; another version of this module makes trees, and artifacts, of its own.
 REVISION = hashlib.sha256(
-    "\n".join((_KCONFIG, _PADDING.pattern, str(needed_types.FORMAT), *_numbers())).encode()
+    "\n".join((_KCONFIG, _PADDING.pattern, str(needed_types.FORMAT), _SIZES, *_numbers())).encode()
 ).hexdigest()[:8]
 
 
@@ -135,19 +137,38 @@ def source_tree(target: Target, trees: Path) -> Path | None:
     if not target.btf_path.exists():
         _need_installed_headers(target)
         return None
+    try:
+        return _made(target, trees)
+    except OSError as error:
+        why = f"{error.strerror or error} (--cache.dir: a directory that this user can write to)"
+        raise HeadersError(f"make kernel headers in {trees}: {why}") from error
+
+
+def _made(target: Target, trees: Path) -> Path:
     _private_directory(trees)
     release = re.sub(r"[^A-Za-z0-9.+_-]", "_", target.release)
     tree = trees / f"{release}-{target.arch}-{target.btf_sha256[:16]}-{REVISION}"
-    if tree.is_dir():
-        os.utime(tree)
+    if _is_whole(tree):
+        with suppress(OSError):  # a cache that was made elsewhere may be read-only
+            os.utime(tree)
     else:
         with (trees / ".lock").open("w") as lock:  # loaders start together: one makes the tree, the others wait for it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not tree.is_dir():
+            if not _is_whole(tree):
                 _remove_unused(trees)
+                shutil.rmtree(tree, ignore_errors=True)
                 _make(target, tree)
     _private_directory(tree)
     return tree
+
+
+def _is_whole(tree: Path) -> bool:
+    """Whether its files are as long as they were written: a host that lost power may find them empty."""
+    try:
+        sizes = [line.split(" ", 1) for line in (tree / _SIZES).read_text().splitlines()]
+        return bool(sizes) and all((tree / name).stat().st_size == int(size) for size, name in sizes)
+    except (OSError, ValueError):
+        return False
 
 
 def add_included(tree: Path, text: str) -> None:
@@ -173,6 +194,8 @@ def _make(target: Target, tree: Path) -> None:
         (include / "linux" / "kconfig.h").write_text(kconfig + "\n".join(_numbers()) + "\n")
         for name in _FORCED:
             _empty(include / name)
+        written = ("include/vmlinux.h", "include/linux/kconfig.h", needed_types.INDEX)
+        (building / _SIZES).write_text("".join(f"{(building / name).stat().st_size} {name}\n" for name in written))
         os.rename(building, tree)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
@@ -185,8 +208,9 @@ def _name_padding(header: Path) -> None:
 
 
 def _empty(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o644)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o644)
 
 
 def _version_code(release: str) -> int:

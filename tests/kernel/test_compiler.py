@@ -514,6 +514,26 @@ def test_a_tree_that_others_may_write_is_not_used(compile_text: Compile, tmp_pat
     assert error.text == f"use {shared}: it must belong to uid {os.geteuid()} and be writable by nobody else"
 
 
+@pytest.mark.parametrize("name", ["include/vmlinux.h", "types.json", "sizes"])
+def test_a_damaged_tree_is_made_again(tmp_path: Path, name: str) -> None:
+    tree = headers.source_tree(HOST, tmp_path / "headers")
+    assert tree
+    whole = (tree / name).read_bytes()
+    for left in (0, len(whole) // 2):
+        os.truncate(tree / name, left)
+        assert headers.source_tree(HOST, tmp_path / "headers") == tree
+        assert (tree / name).read_bytes() == whole
+
+
+def test_a_directory_that_cannot_be_written_to_is_said(compile_text: Compile, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = refused(compile_text, "int on_raw(void *ctx) { return 0; }\n", trees=tmp_path / "file/headers")
+    assert error.text == (
+        f"make kernel headers in {tmp_path}/file/headers: Not a directory "
+        "(--cache.dir: a directory that this user can write to)"
+    )
+
+
 def test_loaders_at_once_share_one_tree(tmp_path: Path) -> None:
     children = []
     for _ in range(4):
