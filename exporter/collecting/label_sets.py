@@ -128,12 +128,17 @@ def hashes(columns: Sequence[NDArray[np.int64] | NDArray[np.uint64]], count: int
 class Index:
     """Where label sets are among the ones given, all different: a hash table with open addressing, mostly empty."""
 
-    def __init__(self, sets: LabelSets) -> None:
+    def __init__(self, sets: LabelSets, before: Index | None = None) -> None:
+        """`before`: an index of the first of them, if there is one."""
         self.sets = sets
         self._bits = max(3, (4 * len(sets)).bit_length())
         self._table = np.full(1 << self._bits, -1, np.int32)
-        places = np.arange(len(sets), dtype=np.int32)
-        slots = self._slots(sets)
+        known = 0
+        if before is not None and before._bits == self._bits:
+            self._table[:] = before._table
+            known = len(before.sets)
+        places = np.arange(known, len(sets))
+        slots = self._slots(sets.at(places) if known else sets)
         while len(places):  # each goes on to the next slot until one is free
             free = self._table[slots] < 0
             self._table[slots[free]] = places[free]  # where two want one, the last has it

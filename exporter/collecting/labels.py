@@ -152,7 +152,7 @@ class LabelTexts:
         self._keys = None  # until all is decoded: a collection that failed half way is not one to go by
         count = len(entries) if rows is None else len(rows)
         raw = [field.raw(entries, rows, cpus) for field in self._decoded]
-        same = self._seen is not None and len(self._rows) == count and all(map(np.array_equal, raw, self._seen))
+        same = self._seen is not None and len(self._rows) == count and all(map(_equal, raw, self._seen))
         if look_again or not same:
             self._seen = None
             self._decode(raw, count, now if look_again else None)
@@ -210,12 +210,18 @@ def _plain_number(label: LabelField) -> np.dtype[Any] | None:
     return np.dtype(f"{order}{names[0][0]}{label.size}")
 
 
+def _equal(one: Bytes, other: Bytes) -> bool:
+    return np.array_equal(_numbers(one), _numbers(other))
+
+
 def _all_equal(raw: Bytes) -> bool:
-    if not np.array_equal(raw[-1], raw[0]):
-        return False
-    size = raw.shape[1]
-    numbers = raw.view(f"u{size}") if size in (1, 2, 4, 8) else raw  # one comparison a row, not one a byte
-    return bool((numbers == numbers[0]).all())
+    numbers = _numbers(raw)
+    return bool((numbers[-1] == numbers[0]).all() and (numbers == numbers[0]).all())
+
+
+def _numbers(raw: Bytes) -> NDArray[Any]:
+    """For comparisons: one a row, where it has the size of a number, and not one a byte."""
+    return raw.view(f"u{raw.shape[1]}") if raw.shape[1] in (1, 2, 4, 8) else raw
 
 
 def _runs(raw: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -128,8 +128,11 @@ class Limit:
             room = self._budget.grant(self, len(stay), room)
         self._shown = len(stay) + room
         if self._index is None or len(fresh) or len(stay) + len(stay_folded) < len(known):
-            admitted, refused = fresh.at(np.arange(room)), fresh.at(np.arange(room, len(fresh)))
-            self._index = Index(together(known.at(stay), admitted, known.at(stay_folded), refused))
+            if len(stay) == len(known):
+                self._index = Index(together(known, fresh), self._index)
+            else:
+                admitted, refused = fresh.at(np.arange(room)), fresh.at(np.arange(room, len(fresh)))
+                self._index = Index(together(known.at(stay), admitted, known.at(stay_folded), refused))
         now = np.empty(len(known), np.intp)
         now[stay], now[stay_folded] = np.arange(len(stay)), self._shown + np.arange(len(stay_folded))
         places = now[found] if len(now) else found
@@ -157,7 +160,8 @@ def arrange(
         held = np.zeros(len(before.sets), bool)
     admission = limit.admit(labels, held[: before.shown])
     shown, places = admission.shown, admission.places
-    sets, kept, folded = admission.index.sets.at(np.arange(shown)), admission.kept, len(admission.index.sets) - shown
+    sets, kept, folded = admission.index.sets, admission.kept, len(admission.index.sets) - shown
+    sets = sets.at(np.arange(shown)) if folded else sets
     others = before.sets.at(before.shown + np.flatnonzero(held[before.shown :]))
     if folded or len(others):
         folds = np.flatnonzero(places >= shown)

@@ -73,6 +73,16 @@ def test_sets_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.tolist() == [3, 2, 1, 0, -1]
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(TEXT, TEXT), unique=True), st.integers(0, 20))
+def test_an_index_that_goes_on_finds_old_and_new(sets: list[LabelSet], first: int) -> None:
+    words = Words()
+    before = Index(coded(words, sets[:first], 2))
+    after = Index(coded(words, sets, 2), before)
+    assert after.find(coded(words, sets, 2)).tolist() == list(range(len(sets)))
+    assert before.find(coded(words, sets[first:], 2)).tolist() == [-1] * len(sets[first:])
+
+
 def test_no_labels_are_one_set() -> None:
     words = Words()
     sets = LabelSets(words, [], 3)
