@@ -1,6 +1,6 @@
 """The configuration of the virtual machines -> artifacts for another kernel, compiled on this machine.
 
-    python -m tests.matrix.crosscompile BTF RELEASE ARCH WORK [NAME...]
+    python -m tests.matrix.crosscompile VMLINUZ|here WORK [NAME...]
 
 fills WORK/artifacts (a cache as the exporter's own), WORK/specs.json and WORK/exporter.h (the programs as
 the guest loads them) and WORK/compiled.json ("program/variant" -> what the compiler said, "" if all went well).
@@ -15,20 +15,20 @@ import os
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import config
+from exporter import compiling, config
 from exporter.config import model
-from exporter.loading import artifact, compiler, target
+from exporter.loading import artifact, target
 from tests.matrix import everything, kernels
 
 CONFIG = Path(__file__).with_name("programs") / "config.yaml"
 EXPORTER = Path(config.__file__).parents[1]
 UNUSED_DAYS = 7
+HERE = "here"  # the running kernel
 
 
 def header() -> str:
@@ -43,7 +43,7 @@ def programs() -> list[model.Program]:
 def main(wanted: target.Target, work: Path, names: Sequence[str]) -> int:
     """Compile every variant; 0 even if some did not compile: that is for the tests to judge."""
     own = artifact.Cache(kept(kernels.cache_directory() / "crosscompiled"))
-    compile_ = Crosscompiler(wanted, artifact.Cache(work / "artifacts"), own, work)
+    compile_ = Crosscompiler(wanted, artifact.Cache(work / "artifacts"), own)
     specs = programs()
     said = {f"{spec.name}/{variant}": text for spec in specs for variant, text in compile_.program(spec).items()}
     (work / "exporter.h").write_text(header())
@@ -72,48 +72,25 @@ def kept(base: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Crosscompiler:
-    """Fills `cache` with what is in `kept`, or is compiled now for `wanted`."""
+    """Fills `cache` with what is in `kept`, or is compiled now for `wanted`, as `bpf-exporter compile` does it."""
 
     wanted: target.Target
     cache: artifact.Cache
     kept: artifact.Cache
-    work: Path
 
     def program(self, spec: model.Program) -> dict[str, str]:
         """Variant -> what the compiler said."""
         return {variant.name: self._variant(spec, variant) for variant in spec.variants}
 
     def _variant(self, spec: model.Program, variant: model.Variant) -> str:
-        key = artifact.key(spec, variant, self.wanted, header())
-        if found := self.kept.get(key, compiler.bcc_version()):
+        made = compiling.make(spec, variant, self.wanted, self.kept)
+        if made.key and (found := self.kept.get(made.key)):
             self.cache.put(found)
-            return ""
-        said = self._compile(spec, variant)
-        if not said and (found := self.kept.get(key)):
-            self.cache.put(found)
-        return said
-
-    def _compile(self, spec: model.Program, variant: model.Variant) -> str:
-        """In a child that ends without destructors, as the loader does it: bcc and LLVM go with it."""
-        words = self.work / "compiler.txt"
-        words.write_text("")
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                os.nice(5)
-                self.kept.put(compiler.compile_variant(spec, variant, self.wanted, header(), self.work / "trees"))
-                code = 0
-            except compiler.CompileError as error:
-                words.write_text(str(error))
-            except BaseException:  # noqa: BLE001 - its last words
-                words.write_text(traceback.format_exc())
-            finally:
-                os._exit(code)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return "" if status == 0 else words.read_text() or f"the compiler ended with {status}"
+        return made.text
 
 
 if __name__ == "__main__":
-    to = target.of_btf(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
-    sys.exit(main(to, Path(sys.argv[4]), sys.argv[5:]))
+    os.nice(5)
+    image, work, *names = sys.argv[1:]
+    with compiling.kernel_of(None if image == HERE else Path(image), None) as wanted:
+        sys.exit(main(wanted, Path(work), names))

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.loading import target
-from tests.matrix import apt, everything, foreign, kernels, machine
+from tests.matrix import apt, crosscompile, everything, foreign, kernels, machine
 from tests.matrix.architecture import AMD64
 from tests.matrix.initramfs import WORK, Files
 
@@ -77,8 +76,7 @@ def examine(series: str, work: Path) -> Examined:
         kernel = kernels.get(series, kernels.cache_directory())
         seconds["fetch"] = time.monotonic() - began
         began = time.monotonic()
-        wanted = target.of_btf(kernel.btf, kernel.release, kernel.architecture.machine)
-        compiled, all_compiled = _compile(wanted, work, everything.loaded_on(series))
+        compiled, all_compiled = _compile(str(kernel.vmlinuz), work, everything.loaded_on(series))
         seconds["compile"] = time.monotonic() - began
         seen = _files(kernel, kernels.cache_directory())
         outcome = machine.run(kernel, _job(kernel, work), work, DEADLINE, seen)
@@ -98,7 +96,7 @@ def _examine_here(work: Path) -> Examined:
     failure = ""
     began = time.monotonic()
     try:
-        compiled, all_compiled = _compile(target.this_host(), work, everything.loaded_on(HERE))
+        compiled, all_compiled = _compile(crosscompile.HERE, work, everything.loaded_on(HERE))
         command = [sys.executable, "-m", "tests.matrix.guest.everything", str(work)]  # and no other checks
         subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=DEADLINE)
     except (OSError, subprocess.SubprocessError) as error:
@@ -107,12 +105,10 @@ def _examine_here(work: Path) -> Examined:
     return Examined(HERE, None, failure, compiled, all_compiled, _steps(work / "results.jsonl"), seconds)
 
 
-def _compile(wanted: target.Target, work: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _compile(image: str, work: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     # A process of its own: the compiler forks, and this one has threads.
-    command = [sys.executable, "-m", "tests.matrix.crosscompile", str(wanted.btf_path), wanted.release, wanted.arch]
-    subprocess.run(
-        [*command, str(work), *names], cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=1200
-    )
+    command = [sys.executable, "-m", "tests.matrix.crosscompile", image, str(work), *names]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True, timeout=1200)
     return json.loads((work / "compiled.json").read_text()), json.loads((work / "compiled_everything.json").read_text())
 
 

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.matrix import apt, architecture, vmlinux
+from exporter.kernel import vmlinuz
+from tests.matrix import apt, architecture
 from tests.matrix.architecture import Architecture
 
 # Where each series is kept up, and by which suite. -security has the newest of what a released suite ships.
@@ -154,7 +155,7 @@ def _fetch(source: apt.Apt, package: str, version: str, target: Path) -> None:
             raise apt.AptError(f"{package}: no vmlinuz or no modules in {', '.join([package, *parts])}")
         (new / "modules").mkdir(parents=True)
         shutil.copy(images[0], new / "vmlinuz")
-        (new / "btf").write_bytes(vmlinux.extract(images[0]))
+        (new / "btf").write_bytes(vmlinuz.read(images[0]).btf)
         first, more = _modules(root, trees[0], release)
         what = {
             "package": version,

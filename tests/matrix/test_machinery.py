@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix import apt, crosscompile, initramfs, kernels, machine, vmlinux
+from tests.matrix import apt, crosscompile, initramfs, kernels, machine
 
 UNREACHABLE = {"Debian": "http://127.0.0.1:9/debian"}  # the discard port: connections are refused
 
@@ -77,13 +77,6 @@ def test_what_a_compiler_made_that_nobody_used_for_a_week_goes(tmp_path: Path) -
     os.utime(of_now, (0, 0))
     assert crosscompile.kept(tmp_path) == of_now
     assert {path.name for path in tmp_path.iterdir()} == {of_now.name, "recent"}
-
-
-def test_image_without_a_kernel_inside_is_refused(tmp_path: Path) -> None:
-    image = tmp_path / "vmlinuz"
-    image.write_bytes(b"MZ" + bytes(4096) + b"\x1f\x8b\x08 only looks like gzip")
-    with pytest.raises(ValueError, match="no compressed kernel found inside"):
-        vmlinux.extract(image)
 
 
 def test_initramfs_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
