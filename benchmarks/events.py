@@ -10,8 +10,8 @@ Each round attaches every side alone, one after the other, under the same load o
   event     ns that an event takes longer than with nothing attached, statistics off: what they hide is the way into the
             program. It is wall time, less what somebody else had of the CPU: see load.c. Median of slices of 1,000.
 
-Of the rounds the median counts for the program, the least for the event: what else runs only adds to it. Needs root
-and gcc; --peer takes the OUTDIR of peer/build.sh and needs clang.
+Of the rounds the least counts: what else runs only adds to it. Needs root and gcc; --peer takes
+the OUTDIR of peer/build.sh and needs clang.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _measure(case: Case, work: Path, load: Path, rounds: int, seconds: float, pe
 
 def _rows(case: Case, measured: dict[str, Measured]) -> list[rows.Row]:
     """The one that is promised first: what a program takes above an empty one."""
-    program = {side: statistics.median(one.program) for side, one in measured.items()}
+    program = {side: min(one.program) for side, one in measured.items()}
     event = {side: min(one.event) - min(one.bare) for side, one in measured.items()}
     floor = program["empty"]
     above = {side: ns - floor for side, ns in program.items()}
