@@ -101,6 +101,8 @@ class _Held:
         """Whether another message is of the program as it was loaded before: each loading has a memory of its own."""
         if self.collector is None or self.memory is None or other.memory is None:
             return False
+        if other.program.state is not State.RUNNING:
+            return False
         return os.path.sameopenfile(self.memory, other.memory)
 
     def go_on_for(self, before: _Held) -> None:

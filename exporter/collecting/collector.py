@@ -82,7 +82,8 @@ class ProgramCollector:
         self._words = Words()
         self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
         self._store = store
-        self._families = self._bound(bind_all(spec.metrics, program.maps, spec.maps), spec.maps, label_length, budget)
+        bindings = [self._as_read(binding) for binding in bind_all(spec.metrics, program.maps, spec.maps)]
+        self._families = self._bound(bindings, spec.maps, label_length, budget)
         measured = {metric.binding.map for one in self._families for metric in one.metrics}
         self._helpers = [
             name
@@ -95,6 +96,10 @@ class ProgramCollector:
         self.report = Report()
         if any(table.behind for table in self._drained.values()):
             self.drain(0.0)  # what a server before this one left
+
+    def _as_read(self, binding: Binding) -> Binding:
+        """A recorded map is not drained: it keeps its entries."""
+        return replace(binding, drained=isinstance(self._tables.get(binding.map), Drained))
 
     def _bound(
         self,

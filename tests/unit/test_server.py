@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from exporter import totals
 from exporter.collecting.collector import ProgramCollector
 from exporter.config import model
 from exporter.decoders import Names
@@ -61,6 +62,24 @@ def test_a_program_that_is_replaced_gives_its_descriptors_back() -> None:
     source.take({**document("a", State.FAILED), "maps": []}, [])
     assert not is_open(fds[-1])
     assert 'bpf_exporter_program_state{program="a",state="failed"} 1' in page(source)
+
+
+def test_news_of_a_program_that_runs_on_leave_its_maps_and_totals_alone() -> None:
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    first, second, other = a_descriptor(), a_descriptor(), a_descriptor()
+    memory = totals.create(1 << 20)
+    news = document("a")
+    news["program"]["variant"] = "another"
+    source.take({**document("a"), "totals": 1}, [first, memory])
+    source.take({**news, "totals": 1}, [second, again := os.dup(memory)])
+    assert [is_open(fd) for fd in (first, memory, second, again)] == [True, True, False, False]
+    assert source.programs()[0].variant == "another"
+    # Loaded anew: another memory. The number of the first one may be in use again.
+    was = os.fstat(first).st_ino
+    source.take({**document("a"), "totals": 1}, [other, totals.create(1 << 20)])
+    assert not is_open(first) or os.fstat(first).st_ino != was
+    assert is_open(other)
 
 
 @pytest.mark.parametrize(
