@@ -13,16 +13,15 @@ from typing import Any
 
 
 def _import_structlog() -> None:
-    kept = {name: sys.modules.get(name) for name in ("rich", "asyncio")}
-    sys.modules["rich"] = None  # type: ignore[assignment]  # makes `import rich` an ImportError
-    sys.modules["asyncio"] = kept["asyncio"] or _on_use("asyncio")
+    for_now: dict[str, ModuleType | None] = {"rich": None, "asyncio": _on_use("asyncio")}  # None: an ImportError
+    for name in sorted(for_now.keys() & sys.modules.keys()):
+        del for_now[name]  # somebody has it already
+    sys.modules.update(for_now)  # type: ignore[arg-type]
     try:
         importlib.import_module("structlog")
     finally:
-        for name, module in kept.items():
-            if module:
-                sys.modules[name] = module
-            else:
+        for name, stand_in in for_now.items():
+            if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
 
 
@@ -30,11 +29,13 @@ def _on_use(name: str) -> ModuleType:
     """What stands for a module that is imported when an attribute of it is asked for."""
 
     def attribute(of: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
         return getattr(importlib.import_module(name), of)
 
-    module = ModuleType(name)
-    module.__getattr__ = attribute  # type: ignore[method-assign]
-    return module
+    stand_in = ModuleType(name)
+    stand_in.__getattr__ = attribute  # type: ignore[method-assign]
+    return stand_in
 
 
 _import_structlog()
