@@ -276,7 +276,7 @@ def test_a_series_that_ttl_ended_starts_again_at_0_after_a_restart_too(made: lis
     assert one.page() == ['x_total{port="443"} 6', 'x_total{port="22"} 1']
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_however_keys_come_go_and_restart_no_sample_falls_and_none_is_lost(made: list[Exporter], seed: int) -> None:
     """Against a model that knows every event: exact while the server lives, never below what was shown when it died."""
     choose = random.Random(seed)
@@ -290,7 +290,7 @@ def test_however_keys_come_go_and_restart_no_sample_falls_and_none_is_lost(made:
         set()
     )  # a key that is deleted and has counted more than before by the next read looks as if it stayed
     events = 0
-    for _ in range(200):
+    for _ in range(120):
         for map_ in (held, hists):
             for _ in range(choose.randrange(3)):
                 key = (choose.randrange(9), choose.randrange(3))
