@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from exporter.config import model
-from exporter.loading import unwritten
+from exporter.loading import elements, unwritten
 from exporter.loading.source import LOST, position, without_comments
 
 # Each: what the text must not hold, why, and what would be right.
@@ -70,6 +70,7 @@ def findings(program: model.Program) -> list[str]:
     ]
     found += _variables(code)
     found += unwritten.findings(code)
+    found += elements.findings(code)
     return [f"{position(program, offset)}: {text}" for offset, text in sorted(found)]
 
 
