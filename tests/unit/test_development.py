@@ -1,0 +1,52 @@
+"""docs/development.md is true: its code is the code, its links lead somewhere, what it says to extend is all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.config import document, model
+from exporter.loading.attach import KINDS
+from tests.unit.test_layers import FLOORS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/development.md").read_text()
+CODE = re.findall(r"in `(\w+\.py)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("file", "shown"), CODE, ids=[file for file, _ in CODE])
+def test_each_line_of_the_walk_through_stands_in_the_file_that_it_names(file: str, shown: str) -> None:
+    (path,) = (ROOT / "exporter").rglob(file)
+    there = {line.strip() for line in path.read_text().splitlines()}
+    assert [line for line in shown.splitlines() if line.strip() not in {*there, "...,"}] == []
+
+
+def test_a_decoder_and_an_attach_kind_are_walked_through() -> None:
+    assert [file for file, _ in CODE] == ["network.py", "tracepoint.py"]
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / "docs" / page).read_text())
+    assert [link for link in links if "://" not in link and not (ROOT / "docs" / link).exists()] == []
+
+
+def test_every_target_of_make_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?\bmake (\w+)", PAGE.partition("## ")[0])) <= targets
+
+
+def test_every_module_and_folder_has_its_place_in_the_table() -> None:
+    table = PAGE.partition("| floor |")[2].partition("\n\n")[0]
+    named = {word.removesuffix("/").removesuffix(".py") for word in re.findall(r"`([\w.]+/?)`", table)}
+    assert named - {"bpf", "passwd", "pci.ids", "proc", "sys"} <= set(FLOORS)
+
+
+def test_every_kind_of_attach_point_is_named_where_the_page_says() -> None:
+    tables = (ROOT / "docs/attach.md").read_text()
+    assert set(KINDS) == set(model.ATTACH_KINDS)
+    for kind in KINDS:
+        assert kind in document.AttachPoint.model_fields
+        assert re.search(rf"^## .*\b{kind}\b", tables, re.MULTILINE), kind
