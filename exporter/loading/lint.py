@@ -9,7 +9,7 @@ import re
 
 from exporter.config import model
 from exporter.loading import elements, unwritten
-from exporter.loading.source import LOST, position, without_comments
+from exporter.loading.source import DRAINED, LOST, position, without_comments
 
 # Each: what the text must not hold, why, and what would be right.
 _BANNED: tuple[tuple[re.Pattern[str], str, str], ...] = (
@@ -67,6 +67,15 @@ def findings(program: model.Program) -> list[str]:
         (match.start(), f"LOST({match[1]}): the program has no map {match[1]!r} (name the map that was full)")
         for match in LOST.finditer(code)
         if match[1] not in elsewhere
+    ]
+    found += [
+        (
+            match.start(),
+            f"DRAINED_HASH({match[1]}): nothing asks which half is live (write ODD({match[1]}) ? "
+            f"{match[1]}_odd.lookup_or_try_init(&key, &zero) : {match[1]}.lookup_or_try_init(&key, &zero))",
+        )
+        for match in DRAINED.finditer(code)
+        if not re.search(rf"\bODD\s*\(\s*{match[1]}\s*\)", code)
     ]
     found += _variables(code)
     found += unwritten.findings(code)

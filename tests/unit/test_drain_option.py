@@ -10,7 +10,7 @@ from exporter import totals
 from exporter.binding import BindingError, approximations, bind_all
 from exporter.config import model
 from exporter.kernel import bpf
-from exporter.loading import source
+from exporter.loading import lint, source
 from exporter.program import DRAIN_BARRIER, DRAIN_EPOCHS, ODD, Map, Type, hidden, pair
 
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
@@ -82,6 +82,16 @@ def test_the_pairs_of_the_c_text_are_numbered_by_name() -> None:
         "enum { lost_hits, lost_count };\n#define LOST_UPDATES 1\n"
         "enum { drained_hits, drained_times, drained_count };\n#define DRAINED_MAPS 1\n"
     )
+
+
+def test_a_pair_of_which_one_half_is_never_asked_for_is_told() -> None:
+    asked = "DRAINED_HASH(hits, u32, u64, 10); int f(void *ctx) { return ODD(hits); }"
+    program = model.Program(name="p", variants=[], source=Path("p.c"), text=asked, metrics=[])
+    assert lint.findings(program) == []
+    assert lint.findings(program.model_copy(update={"text": asked.replace("ODD(hits)", "0")})) == [
+        "p.c:1: DRAINED_HASH(hits): nothing asks which half is live (write ODD(hits) ? "
+        "hits_odd.lookup_or_try_init(&key, &zero) : hits.lookup_or_try_init(&key, &zero))"
+    ]
 
 
 def test_the_exporters_own_maps_are_hidden_and_the_server_writes_to_them() -> None:
