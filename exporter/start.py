@@ -45,7 +45,9 @@ def run(config: model.Config, options: Options) -> int:
     malloc.give_back()
     if missing := rights.missing_to_become(*options.account):
         uid, right = options.account[0], ", ".join(missing)
-        logger.error(f"the server becomes user {uid} and needs {right} for it: run as root, or give it to the service")
+        logger.error(
+            f"the server becomes user {uid} and needs {right} for that: run as root, or give them to the service"
+        )
         return EXIT_RIGHTS
     try:
         cache = artifact.Cache(options.cache_dir)

@@ -10,7 +10,7 @@ from exporter.kernel import credentials
 # Debian's kernels with kernel.perf_event_paranoid=3. Numbers: include/uapi/linux/capability.h.
 TO_LOAD = {"CAP_BPF": credentials.CAP_BPF, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
 
-_TO_BECOME = {"CAP_SETUID": 7, "CAP_SETGID": credentials.CAP_SETGID}
+_TO_BECOME = {"CAP_SETUID": 7, "CAP_SETGID": credentials.CAP_SETGID, "CAP_KILL": 5}
 
 
 def missing_to_load(proc: Path = Path("/proc")) -> list[str]:
@@ -20,9 +20,10 @@ def missing_to_load(proc: Path = Path("/proc")) -> list[str]:
 
 
 def missing_to_become(uid: int, gid: int, proc: Path = Path("/proc")) -> list[str]:
-    """The capabilities that becoming this user and group needs and this process lacks."""
+    """The capabilities that this process lacks to have a child of this user and group, and to end it."""
     have = credentials.read(proc)
-    needed = {"CAP_SETUID": set(have.uids) != {uid}, "CAP_SETGID": set(have.gids) != {gid}}
+    other = set(have.uids) != {uid}
+    needed = {"CAP_SETUID": other, "CAP_SETGID": set(have.gids) != {gid}, "CAP_KILL": other}
     return [name for name, is_needed in needed.items() if is_needed and _TO_BECOME[name] not in have.effective]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
@@ -31,7 +30,7 @@ class Outcome:
 def run(work: Callable[[IO[bytes]], str]) -> Outcome:
     """Forks and calls `work` with the file that its standard output and error go to. OSError where it cannot fork."""
     parent = os.getpid()
-    with tempfile.TemporaryFile() as output:
+    with open(os.memfd_create("output"), "w+b") as output:  # there may be no directory to write to
         reading, writing = os.pipe()
         child = os.fork()
         if not child:

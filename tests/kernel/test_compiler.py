@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -532,6 +533,14 @@ def test_a_directory_that_cannot_be_written_to_is_said(compile_text: Compile, tm
         f"make kernel headers in {tmp_path}/file/headers: Not a directory "
         "(--cache.dir: a directory that this user can write to)"
     )
+
+
+def test_where_no_temporary_directory_can_be_had_it_compiles(
+    compile_text: Compile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's root may be read-only, with the cache on a volume."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert compile_text(SENDS).functions
 
 
 def test_loaders_at_once_share_one_tree(tmp_path: Path) -> None:
