@@ -44,10 +44,8 @@ def run(config: model.Config, options: Options) -> int:
     logger = log.get()
     malloc.give_back()
     if missing := rights.missing_to_become(*options.account):
-        uid, right = options.account[0], ", ".join(missing)
-        logger.error(
-            f"the server becomes user {uid} and needs {right} for that: run as root, or give them to the service"
-        )
+        what = f"a server of user {options.account[0]} needs {', '.join(missing)}"
+        logger.error(f"{what}: run as root, or give the capabilities to the service")
         return EXIT_RIGHTS
     try:
         cache = artifact.Cache(options.cache_dir)

@@ -44,7 +44,7 @@ def test_without_rights_run_ends_with_4_before_anything_else(tmp_path: Path) -> 
 def test_without_the_right_to_become_another_user_run_ends_with_4(tmp_path: Path) -> None:
     done = run(write_config(tmp_path), tmp_path, prefix=["setpriv", "--bounding-set=-setuid,-setgid,-kill", "--"])
     assert done.returncode == 4, done.stderr
-    assert "needs CAP_SETUID, CAP_SETGID, CAP_KILL for that: run as root" in done.stderr
+    assert "needs CAP_SETUID, CAP_SETGID, CAP_KILL: run as root" in done.stderr
 
 
 def test_without_bcc_and_with_an_empty_cache_run_ends_with_4(tmp_path: Path) -> None:
