@@ -88,6 +88,11 @@ class Lines:
         self._kinds = ""
         self._number: int | None = None  # of the series that the blocks are of
 
+    @property
+    def written(self) -> int | None:
+        """The number of the series that were last written."""
+        return self._number
+
     def update(self, series: Series, cells: Cells, template: Callable[[slice], bytes]) -> list[memoryview]:
         """The lines of the series with these values. `template` gives the lines of some series with %d for each integer
         and %b for each float."""

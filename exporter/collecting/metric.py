@@ -215,14 +215,13 @@ class FamilyOf:
             or any(a is not b for a, b in zip(rows, self._rows, strict=True))
             or _ends(held, self.arrangement)
         ):
-            self.arrangement = arrange(rows, self._stays, self.limit, held)
+            how = self.arrangement = arrange(rows, self._stays, self.limit, held)
             if self._totals is not None:
-                self._totals.arrange(self.arrangement, now)
+                self._totals.arrange(how, now)
             self._rows = rows
-            if self.arrangement.sets != self._series.sets:
-                self._series = Series(
-                    self.binding.label_names, self.arrangement.sets, self._series, self.arrangement.kept
-                )
+            if how.sets != self._series.sets:
+                before, written = self._series, self._lines.written
+                self._series = Series(self.binding.label_names, how.sets, before, how.kept, written)
         return self.arrangement
 
     def _by_series(self, counted: list[Counted], how: Arrangement) -> tuple[Column, Column | None]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+import numpy as np
+
 from exporter.collecting.decimals import go_text
 from exporter.collecting.label_sets import LabelSet, LabelSets, Places
 from exporter.collecting.label_text import pairs
@@ -18,7 +20,7 @@ class Series:
     """The label sets of a family, all different, and what became of those before.
 
     Whoever builds families keeps this object while the sets stay the same. When they change, `follows` is the `number`
-    of the series before and `kept` the place that each set had among them, -1 for a new one.
+    of the series that were last written and `kept` the place that each set had among them, -1 for a new one.
     """
 
     def __init__(
@@ -27,13 +29,18 @@ class Series:
         sets: Sequence[LabelSet] | LabelSets,
         before: Series | None = None,
         kept: Places | None = None,
+        written: int | None = None,
     ) -> None:
-        """`names` are sorted, the values in `sets` in their order."""
+        """`names` are sorted, the values in `sets` in their order. `kept`: places among the sets of `before`;
+        `written`: the number of the series that were last written, if it was not these."""
         self.names = names
         self.sets = sets
         self.number = next(_numbers)
         self.follows = None if before is None else before.number
         self.kept = kept
+        if before is not None and before.number != written and before.kept is not None and kept is not None:
+            there = np.append(before.kept, -1)  # so that -1 is the place of -1
+            self.follows, self.kept = before.follows, there[kept]
 
     def part(self, labels: slice, rows: slice) -> list[bytes]:
         """The text of some labels of some sets, with % doubled for a template."""

@@ -107,10 +107,16 @@ def test_many_small_blocks_become_few(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(page) <= 20
 
 
-def test_a_collection_that_was_not_rendered_is_no_start_for_the_next() -> None:
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_collection_that_was_not_written_is_passed_over(monkeypatch: pytest.MonkeyPatch, knows: bool) -> None:
+    monkeypatch.setattr(lines, "BLOCK", 1)
     kept = Lines()
-    first = Series(("x",), [("1",), ("2",)])
-    numbers(1, 2, series=first, kept=kept)
-    skipped = Series(("x",), [("2",)], first, np.array([1]))
-    third = Series(("x",), [("2",), ("3",)], skipped, np.array([0, -1]))
-    assert b"".join(numbers(7, 8, series=third, kept=kept)) == b'g{x="2"} 7\ng{x="3"} 8\n'
+    first = Series(("x",), [("1",), ("2",), ("3",)])
+    before = numbers(1, 7, 3, series=first, kept=kept)
+    skipped = Series(("x",), [("2",), ("3",), ("4",)], first, np.array([1, 2, -1]), kept.written)
+    third = Series(
+        ("x",), [("2",), ("4",), ("5",)], skipped, np.array([0, 2, -1]), kept.written if knows else skipped.number
+    )
+    page = numbers(7, 8, 9, series=third, kept=kept)
+    assert b"".join(page) == b'g{x="2"} 7\ng{x="4"} 8\ng{x="5"} 9\n'
+    assert (page[0] is before[1]) is knows  # cut out, or all made anew
