@@ -99,7 +99,7 @@ def loads(text: str | bytes) -> Artifact:
         if document["sha256"] != _digest(body):
             raise ValueError("its content is not what its digest says")
         return Artifact(**{field.name: _READ.get(field.name, _same)(body[field.name]) for field in fields(Artifact)})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not an artifact: {error!r}") from error
 
 

@@ -86,6 +86,7 @@ def test_another_bcc_misses_and_no_bcc_hits(cache: Cache) -> None:
         (lambda text: text.replace('"format":2', '"format":99'), "format 99, expected 2"),
         (lambda text: text.replace('"license":"GPL"', '"license":"MIT"'), "its content is not what its digest says"),
         (lambda text: text.replace('"AAEC', '"AAED'), "its content is not what its digest says"),
+        (lambda _: "[" * 100_000, "recursion"),
     ],
 )
 def test_a_damaged_entry_is_a_logged_miss(cache: Cache, damage: Callable[[str], str], cause: str) -> None:
