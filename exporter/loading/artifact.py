@@ -112,9 +112,12 @@ class Cache:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _ours(status := directory.stat()):
-            raise PermissionError(f"use cache {directory}: it belongs to uid {status.st_uid} or others may write to it")
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:  # a file, or a link to nothing
+            raise NotADirectoryError("it is there and no directory") from error
+        if why := _not_ours(directory.stat()):
+            raise PermissionError(why)
 
     @property
     def headers(self) -> Path:
@@ -133,8 +136,8 @@ class Cache:
             _log.warning("artifact not read; it is compiled again", file=str(path), cause=error.strerror)
             return None
         with open(descriptor, "rb") as file:
-            if not _ours(os.fstat(descriptor)):
-                _log.warning("artifact not used; it is compiled again", file=str(path), cause="others may write to it")
+            if why := _not_ours(os.fstat(descriptor)):
+                _log.warning("artifact not used; it is compiled again", file=str(path), cause=why)
                 return None
             raw = file.read()
         try:
@@ -189,8 +192,11 @@ class Cache:
         return self.directory / f"{key}.json"
 
 
-def _ours(status: os.stat_result) -> bool:
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+def _not_ours(status: os.stat_result) -> str:
+    """Who else could have written it; "" if nobody could."""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"it belongs to uid {status.st_uid}"
+    return "others may write to it" if status.st_mode & 0o022 else ""
 
 
 def _digest(document: dict[str, Any]) -> str:

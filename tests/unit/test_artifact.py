@@ -120,6 +120,12 @@ def test_what_others_may_write_is_not_used(cache: Cache) -> None:
         Cache(cache.directory)
 
 
+def test_a_file_where_the_directory_should_be_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(NotADirectoryError, match="it is there and no directory"):
+        Cache(tmp_path / "cache")
+
+
 def test_what_nobody_uses_is_removed(cache: Cache) -> None:
     old = {name: cache.directory / name for name in ("a.json", ".new-killed", "b.json", ".new-running")}
     for name, age in (("a.json", 91), ("b.json", 89), (".new-killed", 1), (".new-running", 0)):
