@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -22,13 +22,18 @@ from exporter.collecting.options import Expiring, with_options
 from exporter.collecting.series import Budget, Limit
 from exporter.collecting.stacks import Stacks
 from exporter.collecting.store import Store
-from exporter.collecting.table import Entries, Readable, ReadError
+from exporter.collecting.table import Bytes, Entries, Readable, ReadError, same_keys
 from exporter.collecting.words import Words
 from exporter.config import model
 from exporter.decoders import Names
+from exporter.kernel import malloc
 from exporter.program import LOST_UPDATES, Program, hidden
 
+MANY = 10_000  # entries whose arrays are so large that each would come fresh from the kernel
 HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
+
+
+_NO_KEYS = np.empty((0, 0), np.uint8)
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class ProgramCollector:
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
         self._words = Words()
+        self._keys: dict[str, Bytes] = {}  # of each map when it was last read
         self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
         self._store = store
         bindings = [self._as_read(binding) for binding in bind_all(spec.metrics, program.maps, spec.maps)]
@@ -167,9 +173,15 @@ class ProgramCollector:
         return full, report.error
 
     def _collected(self, chosen: Sequence[FamilyOf], report: Report, now: float) -> list[Family]:
+        with ExitStack() as stack:
+            return self._collected_in(stack, chosen, report, now)
+
+    def _collected_in(self, stack: ExitStack, chosen: Sequence[FamilyOf], report: Report, now: float) -> list[Family]:
         entries: dict[str, Entries] = {}
+        changed = False
 
         def read(name: str) -> Entries:
+            nonlocal changed
             if name not in entries:
                 if name not in self._tables:
                     raise ReadError(f"read map {name}: it was not handed over")
@@ -178,6 +190,11 @@ class ProgramCollector:
                 except OSError as error:
                     raise ReadError(f"read map {name}: {_cause(error)}") from error
                 report.entries[name] = len(entries[name])
+                if not changed and len(entries[name]) >= MANY:
+                    changed = not same_keys(entries[name].keys, self._keys.get(name, _NO_KEYS))
+                    if changed:  # that takes many large arrays
+                        stack.enter_context(malloc.reused())
+                self._keys[name] = entries[name].keys
             return entries[name]
 
         with self._reported(report, "drained maps"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -76,7 +76,14 @@ class Text:
 
 def write(families: Iterable[Family]) -> list[Text]:
     """The text of each. A family without series has its HELP and TYPE all the same."""
-    return [Text(_header(f, openmetrics=False), _header(f, openmetrics=True), _samples(f)) for f in families]
+    return [
+        Text(
+            _header(f.name, f.type, f.help, openmetrics=False),
+            _header(f.name, f.type, f.help, openmetrics=True),
+            _samples(f),
+        )
+        for f in families
+    ]
 
 
 def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]:
@@ -95,12 +102,12 @@ def render(families: Iterable[Family], openmetrics: bool) -> bytes:
     return b"".join(page(write(families), openmetrics))
 
 
-def _header(f: Family, openmetrics: bool) -> bytes:
-    name, kind = f.name, str(f.type)
-    text = f.help.replace("\\", r"\\").replace("\n", r"\n")
+@lru_cache(maxsize=4096)
+def _header(name: str, kind: str, help: str, *, openmetrics: bool) -> bytes:  # noqa: A002 (the format's word)
+    text = help.replace("\\", r"\\").replace("\n", r"\n")
     if openmetrics:
         text = text.replace('"', r"\"")
-        if f.type == "counter":
+        if kind == "counter":
             # OpenMetrics names a counter's family without the suffix, and knows no counter that has none.
             name, kind = (name[: -len("_total")], kind) if name.endswith("_total") else (name, "unknown")
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode("utf-8", "replace")

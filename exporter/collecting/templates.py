@@ -58,9 +58,9 @@ ALL = slice(None)
 
 def samples(series: Series, rows: slice, name: str, conversion: bytes) -> bytes:
     """A line for each set: `conversion` (%d, %a or %b) for its value."""
-    start, end = name.encode(), b" " + conversion + b"\n"
-    if series.names:
-        start, end = start + b"{", b"}" + end
+    if not series.names:
+        return b"%s %s\n" % (name.encode(), conversion) * len(series.sets[rows])
+    start, end = name.encode() + b"{", b"} " + conversion + b"\n"
     labels = series.part(ALL, rows)
     return start + (end + start).join(labels) + end if labels else b""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
+_NEVER = 32 << 20  # bytes; the most that M_MMAP_THRESHOLD can be (HEAP_MAX_SIZE / 2 in malloc.c)
 _LARGE = 128 << 10  # bytes; glibc's own default, before it adapts
 
 
@@ -22,6 +25,24 @@ def give_back() -> None:
         return
     for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, _LARGE), (M_TRIM_THRESHOLD, _LARGE)):
         libc.mallopt(parameter, value)
+
+
+@contextmanager
+def reused() -> Iterator[None]:
+    """What is freed in here is used again in here, and what is left of it goes back to the kernel at the end. By
+    `give_back` alone every large array is made of fresh pages: 30 ms more where 1 % of 100,000 keys are new."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        libc.mallopt(parameter, _NEVER)
+    try:
+        yield
+    finally:
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(parameter, _LARGE)
+        trim()
 
 
 def trim() -> None:
