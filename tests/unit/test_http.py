@@ -23,7 +23,13 @@ SLOW_TIMEOUT = 1  # seconds; what a client in these tests may take where it is t
 ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
 
 
-def _application(environ: dict[str, str], start_response: Callable[..., object]) -> list[bytes]:
+PIECES: list[bytes | memoryview] = [b"a", memoryview(b"b" * 70_000), b"", memoryview(b"c"), b"d" * 200_000, b"e\n"]
+
+
+def _application(environ: dict[str, str], start_response: Callable[..., object]) -> list[bytes | memoryview]:
+    if environ["PATH_INFO"] == "/pieces":
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(sum(map(len, PIECES))))])
+        return PIECES
     body = HUGE if environ["PATH_INFO"] == "/huge" else PAGE
     if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
         body = gzip.compress(body, mtime=0)
@@ -90,6 +96,10 @@ def test_head_has_the_length_of_the_body_and_none(serve: Callable[..., int]) -> 
         assert nothing == b""
     text = raw(port, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert text.partition(b"\r\n\r\n")[2] == b""
+
+
+def test_an_answer_in_pieces_comes_whole(serve: Callable[..., int]) -> None:
+    assert get(serve(), "/pieces")[1] == b"".join(PIECES)
 
 
 def test_requests_on_one_connection_are_answered_in_order(serve: Callable[..., int]) -> None:
