@@ -1,0 +1,99 @@
+"""Maps drained by a server without rights that is killed now and then, while two processes write."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+from exporter import totals
+from exporter.collecting.collector import ProgramCollector
+from exporter.collecting.opening import open_tables, with_drained
+from exporter.collecting.store import Store
+from exporter.config import model
+from exporter.decoders import Names
+from exporter.kernel import bpf, cpus, credentials, features
+from exporter.loading import child
+from exporter.program import Descriptors, Program
+from exporter.server import READS_WITHOUT_RIGHTS
+from tests.kernel.programs import NR_GETPPID
+from tests.matrix.guest import product
+from tests.matrix.guest.rights import NOBODY
+
+OURS = 0x5EED  # drained.c
+ENTRIES = 256
+EACH = 4000  # calls of each writer, every one with another key
+KILLS = 4
+CALM = 200  # keys at a time that certainly find room
+
+_libc = ctypes.CDLL(None)
+
+
+def exact(spec: model.Program, on: child.Host) -> dict[str, Any]:
+    """By metric what it shows, by map what was `lost`, and what the kernel did not run the program for (`missed`)."""
+    with product.loaded(spec, "", on) as (program, fds):
+        plan = totals.of_program(program, spec, cpus.possible(), 128)
+        memory = totals.create(plan.size)
+
+        def collector() -> ProgramCollector:
+            return _collector(program, spec, fds, Store(memory, plan))
+
+        writers = [_forked(partial(_write, first, EACH)) for first in (0, EACH)]
+        for number in range(KILLS):
+            server = _forked(partial(_serve, collector))
+            time.sleep(0.3 + 0.2 * number)
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+        last = collector()
+        while writers:
+            writers = [writer for writer in writers if os.waitpid(writer, os.WNOHANG) == (0, 0)]
+            last.drain(0.0)
+        calm = 2 * EACH
+        for number in range(4):
+            _write(calm + number * CALM, CALM)
+            last.drain(0.0)
+        shown = {family.name: int(family.values.sum()) for family in last.collect()}
+        assert last.report.success, last.report.error
+        [function] = fds.programs.values()
+        return {**shown, "lost": last.report.insert_failures, "missed": bpf.prog_info(function).recursion_misses}
+
+
+def _collector(program: Program, spec: model.Program, fds: Descriptors, store: Store) -> ProgramCollector:
+    tables = open_tables(program, fds.maps, cpus.possible())
+    return ProgramCollector(
+        program,
+        spec,
+        with_drained(tables, program, spec.maps, fds.maps, store.uncleared),
+        Names.empty(),
+        possible=cpus.possible_numbers(),
+        online=cpus.online,
+        store=store,
+    )
+
+
+def _forked(work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def _write(first: int, count: int) -> None:
+    for key in range(first, first + count):
+        _libc.syscall(NR_GETPPID, key, OURS)
+
+
+def _serve(collector: Callable[[], ProgramCollector]) -> NoReturn:
+    unneeded = features.version(os.uname().release) >= READS_WITHOUT_RIGHTS
+    credentials.drop_to(NOBODY, NOBODY, frozenset() if unneeded else frozenset({credentials.CAP_BPF}))
+    mine = collector()
+    while True:
+        mine.drain(0.0)
+        mine.collect()
