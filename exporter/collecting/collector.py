@@ -217,12 +217,14 @@ class ProgramCollector:
 
     def _commit(self, drained: Mapping[str, Drained]) -> None:
         """Whatever was collected outlives this process before anybody sees it, and before it is deleted."""
-        if self._store is not None:
-            for one in self._families:
-                one.write_totals(self._store.next_bank)
-            self._store.commit({name: table.half for name, table in drained.items()})
-        for table in drained.values():
-            table.clear()
+        try:
+            if self._store is not None:
+                for one in self._families:
+                    one.write_totals(self._store.next_bank)
+                self._store.commit({name: table.half for name, table in drained.items()})
+        finally:  # counted it is, committed or not: read once more it would be counted twice
+            for table in drained.values():
+                table.clear()
         if self._store is not None:
             self._store.cleared()
 

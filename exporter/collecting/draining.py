@@ -39,6 +39,7 @@ class Drained:
         self.half = 1 - self._live()
         self.behind = True
         self._left = False  # by every program that counted in it
+        self._counted = False  # what the last read gave, and it could not be deleted
         self._wait()
         self._entries = pair[self.half].read()
         if uncleared == self.half:
@@ -58,17 +59,18 @@ class Drained:
 
     def read(self) -> Entries:
         """What was counted since the last read; of a server before this one, if it left something, only that."""
-        if not self._left:
+        if self._counted or not self._left:
             self.rest([self])
         self._entries = self._pair[self.half].read()
         return self._entries
 
     def clear(self) -> None:
         """Delete what the last read gave; it is counted."""
+        self._counted = True
         keys, table = self._entries.keys, self._pair[self.half]
         if len(keys):
             map_delete_batch(table.fd, keys.ctypes.data, keys.shape[1], len(keys))
-        self.behind = self._left = False
+        self.behind = self._left = self._counted = False
 
     def fill(self) -> float:
         """How full the live map is, 0 to 1; or the resting one, where it has to be read first."""
@@ -76,6 +78,8 @@ class Drained:
         return len(table.read()) / table.map.max_entries
 
     def _turn(self) -> None:
+        if self._counted:
+            self.clear()
         if not self.behind:
             self.half = self._live()
             bpf.map_update(self._epochs, self._key, _NUMBER.pack(1 - self.half))

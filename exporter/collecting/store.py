@@ -97,6 +97,11 @@ class FamilyStore:
             self._unnamed[bank] = False
         parts.head[:] = count, folded
 
+    def write_nothing(self, bank: int) -> None:
+        """The family is not in the next commit."""
+        self._texts = self._texts[:0]
+        self._banks[bank].head[:] = 0
+
     def move(self) -> None:
         """The log goes on in its other half: take what is alive along."""
         self._texts[:] = self._log.copied(self._texts.tolist())

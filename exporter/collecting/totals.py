@@ -128,6 +128,7 @@ class Totals:
         self._drained = [drained for *_, drained in rows]
         self._ttl = ttl
         self._store = store
+        self._outlives = True  # the server; False once the store had no room for them
         self.ended = 0  # series that ttl ended so far
         self._folded = 0
         self._ends = np.cumsum(widths)
@@ -171,7 +172,7 @@ class Totals:
         changed[stays] = self._changed[was]
         self._changed = changed
         self._folded = count - how.shown
-        if self._store is not None:
+        if self._store is not None and self._outlives:
             self._keep(self._store, how.kept, how.sets)
 
     def _keep(self, store: FamilyStore, kept: Places, sets: LabelSets) -> None:
@@ -179,8 +180,7 @@ class Totals:
             store.arrange(kept, sets.at(kept < 0))
         except ValueError as error:
             _log.warning("totals will not outlive the server", metric=store.plan.name, why=str(error))
-            store.arrange(np.empty(0, np.intp), [])
-            self._store = None
+            self._outlives = False
 
     def take(self, counted: Sequence[Counted], how: Arrangement) -> list[Counted]:
         """The rows of the metric entries in this collection. Gives those that are to be added up: the same, but zeros
@@ -221,8 +221,10 @@ class Totals:
 
     def write(self, bank: int) -> None:
         """Into the bank of the store that the next commit makes hold."""
-        if self._store is not None:
+        if self._store is not None and self._outlives:
             self._store.write(bank, self._folded, self._carried, self._shown)
+        elif self._store is not None:
+            self._store.write_nothing(bank)
 
 
 def unsigned(column: Column) -> Numbers:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from exporter import totals
+from exporter.collecting import draining
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.draining import Drained
 from exporter.collecting.opening import open_tables, with_drained
@@ -133,6 +134,23 @@ def test_a_server_that_dies_when(host: Host, step: str, rounds: int, monkeypatch
     assert host.shown(server) == host.events
     assert bpf.map_next_key(host.fds["hits"], None, 8) is None
     assert bpf.map_next_key(host.fds["hits" + ODD], None, 8) is None
+
+
+def test_what_could_not_be_deleted_is_not_counted_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(12, "Cannot allocate memory")
+
+    host.count(23)
+    server = host.server()
+    with monkeypatch.context() as patched:
+        patched.setattr(draining, "map_delete_batch", refuse)
+        server.collect()
+        assert "Cannot allocate memory" in server.report.error
+        host.count(7)
+        server.collect()
+        assert not server.report.success
+    assert host.shown(server) == host.events
+    assert host.shown(host.server()) == host.events
 
 
 def test_a_server_that_dies_while_it_takes_over_costs_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

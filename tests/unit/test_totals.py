@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from exporter import totals
 from exporter.binding import bind_all
@@ -320,6 +321,29 @@ def test_however_keys_come_go_and_restart_no_sample_falls_and_none_is_lost(made:
             assert samples.keys() == shown.keys()
             assert all(samples[which] >= value for which, value in shown.items())
             shown = samples
+
+
+def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: list[Exporter]) -> None:
+    held, other = Held(), Held()
+    made.append(one := Exporter([counter(), counter(name="y_total", map="o")], {"m": held, "o": other}))
+    one.plan = totals.plan(
+        bind_all(one.spec.metrics, one.program.maps), 1, 8
+    )  # bytes of a label, all that is planned for
+    one.memory = totals.create(one.plan.size)
+    one.start()
+    held.rows, other.rows = {(22, 0): (3,)}, {(1, 0): (4,)}
+    one.page()
+    with capture_logs() as logs:
+        held.rows[2**32 - 1, 0] = (5,)
+        assert one.page() == ['x_total{port="22"} 3', 'x_total{port="4294967295"} 5', 'y_total{port="1"} 4']
+    assert [(line["event"], line["why"]) for line in logs] == [
+        ("totals will not outlive the server", "a label set of 11 bytes where 10 were planned")
+    ]
+    other.rows = {}
+    for _ in range(3):
+        one.page()
+    one.start()
+    assert one.page() == ['x_total{port="22"} 3', 'x_total{port="4294967295"} 5', 'y_total{port="1"} 4']
 
 
 def test_keys_are_found_where_they_were() -> None:
