@@ -147,21 +147,32 @@ class Index:
 
     def find(self, sets: LabelSets) -> Places:
         """The place of each, -1 where there is none."""
-        places = np.full(len(sets), -1, np.intp)
-        rows, slots = np.arange(len(sets)), self._slots(sets)
+        if not len(self.sets):
+            return np.full(len(sets), -1, np.intp)
+        slots = self._slots(sets)
+        here = self._table[slots]
+        found = (here >= 0) & self._equal(here, sets.columns)
+        places = np.where(found, here, np.intp(-1))
+        # Where another has the slot, the next one may have it.
+        rows = np.flatnonzero((here >= 0) & ~found)
+        slots = self._next(slots[rows])
         while len(rows):
             here = self._table[slots]
             taken = np.flatnonzero(here >= 0)
-            if len(taken) < len(rows):
-                rows, slots, here = rows[taken], slots[taken], here[taken]
-            equal = np.ones(len(rows), bool)
-            for mine, theirs in zip(self.sets.columns, sets.columns, strict=True):
-                if not (is_constant(mine) and is_constant(theirs) and mine[:1].tolist() == theirs[:1].tolist()):
-                    equal &= mine[here] == theirs[rows]
+            rows, slots, here = rows[taken], slots[taken], here[taken]
+            equal = self._equal(here, [_at(column, rows, len(rows)) for column in sets.columns])
             places[rows[equal]] = here[equal]
             left = np.flatnonzero(~equal)
             rows, slots = rows[left], self._next(slots[left])
         return places
+
+    def _equal(self, here: NDArray[np.int32], columns: Sequence[Codes]) -> NDArray[np.bool_]:
+        """Which of the sets in the columns are those at the places `here`."""
+        equal = np.ones(len(here), bool)
+        for mine, theirs in zip(self.sets.columns, columns, strict=True):
+            if not (is_constant(mine) and is_constant(theirs) and mine[:1] == theirs[:1]):
+                equal &= mine[here] == theirs
+        return equal
 
     def _slots(self, sets: LabelSets) -> Places:
         """Where to look first for each."""
