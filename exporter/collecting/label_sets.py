@@ -170,7 +170,9 @@ class Index:
         """Which of the sets in the columns are those at the places `here`."""
         equal = np.ones(len(here), bool)
         for mine, theirs in zip(self.sets.columns, columns, strict=True):
-            if not (is_constant(mine) and is_constant(theirs) and mine[:1] == theirs[:1]):
+            if not len(here):
+                break  # a constant column of no rows has no code
+            if not (is_constant(mine) and is_constant(theirs) and mine[0] == theirs[0]):
                 equal &= mine[here] == theirs
         return equal
 
