@@ -200,15 +200,17 @@ class ProgramCollector:
         with self._reported(report, "drained maps"):
             Drained.rest(list(self._drained.values()))
         families = []
+        counted: set[str] = set()  # maps; what nobody could count is there next time
         for one in chosen:
             with self._reported(report, f"metric {one.binding.metric}"):
                 ended = one.limit.ended, one.ended
                 families.append(one.collect(read, self._online_indices, now))
+                counted.update(metric.binding.map for metric in one.metrics)
                 how = one.arrangement
                 expired = self._expired(one, ended)
                 report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
         with self._reported(report, "totals"):
-            self._commit({name: table for name, table in self._drained.items() if name in entries})
+            self._commit({name: table for name, table in self._drained.items() if name in counted})
         if self._words.crowded:
             self._words.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
             for _, texts in self._texts:

@@ -16,6 +16,7 @@ from exporter import totals
 from exporter.collecting import draining
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.draining import Drained
+from exporter.collecting.metric import FamilyOf
 from exporter.collecting.opening import open_tables, with_drained
 from exporter.collecting.store import Store
 from exporter.config import model
@@ -134,6 +135,22 @@ def test_a_server_that_dies_when(host: Host, step: str, rounds: int, monkeypatch
     assert host.shown(server) == host.events
     assert bpf.map_next_key(host.fds["hits"], None, 8) is None
     assert bpf.map_next_key(host.fds["hits" + ODD], None, 8) is None
+
+
+def test_what_nobody_could_count_is_there_next_time(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("a map of another kind could not be read")
+
+    host.count(23)
+    server = host.server()
+    with monkeypatch.context() as patched:
+        patched.setattr(FamilyOf, "collect", fail)
+        for _ in range(2):
+            assert server.collect() == []
+            assert "a map of another kind" in server.report.error
+            host.count(7)
+    assert host.shown(server) == 23  # that half alone: the other one has been live
+    assert host.shown(server) == host.events
 
 
 def test_what_could_not_be_deleted_is_not_counted_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
