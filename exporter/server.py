@@ -37,7 +37,7 @@ READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without C
 DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room for 0.1 s (docs/configuration.md)
 DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
-LOOKS_APART = 10  # times as long as looking took: a look at a large map takes longer, and so does filling it
+LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
 NOBODY = 65534
 
 
