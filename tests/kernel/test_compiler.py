@@ -374,15 +374,28 @@ def test_a_program_may_name_kernel_headers(compile_text: Compile) -> None:
     assert [f.name for f in compile_text(text).functions] == ["on_kprobe"]
 
 
-def test_a_layout_that_clang_gets_wrong_is_refused(compile_text: Compile, trees: Path, tmp_path: Path) -> None:
-    compile_text(SENDS)
+def with_other_types(trees: Path, tmp_path: Path, old: str, new: str) -> Path:
+    """A copy of the header trees, whole as theirs are, with one text of the types changed ("$": added at the end)."""
     doctored = tmp_path / "headers"
     shutil.copytree(trees, doctored)
     doctored.chmod(0o700)
     (vmlinux,) = doctored.glob("*/include/vmlinux.h")
-    text, count = re.subn(r"(?m)^struct sock_common \{$", "struct sock_common {\n\tlong doctored;", vmlinux.read_text())
-    assert count == 1
+    text = vmlinux.read_text()
+    if old == "$":
+        text += new
+    else:
+        assert text.count("\n" + old) == 1
+        text = text.replace("\n" + old, "\n" + new)
     vmlinux.write_text(text)
+    sizes = vmlinux.parents[1] / "sizes"
+    size = vmlinux.stat().st_size
+    sizes.write_text(re.sub(r"(?m)^\d+ include/vmlinux\.h$", f"{size} include/vmlinux.h", sizes.read_text()))
+    return doctored
+
+
+def test_a_layout_that_clang_gets_wrong_is_refused(compile_text: Compile, trees: Path, tmp_path: Path) -> None:
+    compile_text(SENDS)
+    doctored = with_other_types(trees, tmp_path, "struct sock_common {\n", "struct sock_common {\n\tlong doctored;\n")
     error = refused(compile_text, SENDS, trees=doctored)
     assert error.reason is Reason.LAYOUT
     assert re.match(r"compile layout of struct sock(_common)?: clang and BTF disagree on (its size|\w+): ", error.text)
@@ -399,23 +412,14 @@ def test_members_behind_a_named_pointer_are_guarded(compile_text: Compile, trees
         }
     """
     compile_text(text % "type")
-    doctored = tmp_path / "headers"
-    shutil.copytree(trees, doctored)
-    doctored.chmod(0o700)
-    (vmlinux,) = doctored.glob("*/include/vmlinux.h")
-    vmlinux.write_text(re.sub(r"(?m)^struct socket \{$", "struct socket {\n\tlong doctored;", vmlinux.read_text()))
+    doctored = with_other_types(trees, tmp_path, "struct socket {\n", "struct socket {\n\tlong doctored;\n")
     error = refused(compile_text, text % "type", trees=doctored)
     assert error.text.startswith("compile layout of struct socket: clang and BTF disagree on ")
 
 
 def test_only_the_types_that_a_program_needs_are_compiled(compile_text: Compile, trees: Path, tmp_path: Path) -> None:
     made = compile_text(SENDS)
-    doctored = tmp_path / "headers"
-    shutil.copytree(trees, doctored)
-    doctored.chmod(0o700)
-    (vmlinux,) = doctored.glob("*/include/vmlinux.h")
-    with vmlinux.open("a") as file:
-        file.write('\n\n#error "the whole header"\n')
+    doctored = with_other_types(trees, tmp_path, "$", '\n\n#error "the whole header"\n')
     assert compile_text(SENDS, trees=doctored).functions == made.functions
     error = refused(compile_text, SENDS.replace("skc_family", "no_such_member"), trees=doctored)
     assert "the whole header" in error.text, "what clang says of a mistake must be said of the whole header"

@@ -182,16 +182,21 @@ def test_step_that_the_kernel_refuses_is_named() -> None:
 
 def test_others_of_the_same_user_cannot_take_its_descriptors() -> None:
     def work() -> bool:
-        credentials.drop_to(NOBODY, NOBODY)
         me = os.getpid()
-        look = os.fork()
-        if look == 0:
-            try:
-                os.listdir(f"/proc/{me}/fd")
-            except PermissionError:
+
+        def can_be_taken() -> bool:
+            look = os.fork()
+            if look == 0:
+                try:
+                    os.listdir(f"/proc/{me}/fd")
+                except (PermissionError, FileNotFoundError):  # the latter where /proc is mounted with hidepid=invisible
+                    os._exit(1)
                 os._exit(0)
-            os._exit(1)
-        return os.waitpid(look, 0)[1] == 0
+            return os.waitpid(look, 0)[1] == 0
+
+        assert can_be_taken()
+        credentials.drop_to(NOBODY, NOBODY)
+        return not can_be_taken()
 
     assert in_child(work)
 
