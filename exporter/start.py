@@ -15,12 +15,14 @@ from typing import NoReturn
 from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
+from exporter.entry import Entry
 from exporter.handover import LoadFunction
 from exporter.kernel import credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
-from exporter.supervisor import Entry, RecordFunction, ServeFunction, Supervisor
+from exporter.server_child import ServeFunction
+from exporter.supervisor import RecordFunction, Supervisor
 from exporter.web import listening
 
 EXIT_RUNTIME, EXIT_RIGHTS = 1, 4

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from exporter import log, messages, supervisor
+from exporter import entry, loaders, log, messages, server_child
 from exporter.config import model
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
@@ -128,7 +128,7 @@ def test_the_server_is_given_read_only_maps_and_the_memory_of_totals(start: Star
 def test_a_loader_that_hangs_is_killed_at_its_deadline_and_harms_nothing_else(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LOADER_DEADLINE", 1.0)
+    monkeypatch.setattr(loaders, "LOADER_DEADLINE", 1.0)
     run = start(hangs, ["slow", "quick"])
     run.wait(lambda: "program failed" in run.log)
     run.wait(lambda: run.states()["slow"]["state"] == "failed")
@@ -209,7 +209,7 @@ def test_a_server_that_always_dies_is_started_again_with_growing_pauses(start: S
 def test_a_host_without_descriptors_delays_a_server_and_fails_a_loader(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "SERVER_RETRY", 0.1)
+    monkeypatch.setattr(server_child, "RETRY", 0.1)
     pair, failures = messages.pair, [OSError(24, "Too many open files")] * 2
 
     def scarce() -> tuple[socket.socket, socket.socket]:
@@ -227,7 +227,7 @@ def test_a_host_without_descriptors_delays_a_server_and_fails_a_loader(
 
 
 def test_a_server_that_does_not_read_is_replaced(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr(server_child, "SEND_TIMEOUT", 0.5)
 
     def deaf(sock: socket.socket) -> None:
         sock.send(b"ready")
@@ -252,7 +252,7 @@ def test_nothing_stays_open_when_it_ends() -> None:
 def test_a_program_that_takes_long_to_detach_is_logged(
     start: Start, monkeypatch: pytest.MonkeyPatch, limit: float, told: bool
 ) -> None:
-    monkeypatch.setattr(supervisor, "SLOW_CLOSE", limit)
+    monkeypatch.setattr(entry, "SLOW_CLOSE", limit)
     run = start(loads, ["a"])
     run.wait(lambda: run.states().get("a", {}).get("state") == "running")
     assert run.end() == 0
