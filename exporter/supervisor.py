@@ -10,22 +10,32 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import Protocol
 
 from exporter import handover, log, totals
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.entry import Entry
 from exporter.kernel import cpus
-from exporter.kernel.features import Kernel
 from exporter.loaders import Loaders
-from exporter.loading import hotplug
 from exporter.notify import notify
-from exporter.program import State
+from exporter.program import Reason, State
+from exporter.sampled_cpus import SampledCpus
 from exporter.server_child import ServeFunction, ServerChild
 
 RecordFunction = Callable[[Sequence[Entry]], None]
+
+
+class Part(Protocol):
+    """What the loop looks after: `work` does what is to be done by now, `due` says when there is more to do."""
+
+    def due(self) -> list[float]:
+        """Times of the monotonic clock; none where only a descriptor of the selector can bring work."""
+
+    def work(self) -> None: ...
 
 
 class Supervisor:
@@ -57,9 +67,8 @@ class Supervisor:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
         self._server = ServerChild(serve, self._selector, self._greet, keep)
+        self._parts: tuple[Part, ...] = (self._server, self._loaders, SampledCpus(self._entries, self._tell))
         self._announced = False
-        self._watches: dict[str, hotplug.Watch] = {}  # of programs that sample every CPU
-        self._look_due = 0.0
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
 
@@ -77,18 +86,17 @@ class Supervisor:
 
     def _tick(self) -> bool:
         """One round; True when it is time to end."""
-        self._server.work()
-        self._loaders.work()
+        for part in self._parts:
+            part.work()
         ending = False
         for key, _ in self._selector.select(self._until_next()):
             ending = key.data() or ending
-        self._look_for_cpus()
         self._announce()
         return ending
 
     def _until_next(self) -> float | None:
-        times = [*self._loaders.due(), *self._server.due(), *([self._look_due] if self._watches else [])]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        times = [time for part in self._parts for time in part.due()]
+        return max(0.0, min(times) - monotonic()) if times else None
 
     def _announce(self) -> None:
         """Tell the service manager once: every program was tried and the server answers."""
@@ -126,10 +134,22 @@ class Supervisor:
     def _on_loaded(self, entry: Entry) -> None:
         if entry.program.state is State.RUNNING:
             entry.totals = self._memory_of_totals(entry)
-        if hotplug.needs_watch(entry.program):
-            self._watches[entry.spec.name] = hotplug.Watch(entry.spec, Kernel())
         self._say(entry)
-        self._server.tell(*entry.for_server())
+        self._tell(entry)
+
+    def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
+        """Detach a program, and say what it is from now on, and why."""
+        self._loaders.drop(entry)
+        entry.detach()
+        entry.program = replace(entry.program, state=state, reason=reason, text=text, maps=(), attachments=())
+        self._say(entry)
+        self._tell(entry)
+
+    def load_again(self, entry: Entry) -> None:
+        """Load a program that was stopped."""
+        entry.program = Entry.of(entry.spec).program
+        self._loaders.add(entry)
+        self._tell(entry)
 
     def _memory_of_totals(self, entry: Entry) -> int | None:
         try:
@@ -150,29 +170,20 @@ class Supervisor:
             for a in p.attachments:
                 if not a.attached:
                     self._log.warning("optional attach point is absent", program=p.name, why=a.text)
-        elif p.state is State.SKIPPED:
-            self._log.info("program skipped", program=p.name, reason=str(p.reason), why=p.text)
+        elif p.state in (State.SKIPPED, State.DISABLED, State.ENDED):
+            self._log.info(f"program {p.state}", program=p.name, reason=str(p.reason), why=p.text)
         else:
-            self._log.error("program failed", program=p.name, reason=str(p.reason), why=p.text)
-
-    def _look_for_cpus(self) -> None:
-        """Give the programs that sample every CPU the ones that came online since."""
-        if not self._watches or time.monotonic() < self._look_due:
-            return
-        self._look_due = time.monotonic() + hotplug.INTERVAL
-        for entry in self._entries:
-            watch = self._watches.get(entry.spec.name)
-            looked = watch.look(entry.program, entry.fds) if watch else entry.program
-            if looked is not entry.program:
-                entry.program = looked
-                self._server.tell(*entry.for_server())
+            self._log.error(f"program {p.state}", program=p.name, reason=str(p.reason), why=p.text)
 
     # The server
 
     def _greet(self, restarts: int) -> None:
         self._server.tell({"programs": [e.spec.name for e in self._entries], "restarts": restarts})
         for entry in self._entries:
-            self._server.tell(*entry.for_server())
+            self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        self._server.tell(*entry.for_server())
 
     # The end
 
@@ -191,7 +202,7 @@ class Supervisor:
         os.waitpid(pid, 0)
 
     def _end(self) -> None:
-        started = time.monotonic()
+        started = monotonic()
         notify("STOPPING=1")
         self._loaders.end()
         if self._record is not None:
@@ -201,4 +212,4 @@ class Supervisor:
             entry.detach()
         self._server.end()
         self._selector.close()
-        self._log.info("stopped: everything is detached", seconds=round(time.monotonic() - started, 2))
+        self._log.info("stopped: everything is detached", seconds=round(monotonic() - started, 2))

@@ -32,6 +32,7 @@ FLOORS = {
     "children": 3,
     "loaders": 4,
     "server_child": 4,
+    "sampled_cpus": 4,
     "supervisor": 4,
     "server": 4,
     "pages": 4,
