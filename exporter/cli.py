@@ -83,8 +83,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--record", type=Path, metavar="DIR",
         help="at the end and on SIGUSR1 write each program's document and raw maps to DIR/NAME.json")  # fmt: skip
     add("--log.level", dest="log_level", choices=log.LEVELS, default="info", help="(%(default)s)")
-    add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json"], default="auto",
-        help="auto: console on a terminal, else logfmt")  # fmt: skip
+    add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json", "journal"],
+        default="auto", help="auto: console on a terminal, journal under systemd, else logfmt")  # fmt: skip
     parser.set_defaults(command=_run)
 
 

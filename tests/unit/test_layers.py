@@ -23,6 +23,7 @@ FLOORS = {
     "messages": 1,
     "totals": 1,
     "log": 0.5,
+    "repeats": 0,
     "notify": 0.5,
     "collecting": 2,
     "loading": 3,
