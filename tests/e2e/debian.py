@@ -1,4 +1,4 @@
-"""A Debian 12 machine with real systemd: debootstrap's root, kept in the cache, booted by systemd-nspawn on an overlay.
+"""A Debian machine with real systemd: debootstrap's root, kept in the cache, booted by systemd-nspawn on an overlay.
 
 What a test writes goes to the overlay and away with it; the cached root stays as debootstrap left it. The machine has
 its own process, mount and network namespaces (loopback only) and the host's kernel, BPF and tracefs.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.matrix import apt
 
-SUITE = "bookworm"
+SUITE = "bookworm"  # Debian 12; "trixie" is 13
 # systemd-sysv: /sbin/init; python3-bpfcc: the compiler; the others are what an administrator has at hand.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "python3-bpfcc", "procps", "curl")
 BOOT_SECONDS = 90.0
@@ -59,15 +59,15 @@ class Machine:
         raise LookupError(f"no process {pid} in the machine")
 
 
-def root(cache: Path) -> Path:
-    """The root file system in `cache`, made by debootstrap from the machine's own mirror if it is not there."""
-    mark = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
-    directory = cache / f"debian-{SUITE}-{mark}"
+def root(cache: Path, suite: str = SUITE) -> Path:
+    """The root file system of `suite` in `cache`, made by debootstrap from the machine's own mirror if it is missing."""
+    mark = hashlib.sha256(" ".join((suite, *PACKAGES)).encode()).hexdigest()[:12]
+    directory = cache / f"debian-{suite}-{mark}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "debian.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.exists():
-            _debootstrap(directory)
+            _debootstrap(directory, suite)
     return directory
 
 
@@ -111,14 +111,14 @@ def booted(merged: Path) -> Iterator[Machine]:
             nspawn.wait()
 
 
-def _debootstrap(directory: Path) -> None:
+def _debootstrap(directory: Path, suite: str) -> None:
     partial = directory.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     mirror = apt.mirrors()["Debian"]
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(partial), mirror]
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(partial), mirror]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise AssertionError(f"debootstrap {SUITE}: {' | '.join(done.stdout.splitlines()[-5:])} {done.stderr}")
+        raise AssertionError(f"debootstrap {suite}: {' | '.join(done.stdout.splitlines()[-5:])} {done.stderr}")
     shutil.rmtree(partial / "var/cache/apt/archives", ignore_errors=True)
     partial.rename(directory)
 
