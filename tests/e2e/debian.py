@@ -60,7 +60,7 @@ class Machine:
 
 
 def root(cache: Path, suite: str = SUITE) -> Path:
-    """The root file system of `suite` in `cache`, made by debootstrap from the machine's own mirror if it is missing."""
+    """The root file system of `suite` in `cache`, made by debootstrap from the machine's own mirror if need be."""
     mark = hashlib.sha256(" ".join((suite, *PACKAGES)).encode()).hexdigest()[:12]
     directory = cache / f"debian-{suite}-{mark}"
     cache.mkdir(parents=True, exist_ok=True)
