@@ -170,7 +170,6 @@ class Metric(Document):
 
 
 _PROGRAM_NOT_BUILT = {
-    "budget": "the run time of a program is not watched",
     "lifetime": "stop the exporter, or set enabled: false",
     "cflags": "use defines",
 }
@@ -190,6 +189,8 @@ class Program(Document):
     """false: not loaded, state disabled"""
     optional: bool = False
     """true: with nothing to attach to the state is skipped, not failed"""
+    budget: fields.Budget | None = None
+    """CPU seconds per second over all CPUs; in three windows above it: detached, state over_budget"""
     source: fields.OneLine | None = None
     """file of the C text, in bcc's dialect"""
     code: str | None = None
@@ -231,6 +232,8 @@ class Use(Document):
     """false: not loaded, state disabled"""
     optional: bool | None = None
     """true: with nothing to attach to the state is skipped, not failed"""
+    budget: fields.Budget | None = None
+    """CPU seconds per second over all CPUs; in three windows above it: detached, state over_budget"""
     defines: dict[fields.CName, fields.Define] = {}
     """merged key by key; only keys that the bundled entry shows"""
     metrics: list[MetricOverride] = []

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainValidator,
@@ -197,6 +198,15 @@ def _finite(value: float) -> float:
 
 
 Number = Annotated[float, AfterValidator(_finite)]
+
+
+def _budget(value: float) -> float:
+    if not 0 < value < math.inf:
+        raise wrong("is no budget; write CPU seconds per second over all CPUs, like 0.02, or leave it out for none")
+    return value
+
+
+Budget = Annotated[float, AfterValidator(_budget), Field(json_schema_extra={"exclusiveMinimum": 0})]
 
 _DURATIONS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = r"([0-9]{1,9})(ms|s|m|h|d)"

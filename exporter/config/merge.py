@@ -203,6 +203,7 @@ class Merge:
                     name=program.name,
                     enabled=program.enabled,
                     optional=program.optional,
+                    budget=program.budget,
                     defines=program.defines,
                     requires=attach.requires(program.requires),
                     variants=variants,

@@ -69,7 +69,7 @@ def apply(
         "name": use.name or use.use,
         "defines": {**program.defines, **use.defines},
         "metrics": [_changed(metric, changed.get(metric.name)) for metric in program.metrics],
-        **{key: getattr(use, key) for key in ("enabled", "optional") if getattr(use, key) is not None},
+        **{key: getattr(use, key) for key in ("enabled", "optional", "budget") if getattr(use, key) is not None},
     }
     return Valid(program.model_copy(update=changes), entry.node, entry.written)
 

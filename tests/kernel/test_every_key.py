@@ -22,9 +22,7 @@ from tests.kernel.renames import rename
 DIRECTORY = ROOT / "tests/kernel/every_key"
 LATER = {
     ("MapOptions", "drain"),
-    ("Program", "budget"),
     ("Program", "lifetime"),
-    ("Use", "budget"),
     ("Use", "lifetime"),
 }
 WITHIN: dict[tuple[str, str], type[document.Document]] = {
