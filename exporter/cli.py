@@ -162,8 +162,10 @@ def _run(options: argparse.Namespace) -> int:
         log.get().error(refusal)
         return EXIT_RIGHTS
     found = configuration.read(options.config_file, options.trust_owner)
-    for line in (*(f"warning: {warning}" for warning in found.warnings), *filter(None, [found.errors])):
-        print(line, file=sys.stderr)
+    for place, text in found.warnings:
+        print(f"warning: {place}: {text}", file=sys.stderr)
+    for place, text in found.mistakes:
+        print(f"{place}: {text}", file=sys.stderr)
     if found.config is None:
         return EXIT_CONFIG
     return start.run(

@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from exporter import config
 from exporter.config import model
+from exporter.config.sources import Sources
 from exporter.loading import separate
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """config    None where the files have mistakes
-    errors    every mistake with its position, "" without
-    warnings  matters of taste, a line each
+    mistakes  where and what: (file:line:column, sentence), in the order of reading
+    warnings  matters of taste, in the same form
+    sources   the files
     """
 
     config: model.Config | None
-    errors: str = ""
-    warnings: tuple[str, ...] = ()
+    mistakes: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    sources: Sources = field(default_factory=Sources)
 
 
 def read(path: Path, trust_owner: Sequence[int]) -> Read:
     """Files of a daemon, which must belong to root or to `trust_owner`. OSError where there is no process to be had."""
-    outcome = separate.run(lambda _: _answer(path, trust_owner))
-    if not outcome.answer:
-        last = outcome.output.strip().rpartition("\n")[2]
-        how = f"signal {-outcome.status}" if outcome.status < 0 else f"exit code {outcome.status}"
-        return Read(None, f"{path}: read: the process that reads it ended with {how}: {last or 'no word'}")
-    document = json.loads(outcome.answer)
-    if document["errors"]:
-        return Read(None, document["errors"])
-    return Read(model.Config.model_validate(document["config"]), warnings=tuple(document["warnings"]))
+    outcome = separate.run(lambda _: json.dumps(answer(path, trust_owner)))
+    if outcome.answer:
+        return understood(json.loads(outcome.answer))
+    last = outcome.output.strip().rpartition("\n")[2]
+    how = f"signal {-outcome.status}" if outcome.status < 0 else f"exit code {outcome.status}"
+    return Read(None, ((str(path), f"read: the process that reads it ended with {how}: {last or 'no word'}"),))
 
 
-def _answer(path: Path, trust_owner: Sequence[int]) -> str:
-    """In the child: JSON of what `read` gives."""
+def answer(path: Path, trust_owner: Sequence[int]) -> dict[str, Any]:
+    """In a child: JSON values of what `read` gives."""
     try:
         loaded = config.load(path, trust_owner=trust_owner, enforce_owner=True)
     except config.ConfigErrors as errors:
-        return json.dumps({"errors": str(errors)})
-    return json.dumps({"errors": "", "config": loaded.config.model_dump(), "warnings": list(map(str, loaded.warnings))})
+        return {"mistakes": _lines(errors.findings), "sources": errors.sources.to_json()}
+    return {
+        "config": loaded.config.model_dump(),
+        "warnings": _lines(loaded.warnings),
+        "sources": loaded.sources.to_json(),
+    }
+
+
+def understood(document: Mapping[str, Any]) -> Read:
+    """What was given to `answer`'s document."""
+    return Read(
+        model.Config.model_validate(document["config"]) if "config" in document else None,
+        tuple((place, text) for place, text in document.get("mistakes", ())),
+        tuple((place, text) for place, text in document.get("warnings", ())),
+        Sources.from_json(document["sources"]),
+    )
+
+
+def _lines(findings: Sequence[config.Finding]) -> list[tuple[str, str]]:
+    return [(finding.mark.place, finding.text) for finding in findings]

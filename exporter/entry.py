@@ -16,12 +16,17 @@ SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A program of the configuration. `totals`: the memory that its totals outlive a server in."""
+    """A program of the configuration.
+
+    totals  the memory that its totals outlive a server in
+    since   when it was loaded, by the monotonic clock
+    """
 
     spec: model.Program
     program: Program
     fds: Descriptors = field(default_factory=Descriptors)
     totals: int | None = None
+    since: float = 0.0
 
     @classmethod
     def of(cls, spec: model.Program) -> Entry:

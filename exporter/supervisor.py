@@ -20,6 +20,7 @@ from exporter.binding import BindingError
 from exporter.config import model
 from exporter.entry import Entry
 from exporter.kernel import cpus
+from exporter.lifetimes import Lifetimes
 from exporter.loaders import Loaders
 from exporter.notify import notify
 from exporter.program import Reason, State
@@ -67,7 +68,17 @@ class Supervisor:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
         self._server = ServerChild(serve, self._selector, self._greet, keep)
-        self._parts: tuple[Part, ...] = (self._server, self._loaders, SampledCpus(self._entries, self._tell))
+        self._parts: tuple[Part, ...] = (
+            self._server,
+            self._loaders,
+            SampledCpus(self._entries, self._tell),
+            Lifetimes(self._entries, self._end_of_life),
+        )
+        self._quarantine: Quarantine | None = None
+        if guard is not None:
+            again, loading = self.load_again, self._loaders.has
+            self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
+            self._parts = (*self._parts, self._quarantine)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -136,6 +147,7 @@ class Supervisor:
             entry.totals = self._memory_of_totals(entry)
         self._say(entry)
         self._tell(entry)
+            entry.since = monotonic()
 
     def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
         """Detach a program, and say what it is from now on, and why."""
@@ -158,6 +170,10 @@ class Supervisor:
         except (BindingError, OSError) as error:
             self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
             return None
+    def _end_of_life(self, entry: Entry) -> None:
+        text = f"{entry.spec.name}: its lifetime of {entry.spec.lifetime:.0f} s is over (change its entry and reload)"
+        self.stop_program(entry, State.ENDED, Reason.NONE, text)
+
 
     def _say(self, entry: Entry) -> None:
         """One line of what became of a program."""

@@ -13,6 +13,7 @@ from typing import Any
 from exporter.config.bundled import bundled_dir
 from exporter.config.findings import ConfigErrors, Finding, Mark
 from exporter.config.model import Config
+from exporter.config.sources import Sources
 
 __all__ = [
     "ConfigErrors",
@@ -31,12 +32,17 @@ class LoadedConfig:
     """A configuration without mistakes.
 
     warnings  matters of taste, by position
-    files     every file that was read, C texts too, in the order of reading
+    sources   what it was read from
     """
 
     config: Config
     warnings: tuple[Finding, ...]
-    files: tuple[Path, ...]
+    sources: Sources
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read, C texts too, in the order of reading."""
+        return tuple(map(Path, self.sources.files))
 
 
 def load(

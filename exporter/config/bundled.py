@@ -18,8 +18,12 @@ def names(directory: Path) -> list[str]:
     return sorted(path.stem for path in directory.glob("*.yaml") if path.is_file())
 
 
-def find(name: str, directories: list[Path]) -> Path | None:
-    """The YAML file of program `name` in the first directory that has it."""
-    candidates = (directory / f"{name}.yaml" for directory in directories)
-    # Path.is_file() raises where a name is too long for any file.
-    return next((path for path in candidates if os.path.isfile(path)), None)
+def find(name: str, directories: list[Path]) -> tuple[Path | None, list[str]]:
+    """The YAML file of program `name` in the first directory that has it, and where it was looked for in vain."""
+    absent: list[str] = []
+    for directory in directories:
+        path = directory / f"{name}.yaml"
+        if os.path.isfile(path):  # Path.is_file() raises where a name is too long for any file
+            return path, absent
+        absent.append(str(path))
+    return None, absent

@@ -170,7 +170,6 @@ class Metric(Document):
 
 
 _PROGRAM_NOT_BUILT = {
-    "lifetime": "stop the exporter, or set enabled: false",
     "cflags": "use defines",
 }
 
@@ -191,6 +190,8 @@ class Program(Document):
     """true: with nothing to attach to the state is skipped, not failed"""
     budget: fields.Budget | None = None
     """CPU seconds per second over all CPUs; in three windows above it: detached, state over_budget"""
+    lifetime: fields.Duration = Field(default="0s", validate_default=True)
+    """detached so long after it was loaded, like 15m, state ended; 0s: runs for ever"""
     source: fields.OneLine | None = None
     """file of the C text, in bcc's dialect"""
     code: str | None = None
@@ -234,6 +235,8 @@ class Use(Document):
     """true: with nothing to attach to the state is skipped, not failed"""
     budget: fields.Budget | None = None
     """CPU seconds per second over all CPUs; in three windows above it: detached, state over_budget"""
+    lifetime: fields.Duration | None = None
+    """detached so long after it was loaded, like 15m, state ended; 0s: runs for ever"""
     defines: dict[fields.CName, fields.Define] = {}
     """merged key by key; only keys that the bundled entry shows"""
     metrics: list[MetricOverride] = []

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAX_BYTES = 4 << 20  # the largest config seen in the field has 200 kB
+from exporter.config import sources
+from exporter.config.sources import MAX_BYTES, Sources
 
 
 class FileError(Exception):
@@ -21,20 +22,22 @@ class FileError(Exception):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads files and remembers which.
+    """Reads files and remembers which, and what was in them.
 
     owners  user ids that files may belong to; None = not asked. What is configured here runs in the kernel, so where
             the daemon runs as root nobody else may be able to write it.
     """
 
     owners: frozenset[int] | None = None
-    read: list[Path] = field(default_factory=list)
+    sources: Sources = field(default_factory=Sources)
 
     def text(self, path: Path) -> str:
         """The text of `path`, line ends as \\n. FileError with a sentence for whatever is wrong with it."""
-        data = self._bytes(path)
-        if path not in self.read:
-            self.read.append(path)
+        try:
+            data = self._bytes(path)
+        except FileError:
+            self.sources.files.setdefault(str(path), sources.look(path))
+            raise
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -62,7 +65,9 @@ class Reader:
             if self.owners is not None:
                 check_owner(path, status, self.owners)
             with open(fd, "rb", closefd=False) as file:
-                return file.read(MAX_BYTES)
+                data = file.read(MAX_BYTES)
+            self.sources.files.setdefault(str(path), sources.seen(data, status))
+            return data
         except OSError as error:
             raise FileError(f"cannot be read: {_reason(error)}; {_hint(error)}") from None
         finally:

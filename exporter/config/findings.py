@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from exporter.config.sources import Sources
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -17,6 +19,11 @@ class Mark:
     column: int = 0
     order: int = 0
 
+    @property
+    def place(self) -> str:
+        """file:line:column"""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -26,15 +33,16 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        place = f":{self.mark.line}:{self.mark.column}" if self.mark.line else ""
-        return f"{self.mark.file}{place}: {self.text}"
+        return f"{self.mark.place}: {self.text}"
 
 
 class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)
-    """Everything that is wrong with a configuration, sorted by position; `str()` gives one finding a line."""
+    """Everything that is wrong with a configuration, sorted by position; `str()` gives one finding a line. `sources`:
+    what was read of it."""
 
-    def __init__(self, findings: Iterable[Finding]) -> None:
+    def __init__(self, findings: Iterable[Finding], sources: Sources | None = None) -> None:
         self.findings = tuple(findings)
+        self.sources = sources or Sources()
         super().__init__("\n".join(map(str, self.findings)))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.config import attach, bundled, document, maps, metrics, model, naming, override
+from exporter.config import attach, bundled, document, maps, metrics, model, naming, override, sources
 from exporter.config.files import FileError, Reader
 from exporter.config.findings import Mark, Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
@@ -102,9 +102,10 @@ class Merge:
             if not pattern:
                 self.report.error(mark, 'include "" names no file; write a path or a glob like conf.d/*.yaml')
                 continue
-            found = sorted(glob.glob(str(main.parent / pattern), recursive=True))
+            where = str(main.parent / pattern)
+            found = self.reader.sources.globs[where] = sources.found(where)
             if not found and not glob.has_magic(pattern):
-                found = [str(main.parent / pattern)]
+                found = [where]
             for name in found:
                 real = os.path.realpath(name)  # a loop of links is no error here: reading it says so
                 if real == itself:
@@ -160,7 +161,8 @@ class Merge:
             return
         use = valid.document
         directories = [self._beside, self.bundled]
-        path = bundled.find(use.use, directories)
+        path, absent = bundled.find(use.use, directories)
+        self.reader.sources.absent += absent
         mark = at(node, ["use"]).mark
         if path is None:
             known = sorted({known for directory in directories for known in bundled.names(directory)})
@@ -204,6 +206,7 @@ class Merge:
                     enabled=program.enabled,
                     optional=program.optional,
                     budget=program.budget,
+                    lifetime=program.lifetime,
                     defines=program.defines,
                     requires=attach.requires(program.requires),
                     variants=variants,

@@ -123,6 +123,7 @@ class Program(PlainModel):
     name: str
     enabled: bool = True
     optional: bool = False
+    lifetime: float = 0.0  # seconds after which it is detached; 0 = for ever
     budget: float | None = None  # CPU seconds per second over all CPUs; None = whatever it takes
     defines: dict[str, int | str] = field(default_factory=dict)  # bool already 1 or 0
     requires: Requires = Requires()

@@ -7,6 +7,7 @@ from exporter.config.findings import Report, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, key_at, without
 from exporter.config.validate import Valid
 
+_OF_EITHER_KIND = ("enabled", "optional", "budget", "lifetime")
 # What a program of one's own has and `use` cannot change: of the entry, and of one metric in it.
 _FIXED = set(document.Program.model_fields) - set(document.Use.model_fields)
 _FIXED_IN_METRIC = set(document.Metric.model_fields) - set(document.MetricOverride.model_fields)
@@ -69,7 +70,7 @@ def apply(
         "name": use.name or use.use,
         "defines": {**program.defines, **use.defines},
         "metrics": [_changed(metric, changed.get(metric.name)) for metric in program.metrics],
-        **{key: getattr(use, key) for key in ("enabled", "optional", "budget") if getattr(use, key) is not None},
+        **{key: getattr(use, key) for key in _OF_EITHER_KIND if getattr(use, key) is not None},
     }
     return Valid(program.model_copy(update=changes), entry.node, entry.written)
 

@@ -47,10 +47,10 @@ def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
     families.check(merge.programs, report)
     errors = [*report.errors, *(report.warnings if strict else ())]
     if errors:
-        raise ConfigErrors(in_order(errors))
+        raise ConfigErrors(in_order(errors), merge.reader.sources)
     programs = [placed.program for placed in merge.programs]
     return LoadedConfig(
         Config(programs=programs, **limits.model_dump()),
         tuple(in_order(report.warnings)),
-        tuple(merge.reader.read),
+        merge.reader.sources,
     )

@@ -22,8 +22,6 @@ from tests.kernel.renames import rename
 DIRECTORY = ROOT / "tests/kernel/every_key"
 LATER = {
     ("MapOptions", "drain"),
-    ("Program", "lifetime"),
-    ("Use", "lifetime"),
 }
 WITHIN: dict[tuple[str, str], type[document.Document]] = {
     ("MainFile", "limits"): document.Limits,

@@ -282,13 +282,14 @@ def test_use_changes_only_what_it_names(here: Path) -> None:
     program = only(
         here,
         "programs:\n"
-        "  - use: retransmits\n    name: again\n    enabled: false\n    optional: true\n    budget: 0.02\n"
+        "  - use: retransmits\n    name: again\n    enabled: false\n    optional: true\n    budget: 0.02\n    lifetime: 15m\n"
         "    defines: {SAMPLE: 10, FUNCTION: __tcp_retransmit_skb, DEBUG: true}\n"
         "    metrics:\n      - {name: ebpf_retransmits_total, max_series: 5}\n"
         "      - {name: ebpf_retransmits_bytes_total, enabled: false}\n",
     )
     assert (program.name, program.enabled, program.optional) == ("again", False, True)
     assert program.budget == 0.02
+    assert program.lifetime == 900
     assert program.defines == {"SAMPLE": 10, "DEBUG": 1, "FUNCTION": "__tcp_retransmit_skb"}
     assert program.variants[0].attach[0].targets == ["__tcp_retransmit_skb"]
     assert [(m.max_series, m.enabled) for m in program.metrics] == [(5, True), (1000, False)]

@@ -37,6 +37,7 @@ FLOORS = {
     "supervisor": 4,
     "server": 4,
     "pages": 4,
+    "lifetimes": 4,
     "start": 5,
     "catalogue": 4,
     "checking": 4,

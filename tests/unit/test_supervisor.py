@@ -24,15 +24,15 @@ from exporter.supervisor import Supervisor
 Load = Callable[[model.Program], tuple[Program, Descriptors]]
 
 
-def spec(name: str) -> model.Program:
-    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text="")
+def spec(name: str, lifetime: float = 0.0) -> model.Program:
+    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text="", lifetime=lifetime)
 
 
 class Run:
     """A supervisor in a process of its own, as it always is; its log and what its server was told, in files."""
 
     def __init__(
-        self, directory: Path, load: Load, names: list[str], serve: Callable[[socket.socket], None] | None
+        self, directory: Path, load: Load, specs: list[model.Program], serve: Callable[[socket.socket], None] | None
     ) -> None:
         self._directory = directory
         self._serve = serve or self._write_down
@@ -40,7 +40,7 @@ class Run:
         if self.pid == 0:
             with (directory / "log").open("w") as stream:
                 log.configure("debug", "logfmt", stream)
-                code = Supervisor([spec(name) for name in names], load=load, serve=self._serving).run()
+                code = Supervisor(specs, load=load, serve=self._serving).run()
                 stream.flush()
             os._exit(code)
 
@@ -88,8 +88,11 @@ Start = Callable[..., Run]
 def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
-    def started(load: Load, names: list[str], serve: Callable[[socket.socket], None] | None = None) -> Run:
-        runs.append(Run(tmp_path, load, names, serve))
+    def started(
+        load: Load, names: list[str] | list[model.Program], serve: Callable[[socket.socket], None] | None = None
+    ) -> Run:
+        specs = [spec(name) if isinstance(name, str) else name for name in names]
+        runs.append(Run(tmp_path, load, specs, serve))
         return runs[-1]
 
     yield started
@@ -105,7 +108,7 @@ def loads(program: model.Program) -> tuple[Program, Descriptors]:
         maps={"m": os.memfd_create("writable")},
         readonly={"m": os.memfd_create("readonly")},
         programs={"f": os.memfd_create("program")},
-        links=[os.memfd_create("link")],
+        links=[os.memfd_create(f"link of {program.name}")],
     )
     return Program(program.name, State.RUNNING), fds
 
@@ -122,6 +125,24 @@ def test_the_server_is_given_read_only_maps_and_the_memory_of_totals(start: Star
     assert {name: p["fds"] for name, p in run.states().items()} == {
         name: ["/memfd:readonly (deleted)", "/memfd:totals (deleted)"] for name in "ab"
     }
+    assert run.end() == 0
+
+
+def test_a_program_whose_lifetime_is_over_is_detached_and_the_others_go_on(start: Start) -> None:
+    run = start(loads, [spec("short", lifetime=1), spec("long", lifetime=3600), spec("for_ever")])
+    run.wait(lambda: run.states().get("short", {}).get("state") == "ended")
+    short = run.states()["short"]
+    assert (short["text"], short["reason"], short["fds"]) == (
+        "short: its lifetime of 1 s is over (change its entry and reload)",
+        "",
+        [],
+    )
+    held = [os.readlink(fd) for fd in Path(f"/proc/{run.pid}/fd").iterdir()]
+    assert sorted(fd for fd in held if "link" in fd) == [
+        "/memfd:link of for_ever (deleted)",
+        "/memfd:link of long (deleted)",
+    ]
+    assert [run.states()[name]["state"] for name in ("long", "for_ever")] == ["running", "running"]
     assert run.end() == 0
 
 
