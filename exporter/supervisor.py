@@ -74,11 +74,6 @@ class Supervisor:
             SampledCpus(self._entries, self._tell),
             Lifetimes(self._entries, self._end_of_life),
         )
-        self._quarantine: Quarantine | None = None
-        if guard is not None:
-            again, loading = self.load_again, self._loaders.has
-            self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
-            self._parts = (*self._parts, self._quarantine)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -144,10 +139,10 @@ class Supervisor:
 
     def _on_loaded(self, entry: Entry) -> None:
         if entry.program.state is State.RUNNING:
+            entry.since = monotonic()
             entry.totals = self._memory_of_totals(entry)
         self._say(entry)
         self._tell(entry)
-            entry.since = monotonic()
 
     def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
         """Detach a program, and say what it is from now on, and why."""
@@ -156,6 +151,10 @@ class Supervisor:
         entry.program = replace(entry.program, state=state, reason=reason, text=text, maps=(), attachments=())
         self._say(entry)
         self._tell(entry)
+
+    def _end_of_life(self, entry: Entry) -> None:
+        text = f"{entry.spec.name}: its lifetime of {entry.spec.lifetime:.0f} s is over (change its entry and reload)"
+        self.stop_program(entry, State.ENDED, Reason.NONE, text)
 
     def load_again(self, entry: Entry) -> None:
         """Load a program that was stopped."""
@@ -170,10 +169,6 @@ class Supervisor:
         except (BindingError, OSError) as error:
             self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
             return None
-    def _end_of_life(self, entry: Entry) -> None:
-        text = f"{entry.spec.name}: its lifetime of {entry.spec.lifetime:.0f} s is over (change its entry and reload)"
-        self.stop_program(entry, State.ENDED, Reason.NONE, text)
-
 
     def _say(self, entry: Entry) -> None:
         """One line of what became of a program."""
