@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import threading
 import time
@@ -13,14 +12,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cheroot import wsgi
+from cheroot.makefile import MakeFile
 from cheroot.server import HTTPConnection, HTTPRequest
 
 from exporter import log
+from exporter.web import plain
+from exporter.web.threads import Threads
 
 THREADS = 8  # scrapes share one collection; more threads would only wait for its lock
-QUEUED = 32  # connections with a request, waiting for a thread
-IDLE = 128  # connections without one; they hold no thread
-BACKLOG = 128
+IDLE = 128  # connections without a request; they hold no thread
+BACKLOG = 128  # connections that wait to be taken
 TIMEOUT = 10  # seconds for a request to come, and that a client may take between two bytes
 ANSWER_TIMEOUT = 60  # seconds for collecting and for a client to take all of its answer
 HEADER_LIMIT = 16 << 10  # bytes
@@ -170,9 +171,60 @@ class _Writer:
 class _Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
     RequestHandlerClass = _Request
 
-    def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
-        super().__init__(server, sock, makefile)
+    def __init__(self, server: Any, sock: socket.socket, address: Any) -> None:
+        """`address`: of the client, as accept(2) gives it."""
+        # Not cheroot's own: it makes buffers that a plain request needs none of.
+        self.server = server
+        self.socket = sock
         self.wfile = _Writer(sock)
+        self.requests_seen = 0
+        self.ssl_env: dict[str, str] = {}
+        self._rfile: Any = None
+        if isinstance(address, tuple):
+            self.remote_addr, self.remote_port = address[:2]
+
+    @property
+    def rfile(self) -> Any:
+        """What cheroot reads requests from."""
+        if self._rfile is None:
+            self._rfile = MakeFile(self.socket, "rb", self.rbufsize)
+        return self._rfile
+
+    @property
+    def buffered(self) -> bool:
+        """Whether a part of the next request was read already."""
+        return self._rfile is not None and self._rfile.has_data()
+
+    def answer(self) -> bool:
+        """One request of those that have come. Gives whether the connection goes on."""
+        try:
+            if not self.buffered and self.server.ssl_adapter is None:
+                request = plain.waiting(self.socket)
+                if request is not None:
+                    return self._answer_plain(request)
+            general: Any = self
+            return bool(general.communicate())
+        except (ConnectionError, TimeoutError):  # clients leave, and networks break
+            return False
+
+    def _answer_plain(self, request: plain.Request) -> bool:
+        said: list[Any] = []
+        with _ends.after(self.server.answer_timeout, self.socket):
+            self.socket.recv(request.size)
+            environ = {**request.environ, "wsgi.url_scheme": "http", "REMOTE_ADDR": self.remote_addr or ""}
+            body = self.server.wsgi_app(environ, lambda *status_and_headers: said.extend(status_and_headers))
+            headers = [*said[1], ("Server", self.server.server_name)]
+            self.wfile.hold()
+            self.wfile.write(plain.head(said[0], headers, closes=request.closes))
+            self.wfile.send(body)
+        return not request.closes
+
+    def close(self) -> None:
+        if self._rfile is not None:
+            self._rfile.close()
+        with suppress(OSError):  # the client was faster
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
@@ -187,17 +239,9 @@ class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
             self.req.conn.wfile.send(answer)
 
 
-def _has_data(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
-    """cheroot's WSGI server on a socket that is already bound, every resource bounded."""
-
-    ConnectionClass = _Connection
-    keep_alive_conn_limit = IDLE
+    """What cheroot makes of a request, on a socket that is already bound, with threads of our own. Every resource is
+    bounded."""
 
     def __init__(
         self,
@@ -207,34 +251,42 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
         timeout: int = TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
-        super().__init__(
-            sock.getsockname()[:2],
-            application,
-            numthreads=THREADS,  # all at once: cheroot adds none later, whatever its `max` says
-            server_name="bpf-exporter",  # cheroot tells its own version otherwise
-            max=THREADS,
-            request_queue_size=BACKLOG,
-            timeout=timeout,
-            accepted_queue_size=QUEUED,
-            accepted_queue_timeout=TIMEOUT,
-        )
+        # cheroot tells its own name and version if it is not given another.
+        super().__init__(sock.getsockname()[:2], application, server_name="bpf-exporter", timeout=timeout)
         self.gateway = _Gateway
-        self._bound = sock
+        self.socket = sock
         self.answer_timeout = answer_timeout
         self.max_request_header_size = HEADER_LIMIT
         self.max_request_body_size = BODY_LIMIT
+        self._threads = Threads(
+            sock, self._accept, _Connection.answer, threads=THREADS, resting=IDLE, timeout=float(timeout)
+        )
 
-    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002, ARG002 - cheroot's names
-        self.socket = self._bound
-        return self._bound
+    def prepare(self) -> None:
+        self.software = self.server_name
+        self.socket.setblocking(False)  # another thread may have taken what this one was woken for
+        self.ready = True
 
-    def process_conn(self, conn: Any) -> None:
-        """A connection that may have a request. A new one waits among the idle ones until it has: cheroot would give it
-        to a thread, and some clients that connect and say nothing (a load balancer's check) would take them all."""
-        if conn.last_used is None and self.can_add_keepalive_connection and not _has_data(conn.socket):
-            self.put_conn(conn)
-        else:
-            super().process_conn(conn)
+    def serve(self) -> None:
+        """Until `stop`."""
+        self._threads.run()
+
+    def stop(self) -> None:
+        self.ready = False
+        self._threads.stop()
+
+    @property
+    def can_add_keepalive_connection(self) -> bool:
+        """There is always room for one that was just used."""
+        return bool(self.ready)
+
+    def _accept(self) -> _Connection | None:
+        try:
+            sock, address = self.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        sock.settimeout(self.timeout)
+        return _Connection(self, sock, address)
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: ARG002
         log.get().log(level, "http server: " + msg.strip().splitlines()[0] if msg.strip() else "http server error")

@@ -45,7 +45,6 @@ def serve(logged: Logged) -> Iterator[Callable[..., int]]:
     def start(**timeouts: int) -> int:
         sock = listen("127.0.0.1:0")
         server = Server(sock, _application, **timeouts)
-        server.expiration_interval = 0.02  # seconds between two looks whether it is to end
         server.prepare()
         thread = threading.Thread(target=server.serve, daemon=True)
         thread.start()
