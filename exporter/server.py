@@ -7,13 +7,14 @@ a private venv), drops its rights, and only then talks to the network.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -47,9 +48,7 @@ class Options:
 
     account: tuple[int, int]  # uid and gid
     metrics_path: str
-    label_length: int
-    series: int  # of all metrics together
-    supervisor: int  # its process id
+    supervisor: int | None = None  # the process that it was forked from, and ends with
 
 
 @dataclass(slots=True, eq=False)
@@ -268,21 +267,40 @@ def _decoders_that_count(spec: model.Program) -> dict[str, int]:
 
 def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
     """Serve until the supervisor ends. The caller is a forked child with no other descriptors than these."""
+    greeting = messages.receive(supervisor)
+    if greeting is None:
+        os._exit(0)
+    programs = start(*greeting, listeners, options)
+    follow(supervisor, programs)
+    os._exit(0)  # without a supervisor nothing is attached any more
+
+
+def start(document: dict[str, Any], fds: list[int], listeners: Sequence[socket.socket], options: Options) -> Programs:
+    """Drop all rights and answer requests from now on, after the supervisor's first message. Owns `fds`."""
     release = features.version(os.uname().release)
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
-    programs = Programs(Names.open(), label_length=options.label_length, series=options.series, unprivileged=not keep)
+    names = Names.of(dict(zip(document["names"], fds, strict=True)))
+    limits = document["limits"]
+    programs = Programs(names, label_length=limits["label_length"], series=limits["series"], unprivileged=not keep)
+    programs.take(document, [])
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     servers = [Server(sock, application) for sock in listeners]
     credentials.drop_to(uid, gid, keep)
-    credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
+    if options.supervisor is not None:
+        credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
     rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
     log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
     for server in servers:
         server.prepare()
         threading.Thread(target=server.serve, name="http", daemon=True).start()
+    return programs
+
+
+def follow(supervisor: socket.socket, programs: Programs, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Take what the supervisor tells until it has gone; `on_ready` is called when all programs were tried."""
     told = False
     while True:
         try:
@@ -290,11 +308,15 @@ def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options
         except messages.ProtocolError as error:  # its packets are boundaries: the next message starts with its own
             log.get().error("a message of the supervisor was not understood: what runs goes on", why=str(error))
             continue
+        except OSError:  # it was killed with something of ours unread
+            return
         if message is None:
-            os._exit(0)  # without a supervisor nothing is attached any more
+            return
         programs.take(*message)
         if programs.ready() and not told:
-            supervisor.send(b"ready")  # not before: what comes after `systemctl start` may scrape at once
+            with contextlib.suppress(OSError):
+                supervisor.send(b"ready")  # not before: what comes after `systemctl start` may scrape at once
+            on_ready()
             told = True
 
 

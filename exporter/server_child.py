@@ -14,6 +14,7 @@ from exporter import children, log, messages
 from exporter.children import Child
 
 ServeFunction = Callable[[socket.socket], NoReturn]
+Greet = Callable[[int], None]  # tells a server everything; how many there were before it
 
 SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
 RETRY = 1.0  # seconds until another try where the host has no process or descriptor left
@@ -29,11 +30,13 @@ class ServerChild:
     greet    is called with how many servers there were before, for each that was started: tells it everything
     """
 
+    announces_itself = False
+
     def __init__(
         self,
         serve: ServeFunction,
         selector: selectors.BaseSelector,
-        greet: Callable[[int], None],
+        greet: Greet,
         keep: Sequence[int] = (),
     ) -> None:
         self._serve = serve
@@ -46,6 +49,13 @@ class ServerChild:
         self._failures = 0
         self._due = 0.0
         self.ready = False
+
+    @classmethod
+    def of(
+        cls, serve: ServeFunction, keep: Sequence[int] = ()
+    ) -> Callable[[selectors.BaseSelector, Greet], ServerChild]:
+        """What a Supervisor makes its server by."""
+        return lambda selector, greet: cls(serve, selector, greet, keep)
 
     def due(self) -> list[float]:
         """When `work` has to be called at the latest, by the monotonic clock."""

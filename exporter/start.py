@@ -21,7 +21,7 @@ from exporter.kernel import credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
-from exporter.server_child import ServeFunction
+from exporter.server_child import ServeFunction, ServerChild
 from exporter.supervisor import RecordFunction, Supervisor
 from exporter.web import listening
 
@@ -69,9 +69,8 @@ def run(config: model.Config, options: Options) -> int:
     supervisor = Supervisor(
         config.programs,
         load=_loader(host),
-        serve=_server(listeners, config, options),
-        keep=[sock.fileno() for sock in listeners],
-        label_length=config.label_length,
+        server=ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners]),
+        config=config,
         record=_recorder(options.record) if options.record else None,
     )
     gc.collect()
@@ -126,7 +125,7 @@ def _header() -> str:
     return (bundled_dir() / "include" / "exporter.h").read_text()
 
 
-def _server(listeners: Sequence[socket.socket], config: model.Config, options: Options) -> ServeFunction:
+def _server(listeners: Sequence[socket.socket], options: Options) -> ServeFunction:
     """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
     what the two roles have in memory they share (measured: the same total as with the import in the child)."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this one drops
@@ -136,7 +135,7 @@ def _server(listeners: Sequence[socket.socket], config: model.Config, options: O
 
     def serve(sock: socket.socket) -> NoReturn:
         try:
-            chosen = server.Options(options.account, options.metrics_path, config.label_length, config.series, parent)
+            chosen = server.Options(options.account, options.metrics_path, parent)
             server.serve(sock, listeners, chosen)
         except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
             log.get().error("server failed", error=f"{type(error).__name__}: {error}")

@@ -13,11 +13,12 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from exporter import handover, log, totals
 from exporter.binding import BindingError
 from exporter.config import model
+from exporter.decoders.names import open_for_root
 from exporter.entry import Entry
 from exporter.kernel import cpus
 from exporter.lifetimes import Lifetimes
@@ -25,7 +26,9 @@ from exporter.loaders import Loaders
 from exporter.notify import notify
 from exporter.program import Reason, State
 from exporter.sampled_cpus import SampledCpus
-from exporter.server_child import ServeFunction, ServerChild
+from exporter.server_child import Greet
+
+DEFAULTS = model.Config()
 
 RecordFunction = Callable[[Sequence[Entry]], None]
 
@@ -39,13 +42,33 @@ class Part(Protocol):
     def work(self) -> None: ...
 
 
+class Server(Part, Protocol):
+    """The server as the supervisor sees it: ServerChild or ServerConnection.
+
+    announces_itself  whether the service manager hears of the programs from the server, a unit of its own
+    """
+
+    announces_itself: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether the service may be said to be up, once all programs were tried."""
+
+    def tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one message; nothing where no server is, because the next one is told everything."""
+
+    def ask_to_end(self) -> None: ...
+
+    def end(self) -> None:
+        """Wait a little for a server that was asked to end, and end it."""
+
+
 class Supervisor:
     """Owns the children and the descriptors from start to end.
 
     load     runs in a forked child: one program of the configuration into its document and descriptors
-    serve    runs in a forked child: the server; never returns
-    keep     descriptors that the server inherits (its listening sockets)
-    label_length  bytes of a label value (limits.label_length)
+    server   makes what starts the server, or waits for it; calls back for each that has come
+    config   of its limits, what the server has to know: label_length and series
     record   runs in a forked child at the end, before anything is detached; None for no recording
     """
 
@@ -54,12 +77,11 @@ class Supervisor:
         specs: Sequence[model.Program],
         *,
         load: handover.LoadFunction,
-        serve: ServeFunction,
-        keep: Sequence[int] = (),
-        label_length: int = model.Config().label_length,
+        server: Callable[[selectors.BaseSelector, Greet], Server],
+        config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
     ) -> None:
-        self._label_length = label_length
+        self._config = config
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._entries = [Entry.of(spec) for spec in specs]
@@ -67,7 +89,7 @@ class Supervisor:
         for entry in self._entries:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
-        self._server = ServerChild(serve, self._selector, self._greet, keep)
+        self._server = server(self._selector, self._greet)
         self._parts: tuple[Part, ...] = (
             self._server,
             self._loaders,
@@ -107,7 +129,7 @@ class Supervisor:
     def _announce(self) -> None:
         """Tell the service manager once: every program was tried and the server answers."""
         loading = any(e.program.state is State.LOADING for e in self._entries)
-        if self._announced or loading or not self._server.ready:
+        if self._announced or (loading and not self._server.announces_itself) or not self._server.ready:
             return
         self._announced = True
         running = sum(e.program.state is State.RUNNING for e in self._entries)
@@ -164,7 +186,7 @@ class Supervisor:
 
     def _memory_of_totals(self, entry: Entry) -> int | None:
         try:
-            plan = totals.of_program(entry.program, entry.spec, cpus.possible(), self._label_length)
+            plan = totals.of_program(entry.program, entry.spec, cpus.possible(), self._config.label_length)
             return totals.create(plan.size)
         except (BindingError, OSError) as error:
             self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
@@ -189,7 +211,16 @@ class Supervisor:
     # The server
 
     def _greet(self, restarts: int) -> None:
-        self._server.tell({"programs": [e.spec.name for e in self._entries], "restarts": restarts})
+        opened = open_for_root()
+        hello = {
+            "programs": [e.spec.name for e in self._entries],
+            "restarts": restarts,
+            "limits": {"label_length": self._config.label_length, "series": self._config.series},
+            "names": list(opened),
+        }
+        self._server.tell(hello, list(opened.values()))
+        for fd in opened.values():
+            os.close(fd)
         for entry in self._entries:
             self._tell(entry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +14,28 @@ from exporter.kernel.devices import BlockDevices
 from exporter.kernel.enums import KernelEnums
 from exporter.kernel.interfaces import Interfaces
 from exporter.kernel.pci_ids import PciIds
-from exporter.kernel.pods import Pods
+from exporter.kernel.pods import LOGS, Pods
 from exporter.kernel.symbols import Symbols
 from exporter.kernel.users import Users
 
 NOWHERE = Path("/dev/null")  # a root that holds nothing
+CGROUPS, SYMBOLS, PODS = "cgroups", "symbols", "pods"  # what root opens for others
+
+
+def open_for_root(proc: Path = Path("/proc"), root: Path = Path("/")) -> dict[str, int]:
+    """Descriptors of what only root may open, by name: the cgroup tree, kernel symbols with their addresses and the
+    pods' logs. What cannot be opened is left out."""
+    wanted = {
+        CGROUPS: (find_mount(proc), os.O_DIRECTORY),
+        SYMBOLS: (proc / "kallsyms", 0),
+        PODS: (root / LOGS, os.O_DIRECTORY),
+    }
+    opened = {}
+    for name, (path, flags) in wanted.items():
+        if path is not None:
+            with suppress(OSError):
+                opened[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    return opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +77,31 @@ class Names:
         btf    the kernel's types; None = sys/kernel/btf/vmlinux
         enums  kernel enums read at once (Chain.kernel_enums); others are read when asked for, if that is still allowed
         """
-        opened = cls(
-            cgroups=Cgroups.open(find_mount(proc)),
-            controllers={name: Cgroups(None, mount=mount) for name, mount in find_controllers(proc).items()},
-            symbols=Symbols.open(proc),
-            enums=KernelEnums(btf if btf is not None else sys / "kernel/btf/vmlinux"),
-            devices=BlockDevices(sys),
-            users=Users(root / "etc/passwd"),
-            pods=Pods.open(root),
-            pci=PciIds(root),
-        )
+        opened = cls.of(open_for_root(proc, root), proc, sys, btf, root)
         for name in enums:
             opened.enums.values(name)
         return opened
+
+    @classmethod
+    def of(
+        cls,
+        descriptors: Mapping[str, int],
+        proc: Path = Path("/proc"),
+        sys: Path = Path("/sys"),
+        btf: Path | None = None,
+        root: Path = Path("/"),
+    ) -> Names:
+        """Names by what `open_for_root` opened, here or in another process; owns the descriptors from now on."""
+        return cls(
+            cgroups=Cgroups(descriptors.get(CGROUPS)),
+            controllers={name: Cgroups(None, mount=mount) for name, mount in find_controllers(proc).items()},
+            symbols=Symbols(descriptors.get(SYMBOLS)),
+            enums=KernelEnums(btf if btf is not None else sys / "kernel/btf/vmlinux"),
+            devices=BlockDevices(sys),
+            users=Users(root / "etc/passwd"),
+            pods=Pods(root / LOGS, logs=descriptors.get(PODS)),
+            pci=PciIds(root),
+        )
 
     @classmethod
     def empty(cls) -> Names:

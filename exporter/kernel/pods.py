@@ -24,10 +24,17 @@ class Pods:
     One that kubelet makes later, or anew, is opened with the rights of who asks; kubelet makes it for all (0755).
     """
 
-    def __init__(self, path: Path | None, kept: int = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
-        """`path` is that of the directory, whether or not there is one; None = there are no pods here."""
+    def __init__(
+        self,
+        path: Path | None,
+        kept: int = KEPT,
+        clock: Callable[[], float] = time.monotonic,
+        logs: int | None = None,
+    ) -> None:
+        """`path` is that of the directory, whether or not there is one; None = there are no pods here. `logs` is a
+        descriptor of it, owned from now on."""
         self._path = path
-        self._logs: int | None = None
+        self._logs = logs
         self._kept = kept
         self._clock = clock
         self._next_listing = -float("inf")

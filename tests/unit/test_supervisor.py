@@ -19,6 +19,7 @@ from exporter import entry, loaders, log, messages, server_child
 from exporter.config import model
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
+from exporter.server_child import ServerChild
 from exporter.supervisor import Supervisor
 
 Load = Callable[[model.Program], tuple[Program, Descriptors]]
@@ -40,7 +41,7 @@ class Run:
         if self.pid == 0:
             with (directory / "log").open("w") as stream:
                 log.configure("debug", "logfmt", stream)
-                code = Supervisor(specs, load=load, serve=self._serving).run()
+                code = Supervisor(specs, load=load, server=ServerChild.of(self._serving)).run()
                 stream.flush()
             os._exit(code)
 
