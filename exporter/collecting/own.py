@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal
 
-from prometheus_client import ProcessCollector
-from prometheus_client.metrics_core import Metric
-
 from exporter import __version__
 from exporter.binding import LRU
 from exporter.collecting import exposition
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import Family
 from exporter.kernel import bpf, cpus
+from exporter.kernel.own_process import own_process
 from exporter.map_memory import map_memory
 from exporter.program import Program, Reason, State, hidden
 
@@ -30,7 +28,6 @@ _MAP_TYPES = {
     bpf.BPF_MAP_TYPE_LPM_TRIE: "lpm_trie",
     bpf.BPF_MAP_TYPE_STACK_TRACE: "stack_trace",
 }
-_PROCESS = ProcessCollector(registry=None)
 _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
@@ -50,7 +47,7 @@ def families(
         *_loading(programs),
         *_maps(programs, reports),
         *_collections(reports, late or {}),
-        *process(_PROCESS.collect()),
+        *_process(),
     ]
     return [f for f in everything if f.series.sets]
 
@@ -254,15 +251,34 @@ def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iter
     )
 
 
-def process(metrics: Iterable[Metric]) -> Iterator[Family]:
-    """Counters and gauges as prometheus_client collects them -> families."""
-    for metric in metrics:
-        counter = metric.type == "counter"
-        labels = tuple(metric.samples[0].labels) if metric.samples else ()
-        yield family(
-            f"{metric.name}_total" if counter else metric.name,
-            "counter" if counter else "gauge",
-            metric.documentation,
-            labels,
-            [(tuple(sample.labels[label] for label in labels), sample.value) for sample in metric.samples],
-        )
+def _process() -> Iterator[Family]:
+    """Names and texts as every Prometheus client library has them."""
+    now = own_process()
+    if now is None:
+        return
+    yield from (
+        family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", (), [((), now.virtual)]),
+        family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", (), [((), now.resident)]),
+        family(
+            "process_start_time_seconds",
+            "gauge",
+            "Start time of the process since unix epoch in seconds.",
+            (),
+            [((), now.started)],
+        ),
+        family(
+            "process_cpu_seconds_total",
+            "counter",
+            "Total user and system CPU time spent in seconds.",
+            (),
+            [((), now.cpu)],
+        ),
+        family("process_open_fds", "gauge", "Number of open file descriptors.", (), [((), now.descriptors)]),
+        family(
+            "process_max_fds",
+            "gauge",
+            "Maximum number of open file descriptors.",
+            (),
+            [((), now.most_descriptors)],
+        ),
+    )

@@ -117,11 +117,15 @@ def test_the_server_says_who_it_is() -> None:
 
 
 def test_process_metrics_are_those_of_prometheus_client() -> None:
-    ours = {name for name, _ in samples() if name.startswith("process_")}
+    ours = {name: value for (name, _), value in samples().items() if name.startswith("process_")}
     theirs = {
-        sample.name
+        sample.name: sample.value
         for metric in prometheus_client.ProcessCollector(registry=None).collect()
         for sample in metric.samples
     }
-    assert ours == theirs
-    assert "process_resident_memory_bytes" in ours
+    assert ours.keys() == theirs.keys()
+    for steady in ("process_max_fds", "process_start_time_seconds"):
+        assert ours[steady] == theirs[steady]
+    for within in ("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds"):
+        assert theirs[within] / 2 < ours[within] < theirs[within] * 2
+    assert 0 < ours["process_cpu_seconds_total"] <= theirs["process_cpu_seconds_total"]
