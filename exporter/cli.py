@@ -13,11 +13,13 @@ from pathlib import Path
 
 from exporter import __version__, config, log
 from exporter.config.bundled import bundled_dir
+from exporter.crash_record import CrashRecord, DamagedError
 
 EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS, EXIT_LOAD = 0, 1, 2, 3, 4, 5
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
+DEFAULT_STATE = "/var/lib/bpf-exporter"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     programs = commands.add_parser("programs", help="list the bundled programs, or explain one", allow_abbrev=False)
     programs.add_argument("name", nargs="?", help="a bundled program")
     programs.set_defaults(command=_programs)
+    _add_quarantine(commands.add_parser("quarantine", help="list programs that this host died with, or clear them",
+                                        allow_abbrev=False))  # fmt: skip
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration", allow_abbrev=False)
     schema.set_defaults(command=_schema)
     return parser
@@ -76,6 +80,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="where the metrics are (%(default)s)")  # fmt: skip
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
+    _add_state_dir(parser)
     add("--no-compile", dest="compiles", action="store_false",
         help="take programs from the cache alone: bcc is not needed, nor used where it is")  # fmt: skip
     add("--user", type=_account, default=None, metavar="USER",
@@ -86,6 +91,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json", "journal"],
         default="auto", help="auto: console on a terminal, journal under systemd, else logfmt")  # fmt: skip
     parser.set_defaults(command=_run)
+
+
+def _add_state_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state.dir", dest="state_dir", type=Path, metavar="DIR",
+                        default=Path(os.environ.get("STATE_DIRECTORY", DEFAULT_STATE)),
+                        help="what has to outlive a crash of the host (%(default)s)")  # fmt: skip
+
+
+def _add_quarantine(parser: argparse.ArgumentParser) -> None:
+    _add_state_dir(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clear", action="append", default=[], metavar="NAME",
+                       help="let the program of this name be attached again; may be repeated")  # fmt: skip
+    which.add_argument("--all", action="store_true", help="let all of them be attached again")
+    parser.set_defaults(command=_quarantine)
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +197,7 @@ def _run(options: argparse.Namespace) -> int:
             account=options.user or _default_account(),
             record=options.record,
             compiles=options.compiles,
+            state_dir=options.state_dir,
         ),
     )
 
@@ -300,6 +321,25 @@ def _doctor(options: argparse.Namespace) -> int:
             mark = {"ok": " ", "note": "-", "problem": "!"}[line.level]
             print(f"{mark} {line.subject}: {line.found}" + (f"\n    {line.advice}" if line.advice else ""))
     return EXIT_RUNTIME if any(line.level == "problem" for line in lines) else EXIT_OK
+
+
+def _quarantine(options: argparse.Namespace) -> int:
+    from exporter import clearing
+
+    record = CrashRecord(options.state_dir)
+    try:
+        if options.clear or options.all:
+            print(*clearing.clear(record, None if options.all else options.clear), sep="\n")
+        else:
+            print(*clearing.listing(record), sep="\n")
+    except LookupError as error:
+        print(f"bpf-exporter quarantine: {error.args[0]}", file=sys.stderr)
+        return EXIT_USAGE
+    except (OSError, DamagedError) as error:
+        why = getattr(error, "strerror", None) or error
+        print(f"bpf-exporter quarantine: {record.path}: {why} (--state.dir: as `run` has it)", file=sys.stderr)
+        return EXIT_RUNTIME
+    return EXIT_OK
 
 
 def _schema(_: argparse.Namespace) -> int:

@@ -31,19 +31,31 @@ class Loaders:
 
     load    runs in a forked child: one program of the configuration into its document and descriptors
     done    is told of each entry that was loaded or failed; `program` and `fds` say what became of it
+    admit   is asked before any of the entries is loaded, and gives those that may be
     """
 
     def __init__(
-        self, load: handover.LoadFunction, selector: selectors.BaseSelector, done: Callable[[Entry], None]
+        self,
+        load: handover.LoadFunction,
+        selector: selectors.BaseSelector,
+        done: Callable[[Entry], None],
+        admit: Callable[[list[Entry]], list[Entry]] = list,
     ) -> None:
         self._load = load
         self._selector = selector
         self._done = done
+        self._admit = admit
         self._queue: list[Entry] = []
+        self._unasked = False  # whether there are entries in it that nobody was asked about
         self._running: list[_Loader] = []
 
     def add(self, entry: Entry) -> None:
         self._queue.append(entry)
+        self._unasked = True
+
+    def has(self, entry: Entry) -> bool:
+        """Whether it waits or is being loaded."""
+        return entry in self._queue or any(loader.entry is entry for loader in self._running)
 
     def drop(self, entry: Entry) -> None:
         """Nobody wants this one any more; `done` is not told."""
@@ -61,12 +73,14 @@ class Loaders:
             text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
             loader.entry.program = handover.failed(loader.entry.spec, Reason.TIMEOUT, text)
             self._done(loader.entry)
+        if self._unasked:
+            self._queue, self._unasked = self._admit(self._queue), False
         while self._queue and len(self._running) < self._allowed():
             self._start(self._queue.pop(0))
 
     def due(self) -> list[float]:
         """When `work` has to be called at the latest, by the monotonic clock."""
-        return [loader.deadline for loader in self._running]
+        return [*(loader.deadline for loader in self._running), *([0.0] if self._unasked else [])]
 
     def end(self) -> None:
         """Kill those that run; what is attached by them goes with them."""

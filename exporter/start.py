@@ -15,12 +15,14 @@ from typing import NoReturn
 from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
+from exporter.crash_record import CrashRecord
 from exporter.entry import Entry
 from exporter.handover import LoadFunction
-from exporter.kernel import credentials, features, malloc, rights
-from exporter.loading import artifact, child, compiler, target
+from exporter.kernel import boot, credentials, features, malloc, rights
+from exporter.loading import artifact, child, compiler, origin, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
+from exporter.quarantine import Guard
 from exporter.server_child import ServeFunction, ServerChild
 from exporter.supervisor import RecordFunction, Supervisor
 from exporter.web import listening
@@ -39,6 +41,7 @@ class Options:
     account: tuple[int, int]  # uid and gid of the server
     record: Path | None
     compiles: bool  # whether what is not in the cache may be compiled
+    state_dir: Path  # where programs are written down before they are attached
 
 
 def run(config: model.Config, options: Options) -> int:
@@ -72,6 +75,7 @@ def run(config: model.Config, options: Options) -> int:
         server=ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners]),
         config=config,
         record=_recorder(options.record) if options.record else None,
+        guard=_guard(host, options.state_dir),
     )
     gc.collect()
     malloc.trim()
@@ -119,6 +123,10 @@ def _loader(host: child.Host) -> LoadFunction:
         return child.load_program(program, host, check)
 
     return load
+
+
+def _guard(host: child.Host, state_dir: Path) -> Guard:
+    return Guard(CrashRecord(state_dir), boot.boot_id(), lambda program: origin.of_text(program, host.header))
 
 
 def _header() -> str:

@@ -25,6 +25,7 @@ from exporter.lifetimes import Lifetimes
 from exporter.loaders import Loaders
 from exporter.notify import notify
 from exporter.program import Reason, State
+from exporter.quarantine import Guard, Quarantine
 from exporter.sampled_cpus import SampledCpus
 from exporter.server_child import Greet
 
@@ -70,6 +71,7 @@ class Supervisor:
     server   makes what starts the server, or waits for it; calls back for each that has come
     config   of its limits, what the server has to know: label_length and series
     record   runs in a forked child at the end, before anything is detached; None for no recording
+    guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
     """
 
     def __init__(
@@ -80,12 +82,13 @@ class Supervisor:
         server: Callable[[selectors.BaseSelector, Greet], Server],
         config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._config = config
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._entries = [Entry.of(spec) for spec in specs]
-        self._loaders = Loaders(load, self._selector, self._on_loaded)
+        self._loaders = Loaders(load, self._selector, self._on_loaded, self._admit)
         for entry in self._entries:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
@@ -96,6 +99,11 @@ class Supervisor:
             SampledCpus(self._entries, self._tell),
             Lifetimes(self._entries, self._end_of_life),
         )
+        self._quarantine: Quarantine | None = None
+        if guard is not None:
+            again, loading = self.load_again, self._loaders.has
+            self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
+            self._parts = (*self._parts, self._quarantine)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -165,6 +173,16 @@ class Supervisor:
             entry.totals = self._memory_of_totals(entry)
         self._say(entry)
         self._tell(entry)
+
+    def _admit(self, entries: list[Entry]) -> list[Entry]:
+        """Those that may be loaded; of the others it is said why not."""
+        if self._quarantine is None:
+            return entries
+        admitted = self._quarantine.admit(entries)
+        for entry in [e for e in entries if e not in admitted]:
+            self._say(entry)
+            self._tell(entry)
+        return admitted
 
     def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
         """Detach a program, and say what it is from now on, and why."""
@@ -252,6 +270,8 @@ class Supervisor:
         self._server.ask_to_end()
         for entry in self._entries:
             entry.detach()
+        if self._quarantine is not None:
+            self._quarantine.end()
         self._server.end()
         self._selector.close()
         self._log.info("stopped: everything is detached", seconds=round(monotonic() - started, 2))

@@ -117,6 +117,7 @@ def running(
         *("--config.file", str(config), "--config.trust-owner", str(ROOT.stat().st_uid)),
         *("--web.listen-address", "127.0.0.1:0"),
         *("--cache.dir", str(cache or CACHE / "artifacts")),
+        *("--state.dir", str(directory / "state")),
         *arguments,
     ]
     with log_path.open("wb") as log:

@@ -48,6 +48,15 @@ def of(program: model.Program, target: Target, header_text: str) -> Origin:
     )
 
 
+def of_text(program: model.Program, header_text: str) -> str:
+    """A digest of all that any kernel would run of a program: its text and the exporter's, and where it is attached."""
+    variants = [variant.model_dump() for variant in program.variants]
+    made = (FORMAT, headers.REVISION, source.DIALECT)
+    return _digest(
+        program.text, sorted(program.defines.items()), program.requires.model_dump(), variants, header_text, made
+    )
+
+
 def refusal(wanted: Origin, found: Sequence[Origin]) -> str:
     """Why none of the artifacts that there are of a program fits: what is needed, and what the nearest one is for."""
     needed = f"it needs linux {wanted.release} {wanted.arch}, BTF {_short(wanted.btf)}"

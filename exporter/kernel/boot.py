@@ -1,0 +1,13 @@
+"""Which start of the kernel this is (random(4))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def boot_id(proc: Path = Path("/proc")) -> str:
+    """A UUID that is drawn anew whenever the kernel starts, the same in every container; "" where /proc hides it."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
