@@ -76,9 +76,8 @@ e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 bench: $(VENV)/test.stamp mounts  ## measure, and write docs/performance.md; make bench PEER=DIR adds ebpf_exporter
 	$(PYTHON) -m benchmarks.report $(if $(PEER),--peer $(PEER)) $(BENCH_ARGS)
 
-soak: $(VENV)/test.stamp mounts  ## what takes long to show: 100,000 hostile processes, a server killed 200 times
-	$(PYTHON) -m benchmarks.hostile
-	BPF_EXPORTER_KILLS=200 $(PYTHON) -m pytest -q tests/kernel/test_draining.py -k killed
+soak: $(VENV)/test.stamp mounts  ## what takes long to show, with a table: ten minutes of load, hostile hosts, many kills
+	$(PYTHON) -m benchmarks.soak $(SOAK_ARGS)
 
 clean:  ## remove what make made in this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

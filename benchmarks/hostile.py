@@ -18,28 +18,20 @@ Needs root and gcc. The short form is a test: tests/kernel/test_hostile.py.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
-import re
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import rows
+from benchmarks import observing, rows
 from tests import daemon
 
-SCRAPE_TIMEOUT = 10.0  # seconds, Prometheus' default
-IMPATIENT = 1.0  # seconds that every other scrape says it has
-BETWEEN_SCRAPES = 0.6  # seconds; within 0.5 s they share one collection
 LABEL_LENGTH = 128  # bytes, the default of limits.label_length
 MAX_SERIES = 1000  # the default
 ENTRIES = 10240  # of each map; the drained one is a pair
@@ -121,16 +113,6 @@ programs:
 BUNDLED = ("tcp_rst", "tcp_sendmsg", "tcp_latency", "tcp_syn_backlog")
 
 
-@dataclass
-class Scrapes:
-    """What a scraper saw: seconds of each answer, and what was wrong with one. `impatient`: of those that said that
-    they had a second."""
-
-    seconds: list[float] = field(default_factory=list)
-    impatient: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of the exporter.
@@ -151,18 +133,18 @@ class Outcome:
     label: int
     memory: tuple[float, float, float]
     bound: float
-    scrapes: Scrapes
+    scrapes: observing.Scrapes
     uncollected: int  # times that a program's maps could not be read or shown, by the exporter's log
 
     @property
     def wrong(self) -> list[str]:
         """What does not hold; nothing if all does."""
         quiet, half, end = self.memory
-        slowest = max(self.scrapes.seconds, default=SCRAPE_TIMEOUT)
+        slowest = max(self.scrapes.seconds, default=observing.SCRAPE_TIMEOUT)
         checks = {
             f"{len(self.scrapes.failures)} scrapes failed, first {self.scrapes.failures[:1]}": self.scrapes.failures,
             f"{self.uncollected} collections failed": self.uncollected,
-            f"a scrape took {slowest:.1f} s": slowest >= SCRAPE_TIMEOUT,
+            f"a scrape took {slowest:.1f} s": slowest >= observing.SCRAPE_TIMEOUT,
             f"{self.processes - self.counted - self.lost} processes are missing": (
                 self.counted + self.lost < self.processes
             ),
@@ -184,13 +166,13 @@ def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: in
     subprocess.run(["gcc", "-O2", "-static", "-o", str(binary), str(source)], check=True)
     names = directory / "names"
     names.mkdir()
-    quiet = _memory(exporter)
+    quiet = observing.memory(exporter)
     before = {name: exporter.value(f"hostile_{name}_total") for name in ("execs", "names")}
-    with _scraping(exporter) as scrapes:
+    with observing.scraping(exporter) as scrapes:
         executed = _run(binary, names, processes // 2)
-        half = _memory(exporter)
+        half = observing.memory(exporter)
         executed += _run(binary, names, processes - processes // 2)
-    end = _memory(exporter)
+    end = observing.memory(exporter)
     shown, label = _shown(exporter.get())
     return Outcome(
         executed,
@@ -225,59 +207,6 @@ def _run(binary: Path, names: Path, count: int) -> int:
     return int(done.stdout)
 
 
-@contextlib.contextmanager
-def _scraping(exporter: daemon.Daemon) -> Iterator[Scrapes]:
-    """Scrape as Prometheus does until the block ends."""
-    found, over = Scrapes(), threading.Event()
-
-    def scrape() -> None:
-        while not over.wait(BETWEEN_SCRAPES):
-            patient = len(found.seconds) <= len(found.impatient)
-            began = time.monotonic()
-            try:
-                _get(exporter, SCRAPE_TIMEOUT if patient else IMPATIENT)
-                (found.seconds if patient else found.impatient).append(time.monotonic() - began)
-            except OSError as error:
-                found.failures.append(str(error))
-
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        thread.join()
-
-
-def _get(exporter: daemon.Daemon, says: float = SCRAPE_TIMEOUT) -> bytes:
-    """A scrape whose scraper says that it has so many seconds."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{exporter.port}/metrics",
-        headers={"Accept-Encoding": "gzip", "X-Prometheus-Scrape-Timeout-Seconds": str(says)},
-    )
-    with urllib.request.urlopen(request, timeout=SCRAPE_TIMEOUT) as answer:
-        body: bytes = answer.read()
-    return body
-
-
-def _memory(exporter: daemon.Daemon) -> float:
-    """MiB of all roles, after some scrapes in peace. Anonymous memory: of files, who else maps them has a share too."""
-    for _ in range(3):
-        time.sleep(BETWEEN_SCRAPES)
-        _get(exporter)
-        exporter.get()
-    supervisor = exporter.process.pid
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return sum(map(_anonymous, (supervisor, *map(int, children))))
-
-
-def _anonymous(pid: int) -> float:
-    """MiB of Pss_Anon in /proc/PID/smaps_rollup (5.9): what roles share by fork counts for each by its part."""
-    found = re.search(r"^Pss_Anon: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) / 1024
-
-
 def _shown(text: str) -> tuple[int, int]:
     """Label sets of the metric that has most, "other" left out, and the bytes of the longest label value."""
     sets: Counter[str] = Counter()
@@ -301,9 +230,9 @@ def table(outcome: Outcome) -> list[rows.Row]:
     what = f"{outcome.processes:,} hostile processes"
     return [
         rows.Row(f"{what}: the slowest of {len(outcome.scrapes.seconds)} scrapes, of Prometheus' timeout", slowest, "s",
-                 floor=SCRAPE_TIMEOUT, ratio=slowest / SCRAPE_TIMEOUT, target=1),
+                 floor=observing.SCRAPE_TIMEOUT, ratio=slowest / observing.SCRAPE_TIMEOUT, target=1),
         rows.Row(f"{what}: the slowest of {len(outcome.scrapes.impatient)} scrapes that said they had 1 s",
-                 impatient, "s", floor=IMPATIENT, ratio=impatient / IMPATIENT, target=1),
+                 impatient, "s", floor=observing.IMPATIENT, ratio=impatient / observing.IMPATIENT, target=1),
         rows.Row(f"{what}: memory that all roles gained, of the bound", end - quiet, "MiB", floor=outcome.bound,
                  ratio=(end - quiet) / outcome.bound, target=1),
         rows.Row(f"{what}: label sets of one metric, of max_series", outcome.shown, "series", floor=MAX_SERIES,
