@@ -1,5 +1,6 @@
 # make run    serve metrics of config.example.yaml on :10435; installs what is missing
 # make test   run every test; installs what is missing
+# make deb    build dist/bpf-exporter_VERSION_ARCH.deb, for Debian 12 and 13
 # make help   the rest
 
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6
 	qemu-system-x86 busybox-static cpio kmod e2fsprogs xfsprogs xz-utils zstd lz4 debootstrap systemd-container chromium
 MATRIX_PACKAGES := $(TEST_PACKAGES) qemu-system-arm
 
-.PHONY: help run test lint format unit kernel matrix e2e bench soak packages-run packages-test packages-matrix mounts clean
+.PHONY: help run test lint format unit kernel matrix e2e bench soak packages-run packages-test packages-matrix mounts deb clean
 
 help:
 	@grep -hE '^# make |^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /	/'
@@ -78,6 +79,9 @@ bench: $(VENV)/test.stamp mounts  ## measure, and write docs/performance.md; mak
 
 soak: $(VENV)/test.stamp mounts  ## what takes long to show, with a table: ten minutes of load, hostile hosts, many kills
 	$(PYTHON) -m benchmarks.soak $(SOAK_ARGS)
+
+deb: $(VENV)/run.stamp  ## build dist/bpf-exporter_VERSION_ARCH.deb; ARCH=arm64 on any machine
+	@deploy/build-deb $(PYTHON)
 
 clean:  ## remove what make made in this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
