@@ -31,8 +31,8 @@ from exporter.kernel import cpus, credentials, features
 from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
 from exporter.web.application import Application
-from exporter.web.listening import Server
 from exporter.web.page import Page
+from exporter.web.serving import Server
 
 READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
 DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room for 0.1 s (docs/configuration.md)
@@ -287,15 +287,14 @@ def start(document: dict[str, Any], fds: list[int], listeners: Sequence[socket.s
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
-    servers = [Server(sock, application) for sock in listeners]
+    http = Server(listeners, application)
     credentials.drop_to(uid, gid, keep)
     if options.supervisor is not None:
         credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
     rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
     log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
-    for server in servers:
-        server.prepare()
-        threading.Thread(target=server.serve, name="http", daemon=True).start()
+    http.prepare()
+    threading.Thread(target=http.serve, name="http", daemon=True).start()
     return programs
 
 

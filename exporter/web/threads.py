@@ -1,7 +1,8 @@
-"""Threads that wait for connections on one epoll(7), each answering what it was woken for.
+"""Threads that wait for connections on one epoll(7), each working on what it was woken for.
 
-None hands a connection to another: two changes of thread take a quarter of a scrape of a thousand series. A connection
-at rest holds no thread. Of those there are at most so many: one more ends the one that has been at rest for longest.
+No thread finds what another one answers: handing a connection over would cost two changes of thread, a quarter of what
+a scrape of a thousand series takes. A connection that waits for its client holds no thread, whatever it waits for; so a
+slow client holds up nobody. There are at most so many of those: one more ends another one (`crowding`).
 """
 
 from __future__ import annotations
@@ -11,41 +12,38 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from exporter import log
+from exporter.web import crowding
+from exporter.web.connection import Connection
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT  # and nobody else is woken for it until it is asked for again
-_SOON = select.EPOLLOUT  # a socket that can be written to is ready at once, behind all that are ready already
-_LOOKS = 4  # for connections whose time is over, in that time
+_LOOKS = 4  # for connections whose time is over, in `timeout`
 _NO_DESCRIPTORS = 0.1  # seconds until accept(2) is tried again
 
 
 class Threads:
-    """`accept` gives a new connection, None where there was none. `answer` is given one that has something to read, or
-    had: it answers one request, if there is one, and says whether the connection goes on. Connections have a `socket`,
-    a `buffered` that says whether more of what was read is waiting, and a `close`."""
+    """`connect` makes a connection of what was accepted. `most`: how many may wait. `timeout`: the shortest that one of
+    them waits, in seconds."""
 
     def __init__(
         self,
-        listener: socket.socket,
-        accept: Callable[[], Any],
-        answer: Callable[[Any], bool],
+        listeners: Sequence[socket.socket],
+        connect: Callable[[socket.socket, Any], Connection],
         *,
         threads: int,
-        resting: int,
+        most: int,
         timeout: float,
     ) -> None:
-        """`resting`: how many connections may be without a request, and for how long: `timeout` in seconds."""
-        self._listener = listener
-        self._accept = accept
-        self._answer = answer
-        self._most = resting
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._connect = connect
+        self._most = most
         self._timeout = timeout
-        self._resting: dict[int, tuple[Any, float]] = {}  # by descriptor, since when; the longest first
+        self._waiting: dict[int, Connection] = {}  # by descriptor; a thread that has one has taken it out
         self._armed: set[int] = set()  # descriptors that the epoll knows
+        self._lock = threading.Lock()  # a descriptor is not closed while somebody else puts it to use
         self._epoll = select.epoll()
         self._end = os.eventfd(0, os.EFD_CLOEXEC)
         self._over = threading.Event()
@@ -56,24 +54,22 @@ class Threads:
     def run(self) -> None:
         """Until `stop`."""
         self._epoll.register(self._end, select.EPOLLIN)
-        self._epoll.register(self._listener, _ONCE)
+        for listener in self._listeners.values():
+            listener.setblocking(False)  # another thread may have taken what this one was woken for
+            self._epoll.register(listener, _ONCE)
         for worker in self._workers:
             worker.start()
         while not self._over.wait(self._timeout / _LOOKS):
-            since = time.monotonic() - self._timeout
-            for fd, (_, rests) in list(self._resting.items()):
-                if rests > since:
-                    break
-                self._drop(fd)
+            now = time.monotonic()
+            self._drop(*(one for one in list(self._waiting.values()) if one.until < now))
         for worker in self._workers:
             worker.join()
-        for fd in list(self._resting):
-            self._drop(fd)
+        self._drop(*list(self._waiting.values()))
         self._epoll.close()
         os.close(self._end)
 
     def stop(self) -> None:
-        """Requests that are being answered are answered; what is at rest is closed. Does not wait for that."""
+        """Requests that are being answered are answered; what waits is closed. Does not wait for that."""
         self._over.set()
         os.eventfd_write(self._end, 1)  # stays: every thread sees it
 
@@ -83,66 +79,62 @@ class Threads:
             try:
                 if fd == self._end:
                     return
-                if fd == self._listener.fileno():
-                    self._take()
-                elif (rested := self._resting.pop(fd, None)) is not None:
-                    self._go_on(rested[0])
+                if (listener := self._listeners.get(fd)) is not None:
+                    self._take(listener)
+                elif (waited := self._waiting.pop(fd, None)) is not None:
+                    self._go_on(waited)
             except Exception as error:  # noqa: BLE001 - a thread that ended would be missing
                 log.get().error("http server error", error=f"{type(error).__name__}: {error}")
 
-    def _take(self) -> None:
+    def _take(self, listener: socket.socket) -> None:
         """A new connection; the next one wakes the next thread."""
+        accepted = None
         try:
-            connection = self._accept()
+            accepted = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            pass
         except OSError as error:  # no descriptor is left, most likely
             log.get().warning("no connection can be taken", why=os.strerror(error.errno or 0))
-            if not self._drop_one():
+            if not self._drop(*crowding.one_too_many(list(self._waiting.values()))):
                 time.sleep(_NO_DESCRIPTORS)
-            connection = None
         finally:
-            self._epoll.modify(self._listener, _ONCE)
-        if connection is not None:
-            self._armed.discard(connection.socket.fileno())  # who had the number is gone, and out of the epoll
-            self._go_on(connection)
+            self._epoll.modify(listener, _ONCE)
+        if accepted is not None:
+            self._armed.discard(accepted[0].fileno())  # who had the number is gone, and out of the epoll
+            self._go_on(self._connect(*accepted))
 
-    def _go_on(self, connection: Any) -> None:
-        """Answer a request, if one has come."""
-        goes_on = False
+    def _go_on(self, connection: Connection) -> None:
+        events = None
         try:
-            goes_on = not (connection.buffered or _has_data(connection.socket)) or self._answer(connection)
+            events = connection.work()
         finally:
-            if goes_on:
-                self._rest(connection)
+            if events is None:
+                with self._lock:
+                    connection.close()
             else:
-                connection.close()
+                self._wait(connection, events)
 
-    def _rest(self, connection: Any) -> None:
-        fd = connection.socket.fileno()
-        if len(self._resting) >= self._most:
-            self._drop_one()
-        events = _ONCE | _SOON if connection.buffered else _ONCE
-        self._resting[fd] = (connection, time.monotonic())
-        # From here on another thread may have it.
-        if fd in self._armed:
-            self._epoll.modify(fd, events)
-        else:
-            self._armed.add(fd)
-            self._epoll.register(fd, events)
+    def _wait(self, connection: Connection, events: int) -> None:
+        if len(self._waiting) >= self._most:
+            self._drop(*crowding.one_too_many(list(self._waiting.values())))
+        with self._lock:
+            self._waiting[connection.fd] = connection
+            # From here on another thread may have it.
+            if connection.fd in self._armed:
+                self._epoll.modify(connection.fd, events | select.EPOLLONESHOT)
+            else:
+                self._armed.add(connection.fd)
+                self._epoll.register(connection.fd, events | select.EPOLLONESHOT)
+        if connection.wfile.page:
+            self._drop(*crowding.holding_too_much(list(self._waiting.values())))
 
-    def _drop_one(self) -> bool:
-        """The one that has been at rest for the longest time; False where none is."""
-        return any(self._drop(fd) for fd in list(self._resting)[:1])
-
-    def _drop(self, fd: int) -> bool:
-        rested = self._resting.pop(fd, None)
-        if rested is not None:
-            with suppress(OSError):
-                rested[0].close()
-        return rested is not None
-
-
-def _has_data(sock: socket.socket) -> bool:
-    """Whether there is something to read, the end among that."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    def _drop(self, *connections: Connection) -> bool:
+        """Close those that still wait. Whether there was one."""
+        dropped = False
+        for connection in connections:
+            with self._lock:
+                if self._waiting.get(connection.fd) is connection:
+                    del self._waiting[connection.fd]
+                    connection.close()
+                    dropped = True
+        return dropped

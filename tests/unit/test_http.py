@@ -12,7 +12,9 @@ from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 
-from exporter.web.listening import HEADER_LIMIT, THREADS, Server, listen
+from exporter.web.connection import HEADER_LIMIT
+from exporter.web.listening import listen
+from exporter.web.serving import THREADS, Server
 
 Logged = Callable[[], list[str]]
 
@@ -44,7 +46,7 @@ def serve(logged: Logged) -> Iterator[Callable[..., int]]:
 
     def start(**timeouts: int) -> int:
         sock = listen("127.0.0.1:0")
-        server = Server(sock, _application, **timeouts)
+        server = Server([sock], _application, **timeouts)
         server.prepare()
         thread = threading.Thread(target=server.serve, daemon=True)
         thread.start()
