@@ -27,7 +27,7 @@ from exporter.collecting.series import Budget
 from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.kernel import cpus, credentials, features
+from exporter.kernel import bpf, cpus, credentials, features
 from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
 from exporter.web.application import Application
@@ -40,6 +40,7 @@ DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
 LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
 NOBODY = 65534
+LARGEST_KEY = 512  # bytes: MAX_BPF_STACK, which bounds a key in kernel/bpf/hashtab.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class _Held:
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
     memory: int | None = None  # of its totals; one of `fds`
+    map: int | None = None  # the first of its maps; one of `fds`
     texts: Sequence[exposition.Text] = ()
     taken: float = float("-inf")
     failed_with: str = ""  # what the log was last told
@@ -108,7 +110,7 @@ class _Held:
         """Take the collector over: only what is said of the program has changed. With the lock held."""
         for fd in self.fds:
             os.close(fd)
-        self.fds, self.memory, self.collector = before.fds, before.memory, before.collector
+        self.fds, self.memory, self.map, self.collector = before.fds, before.memory, before.map, before.collector
         self.texts, self.taken = before.texts, before.taken
         self.failed_with, self.drain_failed_with = before.failed_with, before.drain_failed_with
         if self.collector is not None:
@@ -133,6 +135,7 @@ class Programs:
         self._unprivileged = unprivileged
         self._draining = False
         self._restarts = 0
+        self.connected = True  # whether its supervisor is there
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
         self._pages = Pages()
@@ -152,7 +155,8 @@ class Programs:
             count = len(document["maps"])
             maps = dict(zip(document["maps"], fds[:count], strict=True))
             memory = fds[count] if len(fds) > count else None
-            held = _Held(from_json(document), self._lock, fds=fds, memory=memory)
+            first = fds[0] if count else None
+            held = _Held(from_json(document), self._lock, fds=fds, memory=memory, map=first)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
@@ -231,6 +235,25 @@ class Programs:
             # While keys pour in, only a scrape may come between.
             pause = max(DRAIN_LOOKS, LOOKS_APART * (time.monotonic() - began))
             time.sleep(DRAIN_YIELDS if any(drained) else pause)
+
+    # server_watchdog.Checked
+
+    def read_one_map(self, patience: float = 10.0) -> str:
+        """Read a map, or know that one was just read; why it cannot be read, "" if it can or there is none."""
+        if not self._lock.acquire(timeout=patience):
+            return f"a collection has not ended for {patience:.0f} s"
+        try:
+            running = [held for held in self._held.values() if held.collector is not None and held.map is not None]
+            if any(time.monotonic() - held.taken < patience for held in running):
+                return ""
+            for held in running[:1]:
+                assert held.map is not None
+                bpf.map_next_key(held.map, None, LARGEST_KEY)
+        except OSError as error:
+            return f"{held.program.name}: {error}"
+        finally:
+            self._lock.release()
+        return ""
 
     # web.application.Source
 

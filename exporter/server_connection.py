@@ -115,7 +115,7 @@ class ServerConnection:
         except OSError:  # it has gone again, or there is no descriptor left
             return False
         pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid != self._uid:
+        if uid not in (0, self._uid):  # one that was started as root drops its rights when it has been greeted
             log.get().warning("refused a connection", uid=uid, pid=pid, why=f"the server's user is {self._uid}")
             sock.close()
             return False

@@ -15,7 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol
 
-from exporter import handover, log, totals
+from exporter import __version__, handover, log, totals
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.decoders.names import open_for_root
@@ -64,6 +64,9 @@ class Server(Part, Protocol):
         """Wait a little for a server that was asked to end, and end it."""
 
 
+ServerFunction = Callable[[selectors.BaseSelector, Greet], Server]
+
+
 class Supervisor:
     """Owns the children and the descriptors from start to end.
 
@@ -79,7 +82,7 @@ class Supervisor:
         specs: Sequence[model.Program],
         *,
         load: handover.LoadFunction,
-        server: Callable[[selectors.BaseSelector, Greet], Server],
+        server: ServerFunction,
         config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
         guard: Guard | None = None,
@@ -233,6 +236,7 @@ class Supervisor:
         hello = {
             "programs": [e.spec.name for e in self._entries],
             "restarts": restarts,
+            "version": __version__,
             "limits": {"label_length": self._config.label_length, "series": self._config.series},
             "names": list(opened),
         }

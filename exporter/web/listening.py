@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 
+from exporter import listen_fds
+
 BACKLOG = 128  # connections that wait to be taken
 
 
@@ -32,6 +34,16 @@ def listen(address: str) -> socket.socket:
     except OSError as error:
         hint = " (another process listens there: see `ss -ltnp`)" if error.errno == errno.EADDRINUSE else ""
         raise AddressError(f'listen address "{address}": {_cause(error)}{hint}') from error
+
+
+def passed() -> list[socket.socket]:
+    """The sockets that the service manager listens on for this process. AddressError if there are none."""
+    sockets = [socket.socket(fileno=fd) for _, fd in listen_fds.take()]
+    if not sockets:
+        raise AddressError("--web.systemd-socket: no socket was passed (start the service by its .socket unit)")
+    for sock in sockets:
+        sock.setblocking(True)
+    return sockets
 
 
 def _cause(error: OSError) -> str:

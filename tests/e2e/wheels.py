@@ -1,4 +1,4 @@
-"""The project as an administrator gets it: its wheel, with the wheels of what it depends on, for Debian 12's Python."""
+"""The project as an administrator gets it: its wheel, with the wheels of what it depends on, for Debian's Pythons."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 
 from tests.e2e.queries import ROOT
 
-DEBIAN_PYTHON = "3.11"
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}  # of Debian 12 and 13
 # What the wheel is built from; everything else in the tree (a venv, caches) stays out of the copy.
 SOURCES = ("exporter", "programs", "pyproject.toml", "README.md", "LICENSE")
 
 
-def dependencies(cache: Path) -> Path:
+def dependencies(cache: Path, suite: str = "bookworm") -> Path:
     """A directory in `cache` with the wheels of all dependencies, as constraints.txt has them, and of hatchling."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     constraints = ROOT / "constraints.txt"
-    mark = hashlib.sha256("\n".join([*wanted, constraints.read_text()]).encode()).hexdigest()[:12]
+    mark = hashlib.sha256("\n".join([PYTHONS[suite], *wanted, constraints.read_text()]).encode()).hexdigest()[:12]
     directory = cache / f"wheels-{mark}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "wheels.lock").open("w") as lock:
@@ -31,7 +31,7 @@ def dependencies(cache: Path) -> Path:
         if not directory.exists():
             partial = directory.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _pip("download", "--quiet", "--only-binary=:all:", f"--python-version={DEBIAN_PYTHON}",
+            _pip("download", "--quiet", "--only-binary=:all:", f"--python-version={PYTHONS[suite]}",
                  "-c", str(constraints), "-d", str(partial), *wanted)  # fmt: skip
             partial.rename(directory)
     return directory

@@ -1,0 +1,121 @@
+"""The exporter as units of systemd in a Debian machine, installed as docs/systemd.md says, from its wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.e2e import debian, wheels
+from tests.e2e.queries import ROOT
+from tests.kernel import renames
+from tests.matrix.kernels import cache_directory
+
+SERVER, SUPERVISOR, SOCKET = "bpf-exporter.service", "bpf-exporter-supervisor.service", "bpf-exporter.socket"
+PROGRAMS = ("tcp_latency", "tcp_rst", "tcp_sendmsg", "renames")
+CONFIG = renames.CONFIG + "".join(f"  - use: {name}\n" for name in PROGRAMS[:3])
+URL = "http://localhost:10435"
+PLACES = {
+    SERVER: "etc/systemd/system",
+    SUPERVISOR: "etc/systemd/system",
+    SOCKET: "etc/systemd/system",
+    "sysusers.conf": "usr/lib/sysusers.d/bpf-exporter.conf",
+    "tmpfiles.conf": "usr/lib/tmpfiles.d/bpf-exporter.conf",
+    "bpf-exporter.default": "etc/default/bpf-exporter",
+}
+
+
+class Machine(debian.Machine):
+    """A booted machine with the exporter installed."""
+
+    def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("systemctl", *arguments, check=check, timeout=300)
+
+    def get(self, path: str = "/metrics") -> str:
+        return self.run("curl", "-sSf", "--max-time", "20", URL + path).stdout
+
+    def journal(self) -> str:
+        units = [option for unit in (SERVER, SUPERVISOR, SOCKET) for option in ("-u", unit)]
+        return self.run("journalctl", "--no-pager", "-b", *units, check=False).stdout
+
+    def main_pid(self, unit: str) -> int:
+        """Its number in the machine, 0 where it does not run."""
+        return int(self.property(unit, "MainPID"))
+
+    def host_main_pid(self, unit: str) -> int:
+        return self.host_pid(self.main_pid(unit))
+
+    def counted(self, pid: int) -> float:
+        """Renames of a process of the host, as the metrics have them; 0 where they have none."""
+        found = re.search(rf'^ebpf_renames_total\{{pid="{pid}"\}} (\S+)$', self.get(), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def bpf_programs(self) -> set[int]:
+        """The kernel's numbers of the BPF programs that the supervisor holds, from its fdinfo (proc(5))."""
+        found = set()
+        for info in Path(f"/proc/{self.host_main_pid(SUPERVISOR)}/fdinfo").iterdir():
+            with contextlib.suppress(OSError):
+                found |= {int(number) for number in re.findall(r"^prog_id:\s+(\d+)$", info.read_text(), re.MULTILINE)}
+        return found
+
+    def write(self, path: str, text: str) -> None:
+        place = self.root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+
+@contextlib.contextmanager
+def installed(suite: str, scratch: Path, config: str = CONFIG) -> Iterator[Machine]:
+    """A booted machine of this suite with the exporter in /opt/bpf-exporter and its units, not yet started."""
+    cache = cache_directory()
+    packages = wheels.dependencies(cache, suite)
+    wheel = wheels.project(packages, scratch)
+    with debian.overlay(debian.root(cache, suite)) as merged:
+        shutil.copytree(packages, merged / "root/wheels")
+        shutil.copy(wheel, merged / "root/wheels")
+        (merged / "etc/bpf-exporter").mkdir()
+        (merged / "etc/bpf-exporter/config.yaml").write_text(config)
+        for name, place in PLACES.items():
+            target = merged / place
+            shutil.copy(ROOT / "systemd" / name, target)
+        (merged / "usr/local/bin/bpf-exporter").symlink_to("/opt/bpf-exporter/bin/bpf-exporter")
+        with debian.booted(merged) as booted:
+            machine = Machine(booted.root, booted.init)
+            machine.run("/usr/bin/python3", "-m", "venv", "--system-site-packages", "/opt/bpf-exporter")
+            machine.run("/opt/bpf-exporter/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/root/wheels",
+                        "bpf-exporter", timeout=300)  # fmt: skip
+            machine.run("systemd-sysusers")
+            machine.run("systemd-tmpfiles", "--create", "bpf-exporter.conf")
+            yield machine
+
+
+@contextlib.contextmanager
+def running(machine: Machine) -> Iterator[Machine]:
+    """The units are started, and stopped afterwards."""
+    started = machine.systemctl("start", SERVER, check=False)
+    try:
+        assert started.returncode == 0, started.stderr + machine.journal()
+        yield machine
+    finally:
+        machine.systemctl("stop", SERVER, SUPERVISOR, SOCKET, check=False)
+        machine.systemctl("reset-failed", check=False)
+
+
+def loaded_programs() -> set[int]:
+    """The numbers of all BPF programs in the kernel, whoever they belong to."""
+    shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True).stdout
+    return {program["id"] for program in json.loads(shown)}
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
