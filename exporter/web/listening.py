@@ -1,14 +1,19 @@
-"""Listening sockets from addresses such as ":10435"."""
+"""Listening sockets from addresses such as ":10435" and "unix:/run/bpf-exporter/metrics.sock"."""
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import re
 import socket
+import stat
+from urllib.parse import parse_qsl
 
 from exporter import listen_fds
 
 BACKLOG = 128  # connections that wait to be taken
+UNIX_MODE = 0o666  # whoever comes in there could also come in by a port of loopback
 
 
 class AddressError(ValueError):
@@ -16,10 +21,13 @@ class AddressError(ValueError):
 
 
 def listen(address: str) -> socket.socket:
-    """A socket bound to "HOST:PORT", "[IPV6]:PORT" or ":PORT" (IPv4 and IPv6). AddressError if it cannot be had."""
+    """A socket bound to "HOST:PORT", "[IPV6]:PORT" or ":PORT" (IPv4 and IPv6), or to the path of
+    "unix:PATH?mode=0660&group=GROUP". AddressError if it cannot be had."""
+    if address.startswith("unix:"):
+        return _listen_unix(address)
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise AddressError(f'listen address "{address}": expected HOST:PORT, [IPV6]:PORT or :PORT')
+        raise AddressError(f'listen address "{address}": expected HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH')
     bracketed = host.startswith("[") and host.endswith("]")
     if ":" in host and not bracketed:
         raise AddressError(f'listen address "{address}": write an IPv6 address in brackets, "[{host}]:{port}"')
@@ -53,9 +61,90 @@ def _cause(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
-def url(sock: socket.socket) -> str:
+def _listen_unix(address: str) -> socket.socket:
+    path, _, options = address.removeprefix("unix:").partition("?")
+    path = re.sub("^//+", "/", path)
+    if not path.startswith("/"):
+        raise AddressError(f'listen address "{address}": expected unix:PATH with an absolute path')
+    mode, group = _permissions(address, options)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _remove_stale(path)
+        before = os.umask(0o777)  # nobody comes in before it is known who may
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        os.chown(path, -1, group, follow_symlinks=False)
+        os.chmod(path, mode)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        hint = " (another process listens there: see `ss -lxp`)" if error.errno == errno.EADDRINUSE else ""
+        hint = " (a file is there, and no socket: remove it)" if error.errno == errno.ENOTSOCK else hint
+        raise AddressError(f'listen address "{address}": {error.strerror or error}{hint}') from error
+    return sock
+
+
+def _permissions(address: str, options: str) -> tuple[int, int]:
+    """Mode and group of the socket; -1 for the group that it has."""
+    mode, group = UNIX_MODE, -1
+    for key, value in parse_qsl(options, keep_blank_values=True):
+        if key == "mode" and re.fullmatch("0?[0-7]{3}", value):
+            mode = int(value, 8)
+        elif key == "group":
+            try:
+                group = int(value) if value.isdecimal() else grp.getgrnam(value).gr_gid
+            except KeyError:
+                raise AddressError(f'listen address "{address}": no group "{value}" here') from None
+        else:
+            raise AddressError(f'listen address "{address}": after "?" write mode=0660, group=NAME or both with "&"')
+    return mode, group
+
+
+def _remove_stale(path: str) -> None:
+    """What one before us left: a socket where nobody listens any more. OSError where it is something else."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def inherited(fd: int) -> socket.socket:
+    """A socket that the service manager listens on. AddressError for another one."""
+    try:
+        sock = socket.socket(fileno=fd)
+        listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise AddressError(f"descriptor {fd} of the service manager: {error.strerror or error}") from error
+    if not listens:
+        raise AddressError(f"descriptor {fd} of the service manager: no socket that listens (ListenStream=, Accept=no)")
+    return sock
+
+
+def url(sock: socket.socket, path: str = "", *, secure: bool = False) -> str:
     """Where a person reaches a listening socket from this host."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
     if host in ("::", "0.0.0.0"):
         host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{'https' if secure else 'http'}://{where}{path}"
+
+
+def remove(sock: socket.socket) -> None:
+    """At the end: the file of a socket that `listen` made."""
+    if sock.family == socket.AF_UNIX:
+        try:
+            os.unlink(sock.getsockname())
+        except OSError:
+            return

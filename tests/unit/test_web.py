@@ -173,9 +173,9 @@ def test_a_bug_answers_500_and_says_nothing_to_the_network(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("address", "text"),
     [
-        ("10435", 'listen address "10435": expected HOST:PORT, [IPV6]:PORT or :PORT'),
-        (":http", 'listen address ":http": expected HOST:PORT, [IPV6]:PORT or :PORT'),
-        (":70000", 'listen address ":70000": expected HOST:PORT, [IPV6]:PORT or :PORT'),
+        ("10435", 'listen address "10435": expected HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH'),
+        (":http", 'listen address ":http": expected HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH'),
+        (":70000", 'listen address ":70000": expected HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH'),
         ("::1:80", 'listen address "::1:80": write an IPv6 address in brackets, "[::1]:80"'),
         ("192.0.2.1:10435", 'listen address "192.0.2.1:10435": Cannot assign requested address'),
     ],

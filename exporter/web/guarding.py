@@ -1,0 +1,164 @@
+"""Who may ask, and how often: headers, rate limit and passwords in front of an application (PEP 3333).
+
+As exporter-toolkit has them: first the rate limit, then the headers, then the password.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import bcrypt
+
+from exporter.web.settings import Settings
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[Any]]
+
+REMEMBERED = 128  # passwords that were right, and as many that were wrong
+CHECKS = 2  # passwords that are looked at at once: each takes 50 ms of a CPU, and scrapes want threads too
+LONGEST = 72  # bytes of a password that bcrypt looks at
+
+
+class Limiter:
+    """A token bucket: `burst` requests at once, and one more every `interval` seconds. For any number of threads."""
+
+    def __init__(self, interval: float, burst: int) -> None:
+        self.interval, self.burst = interval, burst
+        self._tokens, self._at = float(burst), time.monotonic()
+        self._lock = threading.Lock()
+
+    def allows(self) -> bool:
+        if not self.interval:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            self._tokens = min(float(self.burst), self._tokens + (now - self._at) / self.interval)
+            self._at = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
+
+
+class BusyError(Exception):
+    """Too many passwords are being looked at."""
+
+
+class Passwords:
+    """Basic authentication (RFC 7617). A password is put through bcrypt once and then known by a keyed hash.
+
+    A name that there is not takes as long as one that there is: it is looked at with the hash of another one, the same
+    for the same name.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[str, str] = {}
+        self._secret = os.urandom(32)
+        self._known: dict[bool, OrderedDict[bytes, None]] = {True: OrderedDict(), False: OrderedDict()}
+        self._lock = threading.Lock()
+        self._checks = threading.BoundedSemaphore(CHECKS)
+
+    def use(self, users: Mapping[str, str]) -> None:
+        """From now on these: bcrypt hashes by name. What is known of a hash that stays is still known."""
+        self._users = dict(users)
+
+    def admits(self, header: str) -> bool:
+        """Whether an Authorization header has the name and password of a user. BusyError."""
+        users = self._users
+        given = _credentials(header)
+        if given is None:
+            return False
+        name, password = given
+        hashed = users.get(name)
+        is_user = hashed is not None
+        if hashed is None:
+            others = sorted(users.values())
+            hashed = others[int.from_bytes(self._digest(name.encode())[:8], "big") % len(others)]
+        key = self._digest(b"%d %s %d %s %s" % (is_user, hashed.encode(), len(name), name.encode(), password))
+        with self._lock:
+            for answer, known in self._known.items():
+                if key in known:
+                    known.move_to_end(key)
+                    return answer
+        if not self._checks.acquire(blocking=False):
+            raise BusyError
+        try:
+            right = _is_password(password, hashed) and is_user
+        finally:
+            self._checks.release()
+        with self._lock:
+            known = self._known[right]
+            known[key] = None
+            if len(known) > REMEMBERED:
+                known.popitem(last=False)
+        return right
+
+    def _digest(self, data: bytes) -> bytes:
+        return hmac.digest(self._secret, data, hashlib.sha256)
+
+
+def _is_password(password: bytes, hashed: str) -> bool:
+    try:
+        return bcrypt.checkpw(password[:LONGEST], hashed.encode())
+    except ValueError:  # bytes that no hash was ever made of
+        return False
+
+
+def _credentials(header: str) -> tuple[str, bytes] | None:
+    """Name and password of a Basic header; None for anything else."""
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(text.strip(), validate=True).partition(b":")
+        return (name.decode(), password) if colon else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+class Guarded:
+    """An application behind settings that may be changed at any time, by any thread."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._passwords = Passwords()
+        self._settings = Settings()
+        self._limiter = Limiter(0, 0)
+
+    def use(self, settings: Settings) -> None:
+        """From the next request on."""
+        if (settings.interval, settings.burst) != (self._limiter.interval, self._limiter.burst):
+            self._limiter = Limiter(settings.interval, settings.burst)
+        self._passwords.use(settings.users)
+        self._settings = settings
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
+        settings = self._settings
+        if not self._limiter.allows():
+            return _refused(start_response, "429 Too Many Requests", ())
+
+        def start(code: str, headers: list[tuple[str, str]]) -> Any:
+            ours = {name.lower() for name, _ in settings.headers}
+            return start_response(code, [*(h for h in headers if h[0].lower() not in ours), *settings.headers])
+
+        if settings.users:
+            try:
+                if not self._passwords.admits(environ.get("HTTP_AUTHORIZATION", "")):
+                    return _refused(start, "401 Unauthorized", [("WWW-Authenticate", 'Basic realm="bpf-exporter"')])
+            except BusyError:
+                return _refused(start, "429 Too Many Requests", [("Retry-After", "1")])
+        return self._application(environ, start)
+
+
+def _refused(start_response: Callable[..., Any], code: str, headers: Iterable[tuple[str, str]]) -> Iterable[bytes]:
+    body = code.partition(" ")[2].encode() + b"\n"
+    start_response(code, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *headers])
+    return [body]

@@ -1,0 +1,178 @@
+"""TLS on sockets that do not block: certificates as text -> connections that have shaken hands and may come in."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from exporter.web.settings import Tls
+from exporter.web.waiting import RefusedError, Wants, WrongPortError
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, where none are named; Debian's own list has some without ECDHE
+SENT = 256 << 10  # bytes at once; OpenSSL makes records of 16 kB of them
+# Why a client was refused, where it is for this side to say; all else is the client's doing.
+_OURS = {"CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER"}
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+
+
+class TlsError(ValueError):
+    """Certificates, keys or names that make no TLS; the text says which."""
+
+
+class Security:
+    """What `connection` asks for, by Python's ssl."""
+
+    def __init__(self, tls: Tls) -> None:
+        """TlsError."""
+        self._context = context(tls)
+        self._allowed = frozenset(tls.allowed_sans)
+
+    def wrap(self, sock: socket.socket) -> socket.socket:
+        return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def unwrap(self, sock: socket.socket) -> socket.socket:
+        below = socket.socket(fileno=sock.detach())
+        below.setblocking(False)
+        return below
+
+    def shake(self, sock: socket.socket) -> None:
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            with _wants():
+                sock.do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                raise WrongPortError from error
+            if error.reason in _OURS:
+                raise RefusedError(f"TLS: {_why(error)}") from error
+            raise
+        if why := refusal(sock.getpeercert(), self._allowed):
+            raise RefusedError(why)
+
+    def receive(self, sock: socket.socket, size: int) -> bytes:
+        with _wants():
+            return sock.recv(size)
+
+    def has_more(self, sock: socket.socket) -> bool:
+        assert isinstance(sock, ssl.SSLSocket)
+        return sock.pending() > 0
+
+    def send(self, sock: socket.socket, data: memoryview) -> int:
+        with _wants():
+            return sock.send(data[:SENT])
+
+    def close(self, sock: socket.socket) -> None:
+        assert isinstance(sock, ssl.SSLSocket)
+        with suppress(OSError, ValueError):  # the client need not answer that
+            sock.unwrap()
+
+
+@contextmanager
+def _wants() -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLWantReadError:
+        raise Wants(to_write=False) from None
+    except ssl.SSLWantWriteError:
+        raise Wants(to_write=True) from None
+
+
+def context(tls: Tls) -> ssl.SSLContext:
+    """What sockets are wrapped with. TlsError."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version, made.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
+    made.set_alpn_protocols(["http/1.1"])
+    if not tls.server_chooses:
+        made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    _certificate(made, tls)
+    try:
+        made.set_ciphers(tls.ciphers or CIPHERS)
+    except ssl.SSLError as error:
+        raise TlsError(f"cipher_suites: {_why(error)} (this host's OpenSSL has none of them)") from error
+    if tls.curve:
+        try:
+            made.set_ecdh_curve(tls.curve)
+        except (ValueError, ssl.SSLError) as error:
+            raise TlsError(f"curve_preferences: {error} (this host's OpenSSL does not have it)") from error
+    if tls.client_ca:
+        try:
+            made.load_verify_locations(cadata=tls.client_ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise TlsError(f"client_ca: {_why(error)} (certificates in PEM, one after another)") from error
+        made.verify_mode = ssl.CERT_REQUIRED if tls.requires_client else ssl.CERT_OPTIONAL
+        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate is an authority of its own, as in Go
+    return made
+
+
+def _certificate(made: ssl.SSLContext, tls: Tls) -> None:
+    with _file(tls.cert) as cert, _file(tls.key) as key:
+        try:
+            made.load_cert_chain(cert, key, password=_no_password)
+        except ssl.SSLError as error:
+            raise TlsError(f"certificate and key: {_why(error)}{_hint(error)}") from error
+        except _EncryptedError:
+            raise TlsError(
+                "key: it is encrypted (nobody is there to be asked: give a key without a passphrase)"
+            ) from None
+
+
+class _EncryptedError(Exception):
+    """A passphrase was asked for."""
+
+
+def _no_password() -> str:
+    raise _EncryptedError
+
+
+@contextmanager
+def _file(text: str) -> Iterator[str]:
+    """A name under which OpenSSL can read the text; nothing is written to a disk."""
+    fd = os.memfd_create("pem")
+    try:
+        with open(fd, "w", closefd=False) as stream:
+            stream.write(text)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _why(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason).lower().replace("_", " ") if reason else str(error)
+
+
+def _hint(error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return " (the key belongs to another certificate)"
+    return " (PEM, as openssl writes it: first the server's certificate, then those between it and the authority)"
+
+
+def refusal(certificate: Mapping[str, Any] | None, allowed: frozenset[str]) -> str:
+    """Why a client with this certificate (ssl's getpeercert) may not come in; "" if it may."""
+    if not allowed:
+        return ""
+    names = sans(certificate or {})
+    return "" if names & allowed else f"its certificate is for {', '.join(sorted(names)) or 'no name'}"
+
+
+def sans(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The subject alternative names that can be allowed: DNS names, addresses, e-mail addresses, URIs."""
+    kinds = {"DNS", "IP Address", "email", "URI"}
+    return frozenset(
+        address(value) if kind == "IP Address" else value
+        for kind, value in certificate.get("subjectAltName", ())
+        if kind in kinds
+    )
+
+
+def address(text: str) -> str:
+    """An IP address as Go and Python spell it; OpenSSL writes 2001:DB8:0:0:0:0:0:1."""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return text

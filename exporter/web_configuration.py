@@ -1,0 +1,68 @@
+"""The web configuration as the supervisor reads it: in a child, which takes pydantic, PyYAML and OpenSSL with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.config.findings import ConfigErrors, Finding
+from exporter.config.sources import Sources
+from exporter.loading import separate
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """settings  as JSON values (web/settings.py); None where the files have mistakes
+    mistakes   where and what: (file:line:column, sentence), in the order of the file
+    warnings   in the same form
+    sources    the file and the certificates
+    """
+
+    settings: Mapping[str, Any] | None = field(repr=False)
+    mistakes: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    sources: Sources = field(default_factory=Sources)
+
+
+def read(path: Path, trust_owner: Collection[int]) -> Read:
+    """OSError where there is no process to be had."""
+    outcome = separate.run(lambda _: json.dumps(answer(path, trust_owner)))
+    if outcome.answer:
+        return understood(json.loads(outcome.answer))
+    last = outcome.output.strip().rpartition("\n")[2]
+    how = f"signal {-outcome.status}" if outcome.status < 0 else f"exit code {outcome.status}"
+    return Read(None, ((str(path), f"read: the process that reads it ended with {how}: {last or 'no word'}"),))
+
+
+def answer(path: Path, trust_owner: Collection[int]) -> dict[str, Any]:
+    """In a child: JSON values of what `read` gives."""
+    from exporter.web import config_file
+    from exporter.web.settings import to_json
+
+    try:
+        loaded = config_file.load(path, {0, os.geteuid(), *trust_owner})
+    except ConfigErrors as errors:
+        return {"mistakes": _lines(errors.findings), "sources": errors.sources.to_json()}
+    return {
+        "settings": to_json(loaded.settings),
+        "warnings": _lines(loaded.warnings),
+        "sources": loaded.sources.to_json(),
+    }
+
+
+def understood(document: Mapping[str, Any]) -> Read:
+    """What was given to `answer`'s document."""
+    return Read(
+        document.get("settings"),
+        tuple((place, text) for place, text in document.get("mistakes", ())),
+        tuple((place, text) for place, text in document.get("warnings", ())),
+        Sources.from_json(document["sources"]),
+    )
+
+
+def _lines(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [(finding.mark.place, finding.text) for finding in findings]
