@@ -10,19 +10,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from exporter import __version__, config, listen_fds, log
+from exporter import __version__, config, log
 from exporter.config.bundled import bundled_dir
 from exporter.crash_record import CrashRecord, DamagedError
-
-if TYPE_CHECKING:
-    from exporter import web_file
 
 EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS, EXIT_LOAD = 0, 1, 2, 3, 4, 5
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
+DEFAULT_SOCKET = "/run/bpf-exporter/supervisor.sock"
 DEFAULT_STATE = "/var/lib/bpf-exporter"
 
 
@@ -50,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bpf-exporter {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="load the programs and serve their metrics", allow_abbrev=False))
+    _add_supervise(commands.add_parser("supervise", help="load the programs for a server that is started by itself",
+                                       allow_abbrev=False))  # fmt: skip
+    _add_serve(commands.add_parser("serve", help="serve the metrics of what `supervise` has loaded",
+                                   allow_abbrev=False))  # fmt: skip
     _add_check(commands.add_parser("check", help="report every mistake in a configuration", allow_abbrev=False))
     _add_compile(commands.add_parser("compile", help="fill a cache for a kernel, of this host or of others",
                                      allow_abbrev=False))  # fmt: skip
@@ -76,28 +77,68 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_loading(parser)
+    parser.add_argument("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
+                        help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
+    _add_web(parser)
+    _add_user(parser, "whom the server runs as")
+    _add_log(parser)
+    parser.set_defaults(command=_run, socket=None)
+
+
+def _add_supervise(parser: argparse.ArgumentParser) -> None:
+    _add_loading(parser)
+    _add_socket(parser, "where the server connects")
+    _add_user(parser, "the server's user, who alone may connect")
+    _add_log(parser)
+    parser.set_defaults(command=_run, listen=[], metrics_path="")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_socket(parser, "where the supervisor listens")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
+                       help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
+    where.add_argument("--web.systemd-socket", dest="systemd_socket", action="store_true",
+                       help="listen on the sockets that systemd passes, those of bpf-exporter.socket")  # fmt: skip
+    _add_web(parser)
+    _add_user(parser, "whom the server becomes, where it is started as root")
+    _add_log(parser)
+    parser.set_defaults(command=_serve)
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     add = parser.add_argument
-    add("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
-        help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
-    add("--web.telemetry-path", dest="metrics_path", type=_http_path, default="/metrics", metavar="PATH",
-        help="where the metrics are (%(default)s)")  # fmt: skip
-    add("--web.systemd-socket", dest="systemd_socket", action="store_true",
-        help="serve on the sockets that systemd passes instead (systemd.socket(5))")  # fmt: skip
-    _add_web_file(parser)
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
     _add_state_dir(parser)
     add("--no-compile", dest="compiles", action="store_false",
         help="take programs from the cache alone: bcc is not needed, nor used where it is")  # fmt: skip
-    add("--user", type=_account, default=None, metavar="USER",
-        help="whom the server runs as (bpf-exporter if there is such a user, else 65534)")  # fmt: skip
     add("--record", type=Path, metavar="DIR",
         help="at the end and on SIGUSR1 write each program's document and raw maps to DIR/NAME.json")  # fmt: skip
+
+
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--web.telemetry-path", dest="metrics_path", type=_http_path, default="/metrics",
+                        metavar="PATH", help="where the metrics are (%(default)s)")  # fmt: skip
+
+
+def _add_socket(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--supervisor.socket", dest="socket", type=Path, default=Path(DEFAULT_SOCKET), metavar="PATH",
+                        help=f"{what} (%(default)s)")  # fmt: skip
+
+
+def _add_user(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--user", type=_account, default=None, metavar="USER",
+                        help=f"{what} (bpf-exporter if there is such a user, else 65534)")  # fmt: skip
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--log.level", dest="log_level", choices=log.LEVELS, default="info", help="(%(default)s)")
     add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json", "journal"],
         default="auto", help="auto: console on a terminal, journal under systemd, else logfmt")  # fmt: skip
-    parser.set_defaults(command=_run)
 
 
 def _add_state_dir(parser: argparse.ArgumentParser) -> None:
@@ -113,11 +154,6 @@ def _add_quarantine(parser: argparse.ArgumentParser) -> None:
                        help="let the program of this name be attached again; may be repeated")  # fmt: skip
     which.add_argument("--all", action="store_true", help="let all of them be attached again")
     parser.set_defaults(command=_quarantine)
-
-
-def _add_web_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--web.config.file", dest="web_file", type=Path, metavar="FILE",
-                        help="TLS, passwords, headers and a rate limit, as exporter-toolkit has them")  # fmt: skip
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:
@@ -200,45 +236,35 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{place}: {text}", file=sys.stderr)
     if found.config is None:
         return EXIT_CONFIG
-    try:
-        web = web_source(options.web_file, options.trust_owner)
-    except config.ConfigErrors:
-        return EXIT_CONFIG
-    sockets = [fd for _, fd in listen_fds.take()] if options.systemd_socket else []
-    if options.systemd_socket and (options.listen or not sockets):
-        why = "not together with --web.listen-address" if options.listen else "systemd has passed no socket"
-        print(f"bpf-exporter run: --web.systemd-socket: {why} (systemd.socket(5))", file=sys.stderr)
-        return EXIT_USAGE if options.listen else EXIT_RUNTIME
     return start.run(
         found.config,
         start.Options(
             listen=tuple(options.listen or [":10435"]),
             metrics_path=options.metrics_path,
+            socket=options.socket,
             cache_dir=options.cache_dir,
             account=options.user or _default_account(),
             record=options.record,
             compiles=options.compiles,
             state_dir=options.state_dir,
-            web=web,
-            sockets=sockets,
         ),
     )
 
 
-def web_source(path: Path | None, trust_owner: Sequence[int]) -> web_file.Source | None:
-    """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
-    from exporter import web_configuration, web_file
+def _serve(options: argparse.Namespace) -> int:
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this process drops
+    from exporter import start_server
 
-    if path is None:
-        return None
-    found = web_configuration.read(path, trust_owner)
-    for place, text in found.warnings:
-        print(f"warning: {place}: {text}", file=sys.stderr)
-    for place, text in found.mistakes:
-        print(f"{place}: {text}", file=sys.stderr)
-    if found.settings is None:
-        raise config.ConfigErrors(())
-    return web_file.Source(lambda: web_configuration.answer(path, trust_owner), found)
+    log.configure(options.log_level, options.log_format)
+    return start_server.run(
+        start_server.Options(
+            socket=options.socket,
+            listen=tuple(options.listen or [":10435"]),
+            systemd_socket=options.systemd_socket,
+            metrics_path=options.metrics_path,
+            account=options.user or ((os.getuid(), os.getgid()) if os.getuid() else _default_account()),
+        )
+    )
 
 
 def _load(

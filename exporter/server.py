@@ -27,11 +27,10 @@ from exporter.collecting.series import Budget
 from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.kernel import cpus, credentials, features
+from exporter.kernel import bpf, cpus, credentials, features
 from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
 from exporter.web.application import Application
-from exporter.web.door import Door
 from exporter.web.page import Page
 from exporter.web.serving import Server
 
@@ -41,6 +40,7 @@ DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
 LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
 NOBODY = 65534
+LARGEST_KEY = 512  # bytes: MAX_BPF_STACK, which bounds a key in kernel/bpf/hashtab.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class _Held:
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
     memory: int | None = None  # of its totals; one of `fds`
+    map: int | None = None  # the first of its maps; one of `fds`
     texts: Sequence[exposition.Text] = ()
     taken: float = float("-inf")
     failed_with: str = ""  # what the log was last told
@@ -109,7 +110,7 @@ class _Held:
         """Take the collector over: only what is said of the program has changed. With the lock held."""
         for fd in self.fds:
             os.close(fd)
-        self.fds, self.memory, self.collector = before.fds, before.memory, before.collector
+        self.fds, self.memory, self.map, self.collector = before.fds, before.memory, before.map, before.collector
         self.texts, self.taken = before.texts, before.taken
         self.failed_with, self.drain_failed_with = before.failed_with, before.drain_failed_with
         if self.collector is not None:
@@ -129,13 +130,12 @@ class Programs:
 
     def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
-        self.door: Door | None = None  # from the start of the HTTP server on
-        self._web: own.WebConfiguration | None = None
         self._label_length = label_length
         self._budget = Budget(series)
         self._unprivileged = unprivileged
         self._draining = False
         self._restarts = 0
+        self.connected = True  # whether its supervisor is there
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
         self._pages = Pages()
@@ -148,10 +148,6 @@ class Programs:
         What is not understood, of a supervisor of another version, is logged and changes nothing.
         """
         try:
-            if "web" in document:
-                self._take_web(document["web"])
-            if document.keys() == {"web"}:
-                return
             if "programs" in document:
                 self._expected, self._restarts = list(document["programs"]), int(document["restarts"])
                 return
@@ -159,7 +155,8 @@ class Programs:
             count = len(document["maps"])
             maps = dict(zip(document["maps"], fds[:count], strict=True))
             memory = fds[count] if len(fds) > count else None
-            held = _Held(from_json(document), self._lock, fds=fds, memory=memory)
+            first = fds[0] if count else None
+            held = _Held(from_json(document), self._lock, fds=fds, memory=memory, map=first)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
@@ -175,12 +172,6 @@ class Programs:
                 self._open(held, spec, maps)
             self._held[held.program.name] = held
         self._start_draining(held)
-
-    def _take_web(self, news: dict[str, Any] | None) -> None:
-        """What --web.config.file says by now; None where there is none."""
-        if self.door is not None:
-            self.door.take(None if news is None else news["settings"])
-        self._web = None if news is None else own.WebConfiguration(news["successful"], news["timestamp"])
 
     def _not_understood(self, document: dict[str, Any], why: str) -> None:
         """A program that was not there before has failed by it; one that runs goes on."""
@@ -245,6 +236,25 @@ class Programs:
             pause = max(DRAIN_LOOKS, LOOKS_APART * (time.monotonic() - began))
             time.sleep(DRAIN_YIELDS if any(drained) else pause)
 
+    # server_watchdog.Checked
+
+    def read_one_map(self, patience: float = 10.0) -> str:
+        """Read a map, or know that one was just read; why it cannot be read, "" if it can or there is none."""
+        if not self._lock.acquire(timeout=patience):
+            return f"a collection has not ended for {patience:.0f} s"
+        try:
+            running = [held for held in self._held.values() if held.collector is not None and held.map is not None]
+            if any(time.monotonic() - held.taken < patience for held in running):
+                return ""
+            for held in running[:1]:
+                assert held.map is not None
+                bpf.map_next_key(held.map, None, LARGEST_KEY)
+        except OSError as error:
+            return f"{held.program.name}: {error}"
+        finally:
+            self._lock.release()
+        return ""
+
     # web.application.Source
 
     def programs(self) -> list[Program]:
@@ -263,11 +273,9 @@ class Programs:
 
         def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
             programs = [held.program for held in chosen]
-            return own.families(
-                programs, reports, late=late, unprivileged=self._unprivileged, restarts=self._restarts, web=self._web
-            )
+            return own.families(programs, reports, late=late, unprivileged=self._unprivileged, restarts=self._restarts)
 
-        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts, self._web))
+        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts,))
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
@@ -303,8 +311,6 @@ def start(document: dict[str, Any], fds: list[int], listeners: Sequence[socket.s
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     http = Server(listeners, application)
-    programs.door = Door(http)
-    programs.door.take(news["settings"] if (news := document.get("web")) else None)
     credentials.drop_to(uid, gid, keep)
     if options.supervisor is not None:
         credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from exporter import __version__, log, web_file
+from exporter import __version__, log, server_connection
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
@@ -24,7 +25,7 @@ from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
 from exporter.quarantine import Guard
 from exporter.server_child import ServeFunction, ServerChild
-from exporter.supervisor import RecordFunction, Supervisor
+from exporter.supervisor import RecordFunction, ServerFunction, Supervisor
 from exporter.web import listening
 
 EXIT_RUNTIME, EXIT_RIGHTS = 1, 4
@@ -37,20 +38,19 @@ class Options:
 
     listen: tuple[str, ...]
     metrics_path: str
+    socket: Path | None  # where the server connects, a unit of its own; None for one that is forked
     cache_dir: Path
     account: tuple[int, int]  # uid and gid of the server
     record: Path | None
     compiles: bool  # whether what is not in the cache may be compiled
     state_dir: Path  # where programs are written down before they are attached
-    web: web_file.Source | None = None  # the file of --web.config.file
-    sockets: Sequence[int] = ()  # that the service manager listens on for us, instead of `listen`
 
 
 def run(config: model.Config, options: Options) -> int:
     """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
     logger = log.get()
     malloc.give_back()
-    if missing := rights.missing_to_become(*options.account):
+    if options.socket is None and (missing := rights.missing_to_become(*options.account)):
         what = f"a server of user {options.account[0]} needs {', '.join(missing)}"
         logger.error(f"{what}: run as root, or give the capabilities to the service")
         return EXIT_RIGHTS
@@ -60,7 +60,7 @@ def run(config: model.Config, options: Options) -> int:
         if options.compiles and (refusal := _missing_bcc(config, host)):
             logger.error(refusal)
             return EXIT_RIGHTS
-        listeners = _listeners(options)
+        server = _connection(options.socket, options.account) if options.socket else _child(options)
     except listening.AddressError as error:
         logger.error(str(error))
         return EXIT_RUNTIME
@@ -69,33 +69,18 @@ def run(config: model.Config, options: Options) -> int:
         logger.error(f"cache {options.cache_dir}: {cause} (--cache.dir: a directory that only this user can write to)")
         return EXIT_RUNTIME
     logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
-    secure = options.web is not None and bool((options.web.first.settings or {}).get("tls"))
-    for sock in listeners:
-        logger.info("listening", url=listening.url(sock, options.metrics_path, secure=secure))
     supervisor = Supervisor(
         config.programs,
         load=_loader(host),
-        server=ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners]),
+        server=server,
         config=config,
         record=_recorder(options.record) if options.record else None,
         guard=_guard(host, options.state_dir),
-        web=options.web,
     )
     gc.collect()
     malloc.trim()
     gc.freeze()  # what is here now is never freed: a child's collector must not touch, and so copy, these pages
-    try:
-        return supervisor.run()
-    finally:
-        for sock in listeners if not options.sockets else ():
-            listening.remove(sock)
-
-
-def _listeners(options: Options) -> list[socket.socket]:
-    """AddressError."""
-    if options.sockets:
-        return [listening.inherited(fd) for fd in options.sockets]
-    return [listening.listen(address) for address in options.listen]
+    return supervisor.run()
 
 
 def missing_rights() -> str:
@@ -130,7 +115,8 @@ def _loader(host: child.Host) -> LoadFunction:
 
     def load(program: model.Program) -> tuple[Program, Descriptors]:
         credentials.die_with_parent(signal.SIGKILL, parent)
-        os.nice(LOADER_NICE)
+        with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
+            os.nice(LOADER_NICE)
 
         def check(maps: Sequence[Map]) -> None:
             bind_all(program.metrics, maps, program.maps)
@@ -146,6 +132,24 @@ def _guard(host: child.Host, state_dir: Path) -> Guard:
 
 def _header() -> str:
     return (bundled_dir() / "include" / "exporter.h").read_text()
+
+
+def _child(options: Options) -> ServerFunction:
+    """A server that is forked from the supervisor, with sockets that listen from now on."""
+    listeners = [listening.listen(address) for address in options.listen]
+    for sock in listeners:
+        log.get().info("listening", url=listening.url(sock) + options.metrics_path)
+    return ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners])
+
+
+def _connection(path: Path, account: tuple[int, int]) -> ServerFunction:
+    """A server that is a unit of its own, and comes to this socket."""
+    uid, gid = account
+    try:
+        listener = server_connection.listen(path, gid)
+    except OSError as error:
+        raise listening.AddressError(f"supervisor socket {path}: {error.strerror or error}") from error
+    return server_connection.ServerConnection.of(listener, uid)
 
 
 def _server(listeners: Sequence[socket.socket], options: Options) -> ServeFunction:

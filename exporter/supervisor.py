@@ -15,7 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol
 
-from exporter import handover, log, totals, web_file
+from exporter import __version__, handover, log, totals
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.decoders.names import open_for_root
@@ -64,6 +64,9 @@ class Server(Part, Protocol):
         """Wait a little for a server that was asked to end, and end it."""
 
 
+ServerFunction = Callable[[selectors.BaseSelector, Greet], Server]
+
+
 class Supervisor:
     """Owns the children and the descriptors from start to end.
 
@@ -72,7 +75,6 @@ class Supervisor:
     config   of its limits, what the server has to know: label_length and series
     record   runs in a forked child at the end, before anything is detached; None for no recording
     guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
-    web      the file of --web.config.file; None for none
     """
 
     def __init__(
@@ -80,11 +82,10 @@ class Supervisor:
         specs: Sequence[model.Program],
         *,
         load: handover.LoadFunction,
-        server: Callable[[selectors.BaseSelector, Greet], Server],
+        server: ServerFunction,
         config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
         guard: Guard | None = None,
-        web: web_file.Source | None = None,
     ) -> None:
         self._config = config
         self._record = record
@@ -106,9 +107,6 @@ class Supervisor:
             again, loading = self.load_again, self._loaders.has
             self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
             self._parts = (*self._parts, self._quarantine)
-        self._web = None if web is None else web_file.WebFile(web, self._selector, self._server.tell)
-        if self._web is not None:
-            self._parts = (*self._parts, self._web)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -238,9 +236,9 @@ class Supervisor:
         hello = {
             "programs": [e.spec.name for e in self._entries],
             "restarts": restarts,
+            "version": __version__,
             "limits": {"label_length": self._config.label_length, "series": self._config.series},
             "names": list(opened),
-            "web": None if self._web is None else self._web.news(),
         }
         self._server.tell(hello, list(opened.values()))
         for fd in opened.values():
@@ -271,8 +269,6 @@ class Supervisor:
         started = monotonic()
         notify("STOPPING=1")
         self._loaders.end()
-        if self._web is not None:
-            self._web.end()
         if self._record is not None:
             self._write_record()
         self._server.ask_to_end()
