@@ -10,10 +10,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter import __version__, config, log
 from exporter.config.bundled import bundled_dir
 from exporter.crash_record import CrashRecord, DamagedError
+
+if TYPE_CHECKING:
+    from exporter import web_file
 
 EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, EXIT_CONFIG, EXIT_RIGHTS, EXIT_LOAD = 0, 1, 2, 3, 4, 5
 
@@ -78,8 +82,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_loading(parser)
-    parser.add_argument("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
-                        help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
+    _add_listen(parser)
     _add_web(parser)
     _add_user(parser, "whom the server runs as")
     _add_log(parser)
@@ -91,16 +94,12 @@ def _add_supervise(parser: argparse.ArgumentParser) -> None:
     _add_socket(parser, "where the server connects")
     _add_user(parser, "the server's user, who alone may connect")
     _add_log(parser)
-    parser.set_defaults(command=_run, listen=[], metrics_path="")
+    parser.set_defaults(command=_run, listen=[], systemd_socket=False, metrics_path="")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_socket(parser, "where the supervisor listens")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
-                       help="HOST:PORT, [IPV6]:PORT or :PORT; may be repeated (:10435)")  # fmt: skip
-    where.add_argument("--web.systemd-socket", dest="systemd_socket", action="store_true",
-                       help="listen on the sockets that systemd passes, those of bpf-exporter.socket")  # fmt: skip
+    _add_listen(parser)
     _add_web(parser)
     _add_user(parser, "whom the server becomes, where it is started as root")
     _add_log(parser)
@@ -110,6 +109,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     add = parser.add_argument
+    add("--web.config.file", dest="web_file", type=Path, metavar="FILE",
+        help="TLS, passwords, headers and a rate limit, in exporter-toolkit's format (docs/web.md)")  # fmt: skip
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
     _add_state_dir(parser)
@@ -117,6 +118,14 @@ def _add_loading(parser: argparse.ArgumentParser) -> None:
         help="take programs from the cache alone: bcc is not needed, nor used where it is")  # fmt: skip
     add("--record", type=Path, metavar="DIR",
         help="at the end and on SIGUSR1 write each program's document and raw maps to DIR/NAME.json")  # fmt: skip
+
+
+def _add_listen(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--web.listen-address", dest="listen", action="append", metavar="ADDRESS",
+                       help="HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH; may be repeated (:10435)")  # fmt: skip
+    where.add_argument("--web.systemd-socket", dest="systemd_socket", action="store_true",
+                       help="listen on the sockets that systemd passes, those of bpf-exporter.socket")  # fmt: skip
 
 
 def _add_web(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +245,10 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{place}: {text}", file=sys.stderr)
     if found.config is None:
         return EXIT_CONFIG
+    try:
+        web = _web_source(options.web_file, options.trust_owner)
+    except config.ConfigErrors:
+        return EXIT_CONFIG
     return start.run(
         found.config,
         start.Options(
@@ -247,6 +260,8 @@ def _run(options: argparse.Namespace) -> int:
             record=options.record,
             compiles=options.compiles,
             state_dir=options.state_dir,
+            web=web,
+            systemd_socket=options.systemd_socket,
         ),
     )
 
@@ -265,6 +280,22 @@ def _serve(options: argparse.Namespace) -> int:
             account=options.user or ((os.getuid(), os.getgid()) if os.getuid() else _default_account()),
         )
     )
+
+
+def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_file.Source | None:
+    """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
+    from exporter import web_configuration, web_file
+
+    if path is None:
+        return None
+    found = web_configuration.read(path, trust_owner)
+    for place, text in found.warnings:
+        print(f"warning: {place}: {text}", file=sys.stderr)
+    for place, text in found.mistakes:
+        print(f"{place}: {text}", file=sys.stderr)
+    if found.settings is None:
+        raise config.ConfigErrors(())
+    return web_file.Source(lambda: web_configuration.answer(path, trust_owner), found)
 
 
 def _load(

@@ -31,6 +31,7 @@ from exporter.kernel import bpf, cpus, credentials, features
 from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
 from exporter.web.application import Application
+from exporter.web.door import Door
 from exporter.web.page import Page
 from exporter.web.serving import Server
 
@@ -130,6 +131,8 @@ class Programs:
 
     def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
+        self.door: Door | None = None  # from the start of the HTTP server on
+        self._web: own.WebConfiguration | None = None
         self._label_length = label_length
         self._budget = Budget(series)
         self._unprivileged = unprivileged
@@ -148,6 +151,10 @@ class Programs:
         What is not understood, of a supervisor of another version, is logged and changes nothing.
         """
         try:
+            if "web" in document:
+                self._take_web(document["web"])
+            if document.keys() == {"web"}:
+                return
             if "programs" in document:
                 self._expected, self._restarts = list(document["programs"]), int(document["restarts"])
                 return
@@ -172,6 +179,12 @@ class Programs:
                 self._open(held, spec, maps)
             self._held[held.program.name] = held
         self._start_draining(held)
+
+    def _take_web(self, news: dict[str, Any] | None) -> None:
+        """What --web.config.file says by now; None where there is none."""
+        if self.door is not None:
+            self.door.take(None if news is None else news["settings"])
+        self._web = None if news is None else own.WebConfiguration(news["successful"], news["timestamp"])
 
     def _not_understood(self, document: dict[str, Any], why: str) -> None:
         """A program that was not there before has failed by it; one that runs goes on."""
@@ -273,9 +286,16 @@ class Programs:
 
         def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
             programs = [held.program for held in chosen]
-            return own.families(programs, reports, late=late, unprivileged=self._unprivileged, restarts=self._restarts)
+            return own.families(
+                programs,
+                reports,
+                late=late,
+                unprivileged=self._unprivileged,
+                restarts=self._restarts,
+                web=self._web,
+            )
 
-        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts,))
+        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts, self._web))
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
@@ -311,6 +331,8 @@ def start(document: dict[str, Any], fds: list[int], listeners: Sequence[socket.s
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     http = Server(listeners, application)
+    programs.door = Door(http)
+    programs.door.take(news["settings"] if (news := document.get("web")) else None)
     credentials.drop_to(uid, gid, keep)
     if options.supervisor is not None:
         credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that

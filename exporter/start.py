@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from exporter import __version__, log, server_connection
+from exporter import __version__, log, server_connection, web_file
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
@@ -44,6 +45,8 @@ class Options:
     record: Path | None
     compiles: bool  # whether what is not in the cache may be compiled
     state_dir: Path  # where programs are written down before they are attached
+    web: web_file.Source | None  # the file of --web.config.file
+    systemd_socket: bool  # listen where the service manager does
 
 
 def run(config: model.Config, options: Options) -> int:
@@ -76,6 +79,7 @@ def run(config: model.Config, options: Options) -> int:
         config=config,
         record=_recorder(options.record) if options.record else None,
         guard=_guard(host, options.state_dir),
+        web=options.web,
     )
     gc.collect()
     malloc.trim()
@@ -136,9 +140,12 @@ def _header() -> str:
 
 def _child(options: Options) -> ServerFunction:
     """A server that is forked from the supervisor, with sockets that listen from now on."""
-    listeners = [listening.listen(address) for address in options.listen]
+    listeners = listening.passed() if options.systemd_socket else [listening.listen(a) for a in options.listen]
+    secure = options.web is not None and bool((options.web.first.settings or {}).get("tls"))
     for sock in listeners:
-        log.get().info("listening", url=listening.url(sock) + options.metrics_path)
+        log.get().info("listening", url=listening.url(sock, options.metrics_path, secure=secure))
+        if not options.systemd_socket:
+            atexit.register(listening.remove, sock)
     return ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners])
 
 

@@ -44,7 +44,7 @@ def run(options: Options) -> int:
         return EXIT_RUNTIME
     logger.info("bpf-exporter server starts", version=__version__, kernel=os.uname().release)
     for sock in listeners:
-        logger.info("listening", url=listening.url(sock) + options.metrics_path)
+        logger.info("listening", url=listening.url(sock, options.metrics_path))
     try:
         connected_server.serve(options.socket, listeners, server.Options(options.account, options.metrics_path))
     except connected_server.NoSupervisorError as error:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol
 
-from exporter import __version__, handover, log, totals
+from exporter import __version__, handover, log, totals, web_file
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.decoders.names import open_for_root
@@ -75,6 +75,7 @@ class Supervisor:
     config   of its limits, what the server has to know: label_length and series
     record   runs in a forked child at the end, before anything is detached; None for no recording
     guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
+    web      the file of --web.config.file; None for none
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Supervisor:
         config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
         guard: Guard | None = None,
+        web: web_file.Source | None = None,
     ) -> None:
         self._config = config
         self._record = record
@@ -107,6 +109,9 @@ class Supervisor:
             again, loading = self.load_again, self._loaders.has
             self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
             self._parts = (*self._parts, self._quarantine)
+        self._web = None if web is None else web_file.WebFile(web, self._selector, self._server.tell)
+        if self._web is not None:
+            self._parts = (*self._parts, self._web)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -239,6 +244,7 @@ class Supervisor:
             "version": __version__,
             "limits": {"label_length": self._config.label_length, "series": self._config.series},
             "names": list(opened),
+            "web": None if self._web is None else self._web.news(),
         }
         self._server.tell(hello, list(opened.values()))
         for fd in opened.values():
@@ -269,6 +275,8 @@ class Supervisor:
         started = monotonic()
         notify("STOPPING=1")
         self._loaders.end()
+        if self._web is not None:
+            self._web.end()
         if self._record is not None:
             self._write_record()
         self._server.ask_to_end()

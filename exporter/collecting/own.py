@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -31,6 +32,14 @@ _MAP_TYPES = {
 _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
+@dataclass(frozen=True, slots=True)
+class WebConfiguration:
+    """How reading the file of --web.config.file went last, and when it was right (Unix time)."""
+
+    successful: bool
+    timestamp: float
+
+
 def families(
     programs: Sequence[Program],
     reports: Mapping[str, Report],
@@ -38,12 +47,14 @@ def families(
     unprivileged: bool,
     restarts: int,
     late: Mapping[str, int] | None = None,
+    web: WebConfiguration | None = None,
 ) -> list[Family]:
     """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
     `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
     of the last time is the same object."""
     everything = [
         *_server(unprivileged, restarts),
+        *(_web(web) if web is not None else ()),
         *_loading(programs),
         *_maps(programs, reports),
         *_collections(reports, late or {}),
@@ -90,6 +101,23 @@ def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
         "How often the process that answers scrapes died and was started again.",
         (),
         [((), restarts)],
+    )
+
+
+def _web(web: WebConfiguration) -> Iterator[Family]:
+    yield family(
+        "bpf_exporter_web_config_last_reload_successful",
+        "gauge",
+        "1 if the web configuration in use is what its files said when they were last read.",
+        (),
+        [((), int(web.successful))],
+    )
+    yield family(
+        "bpf_exporter_web_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the web configuration in use was read, in Unix time.",
+        (),
+        [((), web.timestamp)],
     )
 
 
