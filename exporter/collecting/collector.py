@@ -29,7 +29,7 @@ from exporter.decoders import Names
 from exporter.kernel import malloc
 from exporter.program import LOST_UPDATES, Program, hidden
 
-MANY = 10_000  # entries whose arrays are so large that each would come fresh from the kernel
+MANY = 20_000  # entries whose arrays are so large that each would come fresh from the kernel
 HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
 
 
@@ -120,7 +120,8 @@ class ProgramCollector:
             # Metrics with the same labels of the same map share their text.
             shared = next((t for m, t in self._texts if m == binding.map and t.labels == binding.labels), None)
             if shared is None:
-                shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words)
+                matcher = matchers[binding.map]
+                shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words, matcher)
                 self._texts.append((binding.map, shared))
             metric = Metric(binding, shared, matchers[binding.map], self._maps[binding.map].type in ARRAYS)
             families.setdefault(binding.metric, []).append(metric)

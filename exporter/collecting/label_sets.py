@@ -58,13 +58,17 @@ class LabelSets(Sequence[LabelSet]):
         count = int(np.count_nonzero(places)) if places.dtype == bool else len(places)
         return LabelSets(self.words, [_at(column, places, count) for column in self.columns], count)
 
-    def sorted_distinct(self) -> LabelSets:
-        """Each once, in the order of the texts."""
+    def part(self, rows: slice) -> LabelSets:
+        """Those of some rows side by side."""
+        return LabelSets(self.words, [column[rows] for column in self.columns], len(range(self._count)[rows]))
+
+    def sorted_distinct(self) -> tuple[LabelSets, Places]:
+        """Each once, in the order of the texts, and where each of these is there."""
         if not self._count:
-            return self
+            return self, np.empty(0, np.intp)
         varying = [column for column in self.columns if (column != column[0]).any()]
         if not varying:
-            return self.at(np.zeros(1, np.intp))
+            return self.at(np.zeros(1, np.intp)), np.zeros(self._count, np.intp)
         ranks = [self.words.ranks(column) for column in varying]
         order = np.argsort(ranks[0]) if len(ranks) == 1 else np.lexsort(ranks[::-1])
         new = np.zeros(self._count, bool)
@@ -72,7 +76,9 @@ class LabelSets(Sequence[LabelSet]):
         for column in varying:
             ordered = column[order]
             new[1:] |= ordered[1:] != ordered[:-1]
-        return self.at(order[new])
+        places = np.empty(self._count, np.intp)
+        places[order] = np.cumsum(new) - 1
+        return self.at(order[new]), places
 
 
 def from_texts(words: Words, sets: Sequence[LabelSet], labels: int) -> LabelSets:
@@ -129,14 +135,15 @@ class Index:
     """Where label sets are among the ones given, all different: a hash table with open addressing, mostly empty."""
 
     def __init__(self, sets: LabelSets, before: Index | None = None) -> None:
-        """`before`: an index of the first of them, if there is one."""
+        """`before`: an index of the first of them, if there is one. It is not to be asked any more."""
         self.sets = sets
         self._bits = max(3, (4 * len(sets)).bit_length())
-        self._table = np.full(1 << self._bits, -1, np.int32)
         known = 0
         if before is not None and before._bits == self._bits:
-            self._table[:] = before._table
+            self._table: NDArray[np.int32] = before._table
             known = len(before.sets)
+        else:
+            self._table = np.full(1 << self._bits, -1, np.int32)
         places = np.arange(known, len(sets))
         slots = self._slots(sets.at(places) if known else sets)
         while len(places):  # each goes on to the next slot until one is free

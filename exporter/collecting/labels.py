@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from exporter.binding import LabelField
 from exporter.collecting.columns import narrow
-from exporter.collecting.label_sets import LabelSet, LabelSets, constant, hashes
+from exporter.collecting.label_sets import LabelSet, LabelSets, Places, constant, hashes, is_constant
+from exporter.collecting.matching import Matcher
 from exporter.collecting.table import Bytes, Entries, as_bytes, same_keys
 from exporter.collecting.words import NO_TEXT, NUMBER_LENGTH, Codes, Words
 from exporter.decoders import Chain, Names
@@ -20,6 +23,8 @@ from exporter.fields import ORDERS
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
 DEFAULT_LENGTH = 128  # bytes of a label value (limits.label_length)
 
+_numbers_of_rows = count()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -27,10 +32,16 @@ class Rows:
 
     labels   one for each row
     missing  the rows that have none after all, because a decoder drops them
+    number   no other Rows have it
+    follows  the number of those from which rows were taken over with their labels; None if from none
+    was      which row of those each is, -1 for one that is not of them
     """
 
     labels: LabelSets
     missing: NDArray[np.bool_]
+    number: int = dataclass_field(default_factory=lambda: next(_numbers_of_rows))
+    follows: int | None = None
+    was: Places | None = None
 
     def __len__(self) -> int:
         return len(self.missing)
@@ -78,10 +89,11 @@ class Field:
         keys = entries.keys[:, label.offset : end]
         return keys if rows is None else keys[rows]
 
-    def codes(self, raw: Bytes) -> Codes:
-        """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded."""
+    def codes(self, raw: Bytes, *, all_rows: bool = True) -> Codes:
+        """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded; with
+        `all_rows` what is not seen now is forgotten."""
         if len(raw) > 1 and _all_equal(raw):
-            return constant(int(self.codes(raw[:1])[0]), len(raw))
+            return constant(int(self.codes(raw[:1], all_rows=all_rows)[0]), len(raw))
         if self._number is not None:
             return self._words.numbers(raw.view(self._number)[:, 0])
         order, starts = _runs(raw)
@@ -91,12 +103,16 @@ class Field:
             if field not in known:
                 text = self._decode(field)
                 known[field] = NO_TEXT if text is None else self._words.code(text)
-        if len(known) > 2 * len(fields) + 1:
+        if all_rows and len(known) > 2 * len(fields) + 1:
             self._codes = known = {field: known[field] for field in fields}
         codes = np.empty(len(raw), np.int64)
         lengths = np.diff(starts, append=len(raw))
         codes[order] = np.repeat(np.fromiter(map(known.__getitem__, fields), np.int64, len(fields)), lengths)
         return codes
+
+    def crowded(self, rows: int) -> bool:
+        """Whether more is kept than so many rows are worth: what is dead goes when all rows are decoded."""
+        return len(self._codes) > 2 * rows + 1
 
     def forget(self) -> None:
         self._codes = {}
@@ -115,9 +131,11 @@ class LabelTexts:
         possible: Sequence[int],
         label_length: int = DEFAULT_LENGTH,
         words: Words | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
-        """`words`: those of all labels that come together in a family."""
+        """`words`: those of all labels that come together in a family; `matcher`: of the map."""
         self.labels = tuple(labels)
+        self._matcher = Matcher() if matcher is None else matcher
         self._words = Words() if words is None else words
         self._fields: list[Field | str] = []  # in the order of the label names; a const is its text
         for label in labels:
@@ -149,7 +167,9 @@ class LabelTexts:
         by_key = self._by_key and rows is None
         if by_key and not look_again and self._keys is not None and same_keys(entries.keys, self._keys):
             return self._rows
-        self._keys = None  # until all is decoded: a collection that failed half way is not one to go by
+        before, self._keys = self._keys, None  # until all is decoded: one that failed half way is not one to go by
+        if by_key and not look_again and before is not None and self._follow(entries, before):
+            return self._rows
         count = len(entries) if rows is None else len(rows)
         raw = [field.raw(entries, rows, cpus) for field in self._decoded]
         same = self._seen is not None and len(self._rows) == count and all(map(_equal, raw, self._seen))
@@ -162,6 +182,29 @@ class LabelTexts:
         else:
             self._seen = [each.copy() for each in raw]
         return self._rows
+
+    def _follow(self, entries: Entries, before: Bytes) -> bool:
+        """Take the labels of rows that stay over from the read that had the keys `before`, and decode the others. Does
+        nothing where that is most of them, or where what was decoded once has to be looked through."""
+        was = self._matcher.places(entries.keys, before)
+        new = np.flatnonzero(was < 0)
+        if 2 * len(new) > len(was) or any(each.crowded(len(was)) for each in self._decoded):
+            return False
+        added = Entries(entries.keys[new], entries.values[:0])
+        raw = [each.raw(added, None, None) for each in self._decoded]
+        codes = [each.codes(mine, all_rows=False) for each, mine in zip(self._decoded, raw, strict=True)]
+        made = self._made(codes, len(new))
+        columns = [
+            _replaced(column, was, new, mine)
+            for column, mine in zip(self._rows.labels.columns, made.labels.columns, strict=True)
+        ]
+        labels = LabelSets(self._words, columns, len(was))
+        if labels != self._rows.labels:
+            missing = self._rows.missing[was]
+            missing[new] = made.missing
+            self._rows = Rows(labels, missing, follows=self._rows.number, was=was)
+        self._keys, self._seen = entries.keys, None
+        return True
 
     def _decode(self, raw: Sequence[Bytes], count: int, look_again: float | None) -> None:
         if look_again is not None:
@@ -197,6 +240,15 @@ class LabelTexts:
         """Forget the codes that `words` has forgotten."""
         for field in self._decoded:
             field.forget_words()
+
+
+def _replaced(column: Codes, was: Places, new: Places, codes: Codes) -> Codes:
+    """The codes of rows that were at the places `was`; those at `new` have the `codes`."""
+    if is_constant(column) and (not len(codes) or (is_constant(codes) and codes[0] == column[0])) and len(column):
+        return constant(int(column[0]), len(was))
+    found = column[was]
+    found[new] = codes
+    return found
 
 
 def _plain_number(label: LabelField) -> np.dtype[Any] | None:

@@ -15,12 +15,11 @@ Places = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Hashed:
-    """Keys as `words` of 64 bits, column by column, and a number for each, in order, with whose they are."""
+    """Keys as `words` of 64 bits, column by column, and a number for each, equal for equal ones."""
 
     keys: Bytes
     words: tuple[NDArray[np.uint64], ...]
     numbers: NDArray[np.uint64]
-    order: Places
 
 
 class Matcher:
@@ -43,16 +42,27 @@ class Matcher:
         if not len(before) or not len(keys):
             return places
         theirs, mine = self._hash(before), self._hash(keys)
-        at = np.minimum(np.searchsorted(theirs.numbers, mine.numbers), len(before) - 1)
-        alike = theirs.numbers[at] == mine.numbers
-        rows, candidates = mine.order[alike], theirs.order[at[alike]]
-        equal = np.ones(len(rows), bool)
+        # The rows of both, theirs first, in the lowest bits of their numbers: sorted, what is equal is side by side.
+        # That takes half the time of sorting one side's rows and searching for the other's.
+        count = len(before)
+        rows = np.uint64((1 << (count + len(keys)).bit_length()) - 1)
+        both = np.concatenate([theirs.numbers, mine.numbers])
+        both &= ~rows
+        both |= np.arange(len(both), dtype=np.uint64)
+        both.sort()
+        alike = np.flatnonzero((both[1:] ^ both[:-1]) <= rows)
+        one, other = (both[alike] & rows).view(np.intp), (both[alike + 1] & rows).view(np.intp) - count
+        pairs = (one < count) & (other >= 0)
+        places[other[pairs]] = one[pairs]
+        equal = places >= 0
         for ours, others in zip(mine.words, theirs.words, strict=True):
-            equal &= ours[rows] == others[candidates]
-        places[rows[equal]] = candidates[equal]
-        if not equal.all():  # two keys of one hash: one in 2^64 pairs
-            known = {key: row for row, key in enumerate(as_bytes(before))}
-            unsure = rows[~equal]
+            equal &= ours == others[places]
+        places[~equal] = -1
+        other = other[other >= 0]
+        unsure = other[~equal[other]]
+        if len(unsure):  # several keys of one number
+            maybe = np.flatnonzero(np.isin(theirs.numbers & ~rows, mine.numbers[unsure] & ~rows))
+            known = dict(zip(as_bytes(before[maybe]), maybe.tolist(), strict=True))
             places[unsure] = [known.get(key, -1) for key in as_bytes(keys[unsure])]
         return places
 
@@ -61,10 +71,10 @@ class Matcher:
             if hashed.keys is keys:
                 return hashed
         count, size = keys.shape
-        padded = np.zeros((count, max(1, (size + 7) // 8) * 8), np.uint8)
-        padded[:, :size] = keys
+        padded = np.ascontiguousarray(keys)
+        if size % 8 or not size:
+            padded = np.zeros((count, max(1, (size + 7) // 8) * 8), np.uint8)
+            padded[:, :size] = keys
         words = tuple(np.ascontiguousarray(padded.view(np.uint64).T))
-        numbers = hashes(words, count)
-        order = np.argsort(numbers)
-        self._hashed = [*self._hashed[-1:], _Hashed(keys, words, numbers[order], order)]
+        self._hashed = [*self._hashed[-1:], _Hashed(keys, words, hashes(words, count))]
         return self._hashed[-1]

@@ -46,6 +46,10 @@ class Arrangement:
     folded: int
     dropped: int
 
+    def appends_to(self, count: int) -> bool:
+        """Whether all of so many series before are here, where they were."""
+        return len(self.kept) >= count and bool((self.kept[:count] >= 0).all())  # and so, ascending, 0, 1, 2 ...
+
 
 def nothing(labels: LabelSets) -> Arrangement:
     """The arrangement of a family before its first collection; `labels` of the same names."""
@@ -58,7 +62,7 @@ class Admission:
 
     index   finds them: first those shown, in the order of before and then the new ones, after them those folded
     shown   how many are shown
-    places  of each row its place in the index
+    places  of each row its place in the index, -1 for rows without a label set
     kept    for each one shown its place before, -1 for a new one
     """
 
@@ -96,6 +100,9 @@ class Limit:
         self._budget = budget
         self._index: Index | None = None  # of the label sets that live, first those shown
         self._shown = 0  # how many of them are
+        self._places: list[
+            tuple[int, Places]
+        ] = []  # of the last rows: their number, and of each its place in the index
         self.last: Arrangement | None = None
         self.ended = 0  # label sets that were shown or folded and are gone, so far
 
@@ -112,32 +119,59 @@ class Limit:
         self.last = Arrangement(sets, shown, np.full(len(sets), -1, np.intp), _NONE, _NONE, _NONE, None, 0, 0)
         return self.last
 
-    def admit(self, rows: LabelSets, held: NDArray[np.bool_]) -> Admission:
-        """The label sets of `rows` (not all different) live, and so do those shown that are `held` without a row."""
+    def admit(self, entries: Sequence[Rows], held: NDArray[np.bool_]) -> Admission:
+        """The label sets of the rows live, and so do those shown that are `held` without a row."""
+        rows = together(*(mine.labels for mine in entries))
         known, before = self._index.sets if self._index else rows.at(_NONE), self._shown
-        found = self._index.find(rows) if self._index else np.full(len(rows), -1, np.intp)
-        alive = np.zeros(len(known), bool)
-        alive[:before] = held
-        alive[found[found >= 0]] = True
+        places, unknown = self._known(entries)
+        if len(unknown):
+            asked = rows.at(unknown)
+            found = places[unknown] = self._index.find(asked) if self._index else np.full(len(asked), -1, np.intp)
+            unknown, asked = unknown[found < 0], asked.at(found < 0)
+        alive = np.ones(len(known), bool)
+        if before < len(known) or not held.all():
+            alive[:before], alive[before:] = held, False
+            alive[places[places >= 0]] = True
         self.ended += len(known) - int(np.count_nonzero(alive))
         stay, stay_folded = np.flatnonzero(alive[:before]), before + np.flatnonzero(alive[before:])
-        new = np.flatnonzero(found < 0)
-        fresh = rows.at(new).sorted_distinct()
+        fresh, where = asked.sorted_distinct() if len(unknown) else (rows.at(_NONE), _NONE)
         room = max(0, min(self._most - len(stay), len(fresh)))
         if self._budget is not None:
             room = self._budget.grant(self, len(stay), room)
         self._shown = len(stay) + room
+        if len(stay) < len(known):
+            now = np.full(len(known) + 1, -1, np.intp)  # the last one for rows at -1
+            now[stay], now[stay_folded] = np.arange(len(stay)), self._shown + np.arange(len(stay_folded))
+            places = now[places]
         if self._index is None or len(fresh) or len(stay) + len(stay_folded) < len(known):
             if len(stay) == len(known):
                 self._index = Index(together(known, fresh), self._index)
             else:
                 admitted, refused = fresh.at(np.arange(room)), fresh.at(np.arange(room, len(fresh)))
                 self._index = Index(together(known.at(stay), admitted, known.at(stay_folded), refused))
-        now = np.empty(len(known), np.intp)
-        now[stay], now[stay_folded] = np.arange(len(stay)), self._shown + np.arange(len(stay_folded))
-        places = now[found] if len(now) else found
-        places[new] = self._index.find(rows.at(new))
+        # Those not shown are behind those that are not shown any longer.
+        places[unknown] = len(stay) + where + np.where(where < room, 0, len(stay_folded))
+        self._keep(entries, places)
         return Admission(self._index, self._shown, places, np.concatenate([stay, np.full(room, -1, np.intp)]))
+
+    def _known(self, entries: Sequence[Rows]) -> tuple[Places, Places]:
+        """Of each row its place in the index, as far as rows of the last time tell it, -1 elsewhere; and those with a
+        label set that are to be looked for."""
+        before = self._places if len(self._places) == len(entries) else [(-1, _NONE)] * len(entries)
+        places = np.full(sum(map(len, entries)), -1, np.intp)
+        end = 0
+        for rows, (number, last) in zip(entries, before, strict=True):
+            start, end = end, end + len(rows)
+            if rows.number == number:
+                places[start:end] = last
+            elif rows.follows == number and rows.was is not None:
+                places[start:end] = np.where(rows.was >= 0, last[rows.was], -1) if len(last) else -1
+        has_set = np.concatenate([~rows.missing for rows in entries])
+        return places, np.flatnonzero(has_set & (places < 0))
+
+    def _keep(self, entries: Sequence[Rows], places: Places) -> None:
+        ends = np.cumsum([len(rows) for rows in entries])
+        self._places = [(rows.number, mine) for rows, mine in zip(entries, np.split(places, ends[:-1]), strict=True)]
 
 
 def arrange(
@@ -151,23 +185,22 @@ def arrange(
     `stays`: for each entry, which labels keep their value in the folded set (const ones and cpu). `held`: which series
     of the last arrangement with this limit are shown even if they have no row.
     """
-    everything = together(*(rows.labels for rows in entries))
-    has_set = np.concatenate([~rows.missing for rows in entries])
-    with_set = np.flatnonzero(has_set)
-    labels = everything if len(with_set) == len(everything) else everything.at(with_set)
-    before = nothing(labels) if limit.last is None else limit.last
+    if limit.last is None:
+        limit.last = nothing(entries[0].labels)
+    before = limit.last
     if held is None:
         held = np.zeros(len(before.sets), bool)
-    admission = limit.admit(labels, held[: before.shown])
+    admission = limit.admit(entries, held[: before.shown])
     shown, places = admission.shown, admission.places
     sets, kept, folded = admission.index.sets, admission.kept, len(admission.index.sets) - shown
     sets = sets.at(np.arange(shown)) if folded else sets
     others = before.sets.at(before.shown + np.flatnonzero(held[before.shown :]))
     if folded or len(others):
+        places = places.copy()  # those of the index are kept
         folds = np.flatnonzero(places >= shown)
         stay = np.repeat(np.array(stays, bool).reshape(len(stays), -1), [len(rows) for rows in entries], axis=0)
-        into = _others(labels.at(folds), stay[with_set[folds]])
-        others = together(others, into).sorted_distinct()
+        into = _others(together(*(rows.labels for rows in entries)).at(folds), stay[folds])
+        others, _ = together(others, into).sorted_distinct()
         # A series can be called "other" by itself: then that one takes them in.
         others = others.at(_not_shown(admission.index.find(others), shown))
         mine = Index(others).find(into)
@@ -176,20 +209,19 @@ def arrange(
         was = Index(before.sets.at(np.arange(before.shown, len(before.sets)))).find(others)
         sets = together(sets, others)
         kept = np.concatenate([kept, np.where(was >= 0, before.shown + was, -1)])
-    group = np.full(len(everything), -1, np.intp)
-    group[with_set] = places
-    limit.last = _arrangement(sets, shown, kept, group, folded)
+    limit.last = _arrangement(sets, shown, kept, places, folded)
     return limit.last
 
 
 def _arrangement(sets: LabelSets, shown: int, kept: Places, group: Places, folded: int) -> Arrangement:
     with_set = np.flatnonzero(group >= 0)
     dropped = len(group) - len(with_set)
-    rows = np.bincount(group[with_set], minlength=len(sets))
+    mine = group[with_set] if dropped else group
+    rows = np.bincount(mine, minlength=len(sets))
     present = None if rows.all() else np.flatnonzero(rows)
     if len(with_set) == (len(sets) if present is None else len(present)):
-        order, starts = np.full(len(sets), -1, np.intp), None
-        order[group[with_set]] = with_set
+        order, starts = np.empty(len(sets), np.intp), None
+        order[mine] = with_set
         order = order if present is None else order[present]
     else:
         order = np.argsort(group)[dropped:]  # -1 comes first

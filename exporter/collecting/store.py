@@ -18,11 +18,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from exporter.collecting import label_text
+from exporter.collecting.label_sets import LabelSet, LabelSets
 from exporter.totals import BANK_HEAD, FAMILY_HEAD, PAGE, VERSION, FamilyPlan, Plan
 
 _log = structlog.get_logger(__name__)
 
-LabelSet = tuple[str, ...]  # label values in the order of the label names
 Numbers = NDArray[np.uint64]
 
 Places = NDArray[np.intp]
@@ -31,7 +32,6 @@ _MAGIC = int.from_bytes(b"bpfxtot" + bytes([VERSION]), "little")
 _MAGIC_AT, _WORD_AT = 0, 1  # words of the first page
 # No byte of UTF-8 (RFC 3629), so they part label values and sets whatever those hold.
 _VALUE_END, _SET_END = b"\xfe", b"\xff"
-_ENDS = bytes.maketrans(b"\t\n", _VALUE_END + _SET_END)
 _UNKNOWN = object()  # what a server before this one wrote
 _AT_ONCE = 8192  # label sets that are made text at a time
 _RECORD = 256  # bytes: more than most label sets
@@ -65,7 +65,7 @@ class FamilyStore:
         self._carried: list[object] = [None, None]
         log.families.append(self)
 
-    def arrange(self, kept: Places, new: Sequence[LabelSet]) -> None:
+    def arrange(self, kept: Places, new: Sequence[LabelSet] | LabelSets) -> None:
         """Series in a new order, from the next commit on: `kept` says for each which it was before, -1 for those that
         are `new`, in their order. ValueError where there is no room for so many, or for one of them."""
         if len(kept) > self.plan.capacity:
@@ -165,11 +165,15 @@ class _Log:
             for family in self.families:
                 family.move()
 
-    def append(self, sets: Sequence[LabelSet], most: int) -> Numbers:
+    def append(self, sets: Sequence[LabelSet] | LabelSets, most: int) -> Numbers:
         """Where each begins; `most`: bytes that one may take. There must be room. ValueError for a longer one."""
         starts = np.empty(len(sets), np.uint64)
         for first in range(0, len(sets), _AT_ONCE):
-            text = _record_of(sets[first : first + _AT_ONCE])
+            rows = slice(first, first + _AT_ONCE)
+            if isinstance(sets, LabelSets):
+                text = label_text.values(sets.part(rows), _VALUE_END, _SET_END)
+            else:
+                text = b"".join([_record_of(texts) for texts in sets[rows]])
             ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
             mine = np.concatenate([[0], ends[:-1]])
             if (ends - mine).max() > most:
@@ -210,16 +214,9 @@ class _Log:
         self.end += len(text)
 
 
-def _record_of(sets: Sequence[LabelSet]) -> bytes:
-    """Label sets as they lie in the log."""
-    text = "".join(["\t".join(labels) + "\n" for labels in sets])
-    values = sum(map(len, sets))
-    if text.count("\n") == len(sets) and text.count("\t") == values - (len(sets) if values else 0):
-        return text.encode("utf-8", "replace").translate(_ENDS)
-    # A label has such characters in it.
-    return b"".join(
-        [_VALUE_END.join([value.encode("utf-8", "replace") for value in labels]) + _SET_END for labels in sets]
-    )
+def _record_of(texts: LabelSet) -> bytes:
+    """A label set as it lies in the log."""
+    return _VALUE_END.join([text.encode("utf-8", "replace") for text in texts]) + _SET_END
 
 
 class Store:

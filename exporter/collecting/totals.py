@@ -152,13 +152,18 @@ class Totals:
 
     def arrange(self, how: Arrangement, now: float) -> None:
         """To be told of each new arrangement."""
-        stays = np.flatnonzero(how.kept >= 0)
-        was, count = how.kept[stays], len(how.sets)
-        self.ended += len(self._changed) - len(was)
-        places = np.full(len(self._changed), -1, np.intp)
-        places[was] = stays
-        for rows in self._rows:
-            rows.move(places)
+        before, count = len(self._changed), len(how.sets)
+        if how.appends_to(before):
+            stays: Places | slice = slice(before)
+            was = stays
+        else:
+            stays = np.flatnonzero(how.kept >= 0)
+            was = how.kept[stays]
+            self.ended += before - len(was)
+            places = np.full(before, -1, np.intp)
+            places[was] = stays
+            for rows in self._rows:
+                rows.move(places)
 
         def moved(numbers: Numbers) -> Numbers:
             there = np.zeros((count, numbers.shape[1]), np.uint64)
@@ -177,7 +182,7 @@ class Totals:
 
     def _keep(self, store: FamilyStore, kept: Places, sets: LabelSets) -> None:
         try:
-            store.arrange(kept, sets.at(kept < 0))
+            store.arrange(kept, sets.at(np.flatnonzero(kept < 0)))
         except ValueError as error:
             _log.warning("totals will not outlive the server", metric=store.plan.name, why=str(error))
             self._outlives = False

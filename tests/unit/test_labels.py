@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from exporter.binding import LabelField
 from exporter.collecting.labels import LabelTexts
@@ -169,3 +171,44 @@ def test_rows_whose_decoding_failed_are_decoded_the_next_time(names: Names) -> N
     with pytest.raises(OSError, match="once"):
         texts.resolve(two, 0.0)
     assert texts.resolve(two, 1.0).sets == [("#1",), ("#2",)]
+
+
+NUMBERED = st.lists(st.lists(st.integers(0, 30), unique=True, min_size=1), min_size=2, max_size=8)
+
+
+@settings(deadline=None, max_examples=200)
+@given(NUMBERED)
+def test_labels_of_keys_that_stay_are_those_of_all_decoded_anew(reads: list[list[int]]) -> None:
+    """Of three labels one is the number, one a text that half of the keys have none of, and one is always the same."""
+    even = [f"name {number}" if number % 2 else None for number in range(31)]
+
+    class Naming:
+        volatile = False
+
+        def bind(self, names: Names, length: int) -> Callable[[bytes], str | None]:  # noqa: ARG002
+            return lambda raw: even[struct.unpack("I", raw)[0]]
+
+    fields = [label("n", U32), LabelField("name", "key", 0, 4, cast(Chain, Naming())), label("x", U32, 4)]
+    following = LabelTexts(fields, Names.empty(), [0])
+    last: list[int] = []
+    for numbers in reads:
+        read = entries(*(struct.pack("II", number, 7) for number in numbers))
+        rows = following.resolve(read, 0.0)
+        anew = LabelTexts(fields, Names.empty(), [0]).resolve(read, 0.0)
+        assert rows.sets == anew.sets
+        assert rows.missing.tolist() == anew.missing.tolist()
+        if rows.was is not None and numbers != last:
+            assert rows.was.tolist() == [last.index(each) if each in last else -1 for each in numbers]
+        last = numbers
+
+
+def test_only_keys_that_came_are_decoded(names: Names) -> None:
+    chain_ = Changing()
+    chain_.volatile = False
+    texts = LabelTexts([LabelField("x", "key", 0, 4, cast(Chain, chain_))], names, [0])
+    first = texts.resolve(entries(*(struct.pack("I", number) for number in range(10))), 0.0)
+    chain_.texts = dict.fromkeys(range(20), "another")
+    later = texts.resolve(entries(*(struct.pack("I", number) for number in range(1, 11))), 0.0)
+    assert later.sets == [*first.sets[1:], ("another",)]
+    assert later.follows == first.number
+    assert set(chain_.asked.values()) == {1}

@@ -18,7 +18,6 @@ from exporter import totals
 from exporter.binding import bind_all
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.exposition import render
-from exporter.collecting.matching import Matcher
 from exporter.collecting.store import Store
 from exporter.collecting.table import Entries
 from exporter.config import model
@@ -344,22 +343,3 @@ def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: 
         one.page()
     one.start()
     assert one.page() == ['x_total{port="22"} 3', 'x_total{port="4294967295"} 5', 'y_total{port="1"} 4']
-
-
-def test_keys_are_found_where_they_were() -> None:
-    choose = random.Random(1)
-    matcher = Matcher()
-    for size in (1, 4, 8, 13, 40):
-        before = np.unique(np.frombuffer(choose.randbytes(200 * size), np.uint8).reshape(200, size), axis=0)
-        rows = np.array(choose.sample(range(len(before)), len(before) // 2))
-        now = before[rows]
-        new = np.full((1, size), 7, np.uint8)
-        expected = [*rows.tolist(), -1]
-        if (before == new).all(axis=1).any():
-            continue
-        now = np.concatenate([now, new])
-        assert matcher.places(now, before).tolist() == expected
-        assert matcher.places(before, now)[rows].tolist() == list(range(len(rows)))
-    empty = np.empty((0, 4), np.uint8)
-    assert matcher.places(empty, before[:, :4]).tolist() == []
-    assert matcher.places(before[:2, :4], empty).tolist() == [-1, -1]
