@@ -52,6 +52,8 @@ FLOORS = {
     "compiling": 4,
     "configuration": 4,
     "doctor": 4,
+    "exits": -1,
+    "offline": 5,
     "web_configuration": 4,
     "web_file": 4,
     "cli": 5,

@@ -1,0 +1,10 @@
+"""The codes that the command ends with."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_RUNTIME = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 3
+EXIT_RIGHTS = 4  # or bcc is missing where something has to be compiled
+EXIT_LOAD = 5  # `check --load` or `check --btf` found a program that does not run
