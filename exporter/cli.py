@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pwd
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
+DEFAULT_DISABLE_FILE = "/etc/bpf-exporter/disable"
 DEFAULT_SOCKET = "/run/bpf-exporter/supervisor.sock"
 DEFAULT_STATE = "/var/lib/bpf-exporter"
 
@@ -109,6 +111,10 @@ def _add_loading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--web.config.file", dest="web_file", type=Path, metavar="FILE",
         help="TLS, passwords, headers and a rate limit, in exporter-toolkit's format (docs/web.md)")  # fmt: skip
+    add("--config.auto-reload-interval", dest="reload_interval", type=_seconds, default=0.0, metavar="DURATION",
+        help="reload when files have changed, looked at so often, like 30s (0s: on SIGHUP only)")  # fmt: skip
+    add("--config.disable-file", dest="disable_file", type=Path, default=Path(DEFAULT_DISABLE_FILE), metavar="FILE",
+        help="while it exists nothing is attached; looked for when the configuration is (%(default)s)")  # fmt: skip
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
     _add_state_dir(parser)
@@ -203,6 +209,13 @@ def _uid(text: str) -> int:
         raise argparse.ArgumentTypeError(f"no user {text!r} here: name one, or give a number") from None
 
 
+def _seconds(text: str) -> float:
+    match = re.fullmatch("([0-9]{1,9})(ms|s|m|h|d)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write a number and its unit, like 30s or 5m")
+    return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def _account(text: str) -> tuple[int, int]:
     """The uid and gid that a user name or number stands for."""
     uid = _uid(text)
@@ -230,13 +243,14 @@ def _http_path(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from exporter import configuration, start  # imports what only a daemon needs
+    from exporter import configuration, reload, start  # imports what only a daemon needs
 
     log.configure(options.log_level, options.log_format)
     if refusal := start.missing_rights():
         log.get().error(refusal)
         return EXIT_RIGHTS
-    found = configuration.read(options.config_file, options.trust_owner)
+    files = options.config_file, tuple(options.trust_owner)
+    found = configuration.read(*files)
     for place, text in found.warnings:
         print(f"warning: {place}: {text}", file=sys.stderr)
     for place, text in found.mistakes:
@@ -257,6 +271,9 @@ def _run(options: argparse.Namespace) -> int:
             account=options.user or _default_account(),
             record=options.record,
             compiles=options.compiles,
+            source=reload.Source(
+                lambda: configuration.answer(*files), found, options.disable_file, options.reload_interval
+            ),
             state_dir=options.state_dir,
             web=web,
             systemd_socket=options.systemd_socket,

@@ -52,10 +52,13 @@ class Entry:
         """Let go of everything in the kernel, and of the totals."""
         began, links = time.monotonic(), len(self.fds.links)
         self.fds.close()
-        if self.totals is not None:
-            os.close(self.totals)
-            self.totals = None
+        self.forget_totals()
         seconds = round(time.monotonic() - began, 1)
         if seconds >= SLOW_CLOSE:
             why = "the kernel detaches them one after another: see docs/attach.md"
             log.get().warning("detaching took long", program=self.spec.name, links=links, seconds=seconds, why=why)
+
+    def forget_totals(self) -> None:
+        if self.totals is not None:
+            os.close(self.totals)
+            self.totals = None

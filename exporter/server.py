@@ -41,6 +41,7 @@ DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
 LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
 NOBODY = 65534
+EXCHANGES = 3  # of programs that may come between while one scrape is answered
 LARGEST_KEY = 512  # bytes: MAX_BPF_STACK, which bounds a key in kernel/bpf/hashtab.c
 
 
@@ -59,6 +60,7 @@ class _Held:
 
     program: Program
     lock: threading.Lock
+    spec: model.Program | None = None
     collector: ProgramCollector | None = None
     fds: list[int] = field(default_factory=list)
     memory: int | None = None  # of its totals; one of `fds`
@@ -99,31 +101,48 @@ class _Held:
             self.drain_failed_with = error
             return full and not error
 
-    def is_loaded_as(self, other: _Held) -> bool:
-        """Whether another message is of the program as it was loaded before: each loading has a memory of its own."""
+    def is_collected_as(self, other: _Held) -> bool:
+        """Whether another message is of the same maps (each loading has a memory of its own) and metrics."""
         if self.collector is None or self.memory is None or other.memory is None:
             return False
-        if other.program.state is not State.RUNNING:
+        if other.program.state is not State.RUNNING or self.spec is None or other.spec is None:
+            return False
+        if (self.spec.metrics, self.spec.maps) != (other.spec.metrics, other.spec.maps):
             return False
         return os.path.sameopenfile(self.memory, other.memory)
 
-    def go_on_for(self, before: _Held) -> None:
-        """Take the collector over: only what is said of the program has changed. With the lock held."""
-        for fd in self.fds:
-            os.close(fd)
-        self.fds, self.memory, self.map, self.collector = before.fds, before.memory, before.map, before.collector
-        self.texts, self.taken = before.texts, before.taken
-        self.failed_with, self.drain_failed_with = before.failed_with, before.drain_failed_with
+    def go_on_as(self, other: _Held) -> None:
+        """Only what is said of the program has changed. In place, and with the lock held: whoever is about to collect
+        it finds its collector."""
+        other.close()
+        self.program, self.spec = other.program, other.spec
         if self.collector is not None:
             self.collector.program = self.program
-        before.fds, before.collector = [], None
 
     def close(self) -> None:
         """With the lock held."""
-        self.collector = None
+        self.collector, self.texts = None, ()
         for fd in self.fds:
             os.close(fd)
         self.fds = []
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What one message says of a program. `maps`: their descriptors by name."""
+
+    held: _Held
+    maps: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """Other programs, that are waited for until all `news` of them came."""
+
+    names: list[str]
+    awaited: int
+    came: int = 0
+    news: list[_News] = field(default_factory=list)
 
 
 class Programs:
@@ -131,6 +150,9 @@ class Programs:
 
     def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
+        self._configuration: own.Configuration | None = None
+        self._exchange: _Exchange | None = None
+        self._exchanges = 0
         self.door: Door | None = None  # from the start of the HTTP server on
         self._web: own.WebConfiguration | None = None
         self._label_length = label_length
@@ -146,7 +168,8 @@ class Programs:
         self._lock = threading.Lock()
 
     def take(self, document: dict[str, Any], fds: list[int]) -> None:
-        """One message of the supervisor: which programs there are, or what became of one. Owns `fds` from now on.
+        """One message of the supervisor: which programs there are, what became of one, or limits and what there is to
+        say of the configuration. Owns `fds` from now on.
 
         What is not understood, of a supervisor of another version, is logged and changes nothing.
         """
@@ -156,28 +179,65 @@ class Programs:
             if document.keys() == {"web"}:
                 return
             if "programs" in document:
-                self._expected, self._restarts = list(document["programs"]), int(document["restarts"])
+                self._expect(document)
+                return
+            if "configuration" in document:
+                limits = document["limits"]
+                self._label_length, self._budget.most = int(limits["label_length"]), int(limits["series"])
+                self._configuration = own.Configuration(**document["configuration"])
                 return
             spec = model.Program.model_validate(document["spec"])
             count = len(document["maps"])
             maps = dict(zip(document["maps"], fds[:count], strict=True))
             memory = fds[count] if len(fds) > count else None
             first = fds[0] if count else None
-            held = _Held(from_json(document), self._lock, fds=fds, memory=memory, map=first)
+            news = _News(_Held(from_json(document), self._lock, spec, fds=fds, memory=memory, map=first), maps)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
             self._not_understood(document, f"{type(error).__name__}: {error}".partition("\n")[0])
-            return
+            news = None
+        if self._exchange is not None:
+            self._exchange.came += 1
+            self._exchange.news += [news] if news else []
+            if self._exchange.came == self._exchange.awaited:
+                self._end_exchange(self._exchange)
+        elif news is not None:
+            with self._lock:
+                self._put(news)
+
+    def _expect(self, document: dict[str, Any]) -> None:
+        """Which programs there are from now on: at once, or with the `news` of some of them that follow."""
+        names, awaited = list(document["programs"]), int(document.get("news", 0))
+        self._restarts = int(document.get("restarts", self._restarts))
+        exchange = _Exchange(names, awaited)
+        if awaited:
+            self._exchange = exchange
+        else:
+            self._end_exchange(exchange)
+
+    def _end_exchange(self, exchange: _Exchange) -> None:
+        """No scrape sees a part of it: one that is under way is answered anew (`exposition`)."""
+        self._exchange = None
         with self._lock:
-            before = self._held.get(held.program.name)
-            if before and before.is_loaded_as(held):
-                held.go_on_for(before)
-            else:
-                if before:
-                    before.close()  # two must not write into one memory
-                self._open(held, spec, maps)
-            self._held[held.program.name] = held
+            for name in self._held.keys() - set(exchange.names):
+                self._held.pop(name).close()
+            for news in exchange.news:
+                self._put(news)
+            self._expected = exchange.names
+            self._exchanges += 1
+
+    def _put(self, news: _News) -> None:
+        """With the lock held."""
+        held = news.held
+        before = self._held.get(held.program.name)
+        if before and before.is_collected_as(held):
+            before.go_on_as(held)
+            return
+        if before:
+            before.close()  # two must not write into one memory
+        self._open(held, news.maps)
+        self._held[held.program.name] = held
         self._start_draining(held)
 
     def _take_web(self, news: dict[str, Any] | None) -> None:
@@ -191,14 +251,15 @@ class Programs:
         log.get().error("a message of the supervisor was not understood: what runs goes on (restart both)", why=why)
         program = document.get("program")
         name = program.get("name") if isinstance(program, dict) else None
-        if name in (self._expected or []) and name not in self._held:
+        expected = self._expected if self._exchange is None else self._exchange.names
+        if name in (expected or []) and name not in self._held:
             text = f"{name}: collect: the supervisor's message was not understood: {why} (restart both)"
             self._held[name] = _Held(Program(name, State.FAILED, reason=Reason.INTERNAL, text=text), self._lock)
 
-    def _open(self, held: _Held, spec: model.Program, fds: dict[str, int]) -> None:
+    def _open(self, held: _Held, fds: dict[str, int]) -> None:
         """Gives a running program its collector. One that cannot have one has failed, and harms no other."""
-        program = held.program
-        if program.state is not State.RUNNING:
+        program, spec = held.program, held.spec
+        if program.state is not State.RUNNING or spec is None:
             return
         names = self._names.counting_apart()
         names.errors.update(_decoders_that_count(spec))
@@ -282,6 +343,15 @@ class Programs:
         )
 
     def exposition(self, names: frozenset[str] | None, *, openmetrics: bool, seconds: float | None = None) -> Page:
+        until = None if seconds is None else time.monotonic() + seconds
+        for _ in range(EXCHANGES):
+            before = self._exchanges
+            page = self._page(names, openmetrics, None if until is None else max(0.0, until - time.monotonic()))
+            if before == self._exchanges:
+                break
+        return page
+
+    def _page(self, names: frozenset[str] | None, openmetrics: bool, seconds: float | None) -> Page:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
 
         def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
@@ -293,9 +363,11 @@ class Programs:
                 unprivileged=self._unprivileged,
                 restarts=self._restarts,
                 web=self._web,
+                configuration=self._configuration,
             )
 
-        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=(self._restarts, self._web))
+        of = (self._restarts, self._web, self._configuration)
+        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=of)
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,12 +19,12 @@ from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
 from exporter.entry import Entry
-from exporter.handover import LoadFunction
 from exporter.kernel import boot, credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, origin, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
 from exporter.quarantine import Guard
+from exporter.reload import Source, allowed, is_disabled
 from exporter.server_child import ServeFunction, ServerChild
 from exporter.supervisor import RecordFunction, ServerFunction, Supervisor
 from exporter.web import listening
@@ -44,6 +44,7 @@ class Options:
     account: tuple[int, int]  # uid and gid of the server
     record: Path | None
     compiles: bool  # whether what is not in the cache may be compiled
+    source: Source  # of the configuration, for a reload
     state_dir: Path  # where programs are written down before they are attached
     web: web_file.Source | None  # the file of --web.config.file
     systemd_socket: bool  # listen where the service manager does
@@ -60,7 +61,8 @@ def run(config: model.Config, options: Options) -> int:
     try:
         cache = artifact.Cache(options.cache_dir)
         host = child.Host(target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles)
-        if options.compiles and (refusal := _missing_bcc(config, host)):
+        programs = allowed(config.programs, is_disabled(options.source))
+        if options.compiles and (refusal := _missing_bcc(programs, host)):
             logger.error(refusal)
             return EXIT_RIGHTS
         server = _connection(options.socket, options.account) if options.socket else _child(options)
@@ -72,11 +74,14 @@ def run(config: model.Config, options: Options) -> int:
         logger.error(f"cache {options.cache_dir}: {cause} (--cache.dir: a directory that only this user can write to)")
         return EXIT_RUNTIME
     logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
+    load = _Load(host)
     supervisor = Supervisor(
         config.programs,
-        load=_loader(host),
+        load=load,
         server=server,
         config=config,
+        source=options.source,
+        limit=load.limit,
         record=_recorder(options.record) if options.record else None,
         guard=_guard(host, options.state_dir),
         web=options.web,
@@ -95,11 +100,11 @@ def missing_rights() -> str:
     return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
 
 
-def _missing_bcc(config: model.Config, host: child.Host) -> str:
+def _missing_bcc(programs: Sequence[model.Program], host: child.Host) -> str:
     """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
     if compiler.bcc_version() is not None:
         return ""
-    for program in config.programs:
+    for program in programs:
         if program.enabled and not any(child.is_cached(program, variant, host) for variant in program.variants):
             try:
                 why = child.why_not_cached(program, program.variants, host)
@@ -113,21 +118,26 @@ def _missing_bcc(config: model.Config, host: child.Host) -> str:
     return ""
 
 
-def _loader(host: child.Host) -> LoadFunction:
+class _Load:
     """What a loader child runs. The kernel's types were hashed once, for `host`, and not by every loader."""
-    parent = os.getpid()
 
-    def load(program: model.Program) -> tuple[Program, Descriptors]:
-        credentials.die_with_parent(signal.SIGKILL, parent)
+    def __init__(self, host: child.Host) -> None:
+        self._host = host
+        self._parent = os.getpid()
+
+    def limit(self, config: model.Config) -> None:
+        """For loaders that are forked from now on."""
+        self._host = replace(self._host, map_memory=config.map_memory)
+
+    def __call__(self, program: model.Program) -> tuple[Program, Descriptors]:
+        credentials.die_with_parent(signal.SIGKILL, self._parent)
         with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
             os.nice(LOADER_NICE)
 
         def check(maps: Sequence[Map]) -> None:
             bind_all(program.metrics, maps, program.maps)
 
-        return child.load_program(program, host, check)
-
-    return load
+        return child.load_program(program, self._host, check)
 
 
 def _guard(host: child.Host, state_dir: Path) -> Guard:

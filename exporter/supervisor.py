@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from exporter.loaders import Loaders
 from exporter.notify import notify
 from exporter.program import Reason, State
 from exporter.quarantine import Guard, Quarantine
+from exporter.reload import Reload, Source, allowed, is_disabled
 from exporter.sampled_cpus import SampledCpus
 from exporter.server_child import Greet
 
@@ -74,6 +75,8 @@ class Supervisor:
     server   makes what starts the server, or waits for it; calls back for each that has come
     config   of its limits, what the server has to know: label_length and series
     record   runs in a forked child at the end, before anything is detached; None for no recording
+    source   where the configuration is read again on SIGHUP; None for nowhere
+    limit    tells `load` of other limits
     guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
     web      the file of --web.config.file; None for none
     """
@@ -86,13 +89,15 @@ class Supervisor:
         server: ServerFunction,
         config: model.Config = DEFAULTS,
         record: RecordFunction | None = None,
+        source: Source | None = None,
+        limit: Callable[[model.Config], None] = lambda _: None,
         guard: Guard | None = None,
         web: web_file.Source | None = None,
     ) -> None:
         self._config = config
         self._record = record
         self._selector = selectors.DefaultSelector()
-        self._entries = [Entry.of(spec) for spec in specs]
+        self._entries = [Entry.of(spec) for spec in allowed(specs, source is not None and is_disabled(source))]
         self._loaders = Loaders(load, self._selector, self._on_loaded, self._admit)
         for entry in self._entries:
             if entry.program.state is State.LOADING:
@@ -109,6 +114,10 @@ class Supervisor:
             again, loading = self.load_again, self._loaders.has
             self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
             self._parts = (*self._parts, self._quarantine)
+        self._limit = limit
+        self._reload = None if source is None else Reload(source, self._selector, self._loaders, self)
+        if self._reload is not None:
+            self._parts = (*self._parts, self._reload)
         self._web = None if web is None else web_file.WebFile(web, self._selector, self._server.tell)
         if self._web is not None:
             self._parts = (*self._parts, self._web)
@@ -167,8 +176,8 @@ class Supervisor:
         for number in self._wakeup.recv(64):
             if number in (signal.SIGTERM, signal.SIGINT):
                 ending = True
-            elif number == signal.SIGHUP:
-                self._log.warning("SIGHUP ignored: this version does not reload its configuration; restart it instead")
+            elif number == signal.SIGHUP and self._reload is not None:
+                self._reload.ask()
             elif number == signal.SIGUSR1:
                 self._write_record()
         return ending
@@ -178,16 +187,18 @@ class Supervisor:
     def _on_loaded(self, entry: Entry) -> None:
         if entry.program.state is State.RUNNING:
             entry.since = monotonic()
-            entry.totals = self._memory_of_totals(entry)
-        self._say(entry)
-        self._tell(entry)
+        if entry in self._entries:  # else it is for the exchange
+            if entry.program.state is State.RUNNING:
+                self.new_totals(entry)
+            self._say(entry)
+            self._tell(entry)
 
     def _admit(self, entries: list[Entry]) -> list[Entry]:
         """Those that may be loaded; of the others it is said why not."""
         if self._quarantine is None:
             return entries
         admitted = self._quarantine.admit(entries)
-        for entry in [e for e in entries if e not in admitted]:
+        for entry in [e for e in entries if e not in admitted and e in self._entries]:
             self._say(entry)
             self._tell(entry)
         return admitted
@@ -209,6 +220,42 @@ class Supervisor:
         entry.program = Entry.of(entry.spec).program
         self._loaders.add(entry)
         self._tell(entry)
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The programs, in the order of the configuration."""
+        return self._entries
+
+    def exchange(self, entries: Sequence[Entry], news: Sequence[Entry] = ()) -> None:
+        """These are the programs from now on. The server takes all `news` of them at once; what is not among them is
+        detached after that. Everybody who looks after programs has this list."""
+        gone = [entry for entry in self._entries if entry not in entries]
+        for entry in [entry for entry in entries if entry not in self._entries]:
+            self._say(entry)
+        self._entries[:] = entries
+        self._server.tell({"programs": [entry.spec.name for entry in entries], "news": len(news)})
+        for entry in news:
+            self._tell(entry)
+        for entry in gone:
+            self._loaders.drop(entry)
+            entry.detach()
+
+    def new_totals(self, entry: Entry) -> None:
+        """Give a program another memory of its totals, which begin at what its maps hold."""
+        entry.forget_totals()
+        entry.totals = self._memory_of_totals(entry)
+
+    def limit(self, config: model.Config) -> None:
+        """Limits for what is loaded and for new series from now on."""
+        self._config = config
+        self._limit(config)
+        self.reloaded()
+
+    def reloaded(self) -> None:
+        """Tell the server what there is to say of the configuration, and its limits."""
+        if self._reload is not None:
+            limits = {"series": self._config.series, "label_length": self._config.label_length}
+            self._server.tell({"configuration": asdict(self._reload.report), "limits": limits})
 
     def _memory_of_totals(self, entry: Entry) -> int | None:
         try:
@@ -249,11 +296,13 @@ class Supervisor:
         self._server.tell(hello, list(opened.values()))
         for fd in opened.values():
             os.close(fd)
+        self.reloaded()
         for entry in self._entries:
             self._tell(entry)
 
     def _tell(self, entry: Entry) -> None:
-        self._server.tell(*entry.for_server())
+        if entry in self._entries:
+            self._server.tell(*entry.for_server())
 
     # The end
 
@@ -277,6 +326,8 @@ class Supervisor:
         self._loaders.end()
         if self._web is not None:
             self._web.end()
+        if self._reload is not None:
+            self._reload.end()
         if self._record is not None:
             self._write_record()
         self._server.ask_to_end()

@@ -33,6 +33,16 @@ _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
 @dataclass(frozen=True, slots=True)
+class Configuration:
+    """How reading the configuration went, as the supervisor tells it (reload.Report)."""
+
+    sha256: str
+    timestamp: float  # Unix time
+    successful: bool
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WebConfiguration:
     """How reading the file of --web.config.file went last, and when it was right (Unix time)."""
 
@@ -48,6 +58,7 @@ def families(
     restarts: int,
     late: Mapping[str, int] | None = None,
     web: WebConfiguration | None = None,
+    configuration: Configuration | None = None,
 ) -> list[Family]:
     """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
     `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
@@ -55,6 +66,7 @@ def families(
     everything = [
         *_server(unprivileged, restarts),
         *(_web(web) if web is not None else ()),
+        *(_configuration(configuration) if configuration is not None else ()),
         *_loading(programs),
         *_maps(programs, reports),
         *_collections(reports, late or {}),
@@ -101,6 +113,37 @@ def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
         "How often the process that answers scrapes died and was started again.",
         (),
         [((), restarts)],
+    )
+
+
+def _configuration(configuration: Configuration) -> Iterator[Family]:
+    yield family(
+        "bpf_exporter_config_info",
+        "gauge",
+        "SHA-256 over all files of the configuration that runs, always 1; hosts with equal files have equal ones.",
+        ("sha256",),
+        [((configuration.sha256,), 1)],
+    )
+    yield family(
+        "bpf_exporter_config_last_reload_successful",
+        "gauge",
+        "1 if what runs is what the files said when they were last read.",
+        (),
+        [((), int(configuration.successful))],
+    )
+    yield family(
+        "bpf_exporter_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the configuration that runs was read, in Unix time.",
+        (),
+        [((), configuration.timestamp)],
+    )
+    yield family(
+        "bpf_exporter_disabled",
+        "gauge",
+        "1 if nothing is attached because the file of --config.disable-file exists.",
+        (),
+        [((), int(configuration.disabled))],
     )
 
 

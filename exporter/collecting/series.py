@@ -76,13 +76,13 @@ class Budget:
     """Series of all metrics together (limits.series)."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         # By who shows them; what a program that was unloaded had is free again.
         self._shown: WeakKeyDictionary[Limit, int] = WeakKeyDictionary()
 
     def grant(self, limit: Limit, shown: int, wanted: int) -> int:
         """How many of the `wanted` series `limit` may show beside the `shown` ones that it has already."""
-        free = self._most - sum(n for other, n in self._shown.items() if other is not limit) - shown
+        free = self.most - sum(n for other, n in self._shown.items() if other is not limit) - shown
         granted = max(0, min(wanted, free))
         self._shown[limit] = shown + granted
         return granted

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from exporter import __version__
-from exporter.program import Program, State
+from exporter.program import Program
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bpf-exporter</title>
@@ -57,7 +57,7 @@ def _row(program: Program, metrics_path: str) -> str:
 
 def _details(program: Program) -> str:
     parts = []
-    if program.state is not State.RUNNING and program.text:
+    if program.text:
         parts.append(f"<pre>{escape(program.text)}</pre>")
     lines = [f"{a.kind} {a.target}: {'attached' if a.attached else a.text}" for a in program.attachments]
     lines += [f"variant {a.variant or '-'} not used ({a.reason}): {a.text}" for a in program.attempts]

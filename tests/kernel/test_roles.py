@@ -186,17 +186,6 @@ def test_standard_input_may_be_closed(tmp_path: Path) -> None:
         assert os.readlink(f"/proc/{daemon.process.pid}/fd/0") == os.devnull
 
 
-def test_sighup_is_logged_and_changes_nothing(daemon: Daemon) -> None:
-    ids = kernel_ids(daemon.process.pid)
-    daemon.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 30
-    while "SIGHUP" not in daemon.log and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert "SIGHUP ignored: this version does not reload its configuration; restart it instead" in daemon.log
-    assert alive(ids) == ids
-    assert daemon.value("bpf_exporter_program_state", program="renames", state="running") == 1
-
-
 def test_a_recording_gives_the_same_metrics_without_the_kernel(tmp_path: Path) -> None:
     directory = tmp_path / "recorded"
     with running(write_config(tmp_path), tmp_path, "--record", str(directory)) as daemon:

@@ -282,7 +282,8 @@ def test_use_changes_only_what_it_names(here: Path) -> None:
     program = only(
         here,
         "programs:\n"
-        "  - use: retransmits\n    name: again\n    enabled: false\n    optional: true\n    budget: 0.02\n    lifetime: 15m\n"
+        "  - use: retransmits\n    name: again\n    enabled: false\n    optional: true\n    budget: 0.02\n"
+        "    lifetime: 15m\n"
         "    defines: {SAMPLE: 10, FUNCTION: __tcp_retransmit_skb, DEBUG: true}\n"
         "    metrics:\n      - {name: ebpf_retransmits_total, max_series: 5}\n"
         "      - {name: ebpf_retransmits_bytes_total, enabled: false}\n",

@@ -43,11 +43,15 @@ REPORT = Report(
     decoder_errors={"cgroup": 2},
 )
 
+CONFIGURATION = own.Configuration("cd34", 1.75e9, successful=False, disabled=True)
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(report: Report = REPORT) -> Samples:
-    families = own.families([RUNNING, SKIPPED], {"tcp": report}, unprivileged=True, restarts=3)
+    families = own.families(
+        [RUNNING, SKIPPED], {"tcp": report}, unprivileged=True, restarts=3, configuration=CONFIGURATION
+    )
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(render(families, openmetrics=False).decode())
@@ -64,6 +68,14 @@ def test_each_program_is_in_exactly_one_state() -> None:
     for program, state in (("tcp", "running"), ("xfs", "skipped")):
         values = {s.value: value(found, "program_state", program=program, state=s.value) for s in State}
         assert values == {s.value: float(s.value == state) for s in State}
+
+
+def test_a_fleet_sees_who_runs_which_configuration() -> None:
+    found = samples()
+    assert value(found, "config_info", sha256="cd34") == 1
+    assert value(found, "config_last_reload_successful") == 0
+    assert value(found, "config_last_reload_success_timestamp_seconds") == 1.75e9
+    assert value(found, "disabled") == 1
 
 
 def test_variants_and_attach_points_say_why_not() -> None:

@@ -223,8 +223,8 @@ def test_a_server_that_always_dies_is_started_again_with_growing_pauses(start: S
 
     began = time.monotonic()
     run = start(loads, ["a"], dies)
-    run.wait(lambda: len(re.findall("server ended with exit code 3", run.log)) >= 6, 60)
-    assert time.monotonic() - began > 1.5  # at once, then after 0.1, 0.2, 0.4 and 0.8 s
+    run.wait(lambda: len(re.findall("server ended with exit code 3", run.log)) >= 5, 60)  # more are left out
+    assert time.monotonic() - began > 0.6  # at once, then after 0.1, 0.2 and 0.4 s
     assert run.end() == 0
 
 

@@ -1,0 +1,141 @@
+"""Programs as they stand and a new configuration -> what to keep, give new metrics, load, disable and take away.
+
+Nothing is done here. A program is known by its name. One whose name is gone, and whose C text, attach points and all
+else that the kernel sees are there under a new name, was renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from exporter.config import model
+from exporter.entry import Entry
+from exporter.program import State
+
+
+class Do(StrEnum):
+    KEEP = "keep"  # nothing that it does has changed
+    BIND = "bind"  # the kernel's part stays as it is, metrics, map options or the name are others
+    LOAD = "load"  # new, changed in the kernel, or to be tried again; what runs goes on until this one does
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One program of the new configuration. `entry`: as it stands now, None for a new one."""
+
+    do: Do
+    spec: model.Program
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`steps` in the order of the new configuration; `gone`: what is in it no more."""
+
+    steps: tuple[Step, ...]
+    gone: tuple[Entry, ...]
+
+
+def plan(entries: Sequence[Entry], wanted: Sequence[model.Program], *, bind_all: bool = False) -> Plan:
+    """`bind_all`: something outside of the programs changed that all metrics depend on."""
+    known = {entry.spec.name: entry for entry in entries}
+    names = {spec.name for spec in wanted}
+    gone = [entry for entry in entries if entry.spec.name not in names]
+    steps = []
+    for spec in wanted:
+        entry = known.get(spec.name) or next((e for e in gone if _renamed(e, spec)), None)
+        if entry in gone:
+            gone.remove(entry)
+        steps.append(Step(_what(entry, spec, bind_all), spec, entry))
+    return Plan(tuple(steps), tuple(gone))
+
+
+def _renamed(entry: Entry, spec: model.Program) -> bool:
+    return spec.enabled and entry.program.state is State.RUNNING and same_in_kernel(entry.spec, spec)
+
+
+def _what(entry: Entry | None, spec: model.Program, bind_all: bool) -> Do:
+    if not spec.enabled:
+        return Do.DISABLE
+    if entry is None:
+        return Do.LOAD
+    same = same_meaning(entry.spec, spec)
+    match entry.program.state:
+        case State.RUNNING if same and not bind_all:
+            return Do.KEEP
+        case State.RUNNING if same_in_kernel(entry.spec, spec):
+            return Do.BIND
+        # What stopped these (a budget, a lifetime, a crash) says when they run again; another text is another program.
+        case State.LOADING | State.ENDED | State.OVER_BUDGET | State.QUARANTINED if same:
+            return Do.KEEP
+    # Failed and skipped ones too: whoever installed a module or an update of bcc sends SIGHUP for them.
+    return Do.LOAD
+
+
+def same_meaning(one: model.Program, other: model.Program) -> bool:
+    """Whether two entries say the same; where they stand in which file is no matter."""
+    return _anywhere(one) == _anywhere(other)
+
+
+def _anywhere(spec: model.Program) -> model.Program:
+    return replace(spec, source=Path(), line=0, indent=0)
+
+
+def same_in_kernel(one: model.Program, other: model.Program) -> bool:
+    """Whether the kernel would be given the same, whatever the program and its metrics are called."""
+    return _in_kernel(one) == _in_kernel(other)
+
+
+def _in_kernel(spec: model.Program) -> tuple[object, ...]:
+    # A map is seeded before attaching; one that is drained has its counts in the totals of its first metrics.
+    maps = {name: (options.seed, options.drain) for name, options in spec.maps.items() if options.seed or options.drain}
+    return spec.text, spec.defines, spec.requires, spec.variants, maps
+
+
+def same_series(one: model.Program, other: model.Program) -> bool:
+    """Whether the totals of one are right for the other: the same label sets count the same."""
+    metrics = [[replace(metric, help="") for metric in spec.metrics] for spec in (one, other)]
+    return metrics[0] == metrics[1] and one.maps == other.maps
+
+
+def refusals(steps: Sequence[Step], tried: Mapping[str, Entry], unbound: Mapping[str, str]) -> dict[str, str]:
+    """Steps that are not taken, by the program's name, with why: their programs go on as they are.
+
+    tried    what became of those that were loaded, by name
+    unbound  steps whose metrics do not fit the maps, by name, with why
+    """
+    refused = dict(unbound)
+    for step in steps:
+        new = tried.get(step.spec.name)
+        if new and runs(step.entry) and new.program.state in (State.FAILED, State.QUARANTINED):
+            refused[step.spec.name] = new.program.text
+    while True:
+        # No metric in two programs, also not in the previous text of one of them.
+        held = {
+            metric: step.entry.spec.name
+            for step in steps
+            if step.entry is not None and step.spec.name in refused and runs(step.entry)
+            for metric in _shown(step.entry.spec)
+        }
+        clashing = {
+            step.spec.name: f"{step.spec.name}: metric {metric} is still that of {held[metric]}, which has a mistake"
+            for step in steps
+            if step.do in (Do.LOAD, Do.BIND) and step.spec.name not in refused
+            for metric in sorted(_shown(step.spec) & held.keys())
+        }
+        if not clashing:
+            return refused
+        refused |= clashing
+
+
+def runs(entry: Entry | None) -> bool:
+    """Whether there is something to go on with."""
+    return entry is not None and entry.program.state in (State.RUNNING, State.LOADING)
+
+
+def _shown(spec: model.Program) -> set[str]:
+    return {metric.name for metric in spec.metrics if metric.enabled}
