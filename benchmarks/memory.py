@@ -1,12 +1,12 @@
 """Proportional memory (PSS) of all roles: ten programs, 100,000 series, and many scrapes of keys that change.
 
-    python -m benchmarks.memory [--peer OUTDIR] [--churn SCRAPES] [--json FILE]
+    python -m benchmarks.memory [--peer OUTDIR] [--churn SCRAPES] [--only-churn] [--json FILE]
 
-Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. Of the peer,
-one process, it is RSS. The first start has an empty cache and compiles everything (loaders with LLVM, as many at once
-as memory allows), those behind it find all artifacts. Series are entries that this script puts into a map of the
-daemon's. --churn takes the place of all that: so many collections and pages in one process, and between any two of them
-1 % of the keys go and as many new ones come. Needs root.
+Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. The first
+start has an empty cache and compiles everything (loaders with LLVM, as many at once as memory allows), those behind it
+find all artifacts. Series are entries that this script puts into a map of the daemon's. At last so many collections and
+pages are made in this process (--churn), and between any two of them 1 % of the keys go and as many new ones come;
+--only-churn leaves the rest out. Needs root.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import rows
+from benchmarks import peer, rows
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.opening import open_tables
@@ -46,7 +46,6 @@ DEADLINE = 300.0  # seconds for a start
 SHARED = 0.6  # seconds between scrapes, so that each of them reads the maps
 MEGABYTE = 1e6
 PROMISED, PROMISED_OF_PEER = 60.0, 0.5  # MB together with ten programs and 1,000 series; of the peer's at 100,000
-PEER_MEASURE = "../shared/peer/measure.sh"
 
 TEXT = """\
 struct key_t { u32 pid; u32 port; u32 ip; u32 op; };
@@ -67,23 +66,25 @@ KEY = struct.Struct("4I")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="OUTDIR of peer/build.sh")
-    parser.add_argument("--churn", type=int, default=0, metavar="SCRAPES")
+    parser.add_argument("--churn", type=int, default=10_000, metavar="SCRAPES", help="(%(default)s)")
+    parser.add_argument("--only-churn", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="leave the rows there")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = [churn(Path(scratch), chosen.churn)] if chosen.churn else _roles(Path(scratch), chosen.peer)
+        found = [] if chosen.only_churn else _roles(Path(scratch), chosen.peer)
+        found.append(churn(Path(scratch), chosen.churn))
     rows.show(found)
     if chosen.json:
         rows.write(chosen.json, found)
 
 
-def _roles(scratch: Path, peer: Path | None) -> list[rows.Row]:
+def _roles(scratch: Path, built: Path | None) -> list[rows.Row]:
     ten = write_config(scratch / "ten.yaml", 2000, PROGRAMS)
     many = write_config(scratch / "many.yaml", 200_000)
     _, peak = _measure(ten, scratch / "cache", 0, 1)
     little, _ = _measure(ten, scratch / "cache", 1000, 20)
     much, _ = _measure(many, scratch / "cache", 100_000, 10)
-    theirs = _peer(peer, 100_000) if peer else None
+    theirs = _peer(built, 100_000, 10, scratch / "peer") if built else None
     return [
         rows.Row("ten programs, 1,000 series, 20 scrapes; target: of 60 MB", little, "MB", floor=PROMISED,
                  ratio=little / PROMISED, target=1.0),
@@ -189,16 +190,14 @@ def churn(scratch: Path, scrapes: int, series: int = 1000) -> rows.Row:
     return rows.Row(what, last, "MB", floor=settled, ratio=last / settled, target=1.1)
 
 
-def _peer(directory: Path, size: int) -> float:
-    """MB of the peer (VmRSS) after scrapes of so many series, by the measure.sh that $PEER_MEASURE names."""
-    first = str(Path(sys.executable).parent)  # its fill.py wants numpy
-    text = subprocess.run(
-        [os.environ.get("PEER_MEASURE", PEER_MEASURE), str(directory.resolve()), "counter", str(size), "4"],
-        stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PATH": f"{first}:{os.environ['PATH']}"},
-    ).stdout  # fmt: skip
-    found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.MULTILINE)
-    assert found, text
-    return int(found[1]) * 1024 / MEGABYTE
+def _peer(build: Path, series: int, scrapes: int, directory: Path) -> float:
+    """MB of the peer after so many scrapes."""
+    directory.mkdir()
+    with peer.running(build.resolve(), peer.COUNTER, 2 * series, directory) as (port, fd, pid):
+        fill(fd, 1, series)
+        for _ in range(scrapes):
+            get(f"http://127.0.0.1:{port}/metrics")
+        return pss(pid)
 
 
 def pss(pid: int) -> float:

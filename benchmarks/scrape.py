@@ -12,10 +12,8 @@ the best of the repeats counts. Needs root.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import peer as peer_
 from benchmarks import rows
 from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
@@ -165,7 +164,7 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     name = "lat_seconds" if "lat_seconds" in config else "scale_total"
-    before = map_ids(name)
+    before = peer_.map_ids(name)
     command = [sys.executable, "-m", "exporter", "run", "--config.file", str(path), "--cache.dir", str(directory)]
     with (
         (directory / "log").open("wb") as log,
@@ -173,7 +172,7 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
     ):
         try:
             await_answer(port, b"/-/ready", process, directory / "log")
-            (map_id,) = map_ids(name) - before
+            (map_id,) = peer_.map_ids(name) - before
             fd = bpf.map_fd_by_id(map_id)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             yield Exporter(port, fd, [process.pid, *map(int, children)])
@@ -183,41 +182,10 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
 
 
 @contextmanager
-def the_peer(build: Path, shape: str, entries: int, directory: Path) -> Iterator[Exporter]:
-    """ebpf_exporter on a map of its own, empty. `shape`: scale or hist, a program beside build.sh."""
-    programs = Path(os.environ.get("PEER_PROGRAMS", "../shared/peer"))
-    shutil.copy(programs / f"{shape}.yaml", directory)
-    includes = [f"-I{build}/peer/include/x86", f"-I{build}/dest/usr/include"]
-    command = ["clang", "-O2", "-g", "-target", "bpf", f"-DMAX_ENTRIES={entries}", *includes, "-c"]
-    subprocess.run([*command, programs / f"{shape}.bpf.c", "-o", directory / f"{shape}.bpf.o"], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    name = {"scale": "scale_total", "hist": "lat_seconds"}[shape]
-    before = map_ids(name)
-    listen = f"--web.listen-address=127.0.0.1:{port}"
-    with (
-        (directory / "peer.log").open("wb") as log,
-        subprocess.Popen(
-            [build / "ebpf_exporter", f"--config.dir={directory}", f"--config.names={shape}", listen],
-            env={**os.environ, "LD_LIBRARY_PATH": f"{build}/dest/usr/lib"},
-            stderr=log,
-            stdout=log,
-        ) as process,
-    ):
-        try:
-            await_answer(port, b"/", process, directory / "peer.log")
-            (map_id,) = map_ids(name) - before
-            fd = bpf.map_fd_by_id(map_id)
-            yield Exporter(port, fd, [process.pid])
-            os.close(fd)
-        finally:
-            process.terminate()
-
-
-def map_ids(name: str) -> set[int]:
-    listed = json.loads(subprocess.run(["bpftool", "map", "-j"], capture_output=True, check=True).stdout)
-    return {entry["id"] for entry in listed if entry.get("name") == name}
+def the_peer(build: Path, shape: peer_.Shape, entries: int, directory: Path) -> Iterator[Exporter]:
+    """ebpf_exporter on a map of its own, empty."""
+    with peer_.running(build, shape, entries, directory) as (port, fd, pid):
+        yield Exporter(port, fd, [pid])
 
 
 def await_answer(port: int, path: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -320,7 +288,7 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
         fill(mine.fd, counter_keys(1, size))
         peer = None
         if build is not None:
-            peer = stack.enter_context(the_peer(build, "scale", 2 * size, there))
+            peer = stack.enter_context(the_peer(build, peer_.COUNTER, 2 * size, there))
             fill(peer.fd, counter_keys(1, size))
         table = Table(mine.fd, Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size), cpus.possible())
         found: list[rows.Row] = []
@@ -387,7 +355,7 @@ def histograms(repeats: int, build: Path | None) -> list[rows.Row]:
         fill(mine.fd, histogram_keys(1, SETS), BUCKETS + 1)
         peer = None
         if build is not None:
-            peer = stack.enter_context(the_peer(build, "hist", 2 * SETS * BUCKETS, there))
+            peer = stack.enter_context(the_peer(build, peer_.HISTOGRAM, 2 * SETS * BUCKETS, there))
             fill(peer.fd, slot_keys(SETS * BUCKETS))
         mine_s, peer_s = in_turns(repeats, lambda: scrape(mine), None if peer is None else lambda: scrape(peer))
     what = f"histogram of {SETS:,} label sets x {BUCKETS} buckets"
