@@ -118,6 +118,7 @@ def _add_loading(parser: argparse.ArgumentParser) -> None:
     add("--cache.dir", dest="cache_dir", type=Path, default=Path(os.environ.get("CACHE_DIRECTORY", DEFAULT_CACHE)),
         metavar="DIR", help="compiled programs, so that a second start needs no compiler (%(default)s)")  # fmt: skip
     _add_state_dir(parser)
+    _add_overhead(parser)
     add("--no-compile", dest="compiles", action="store_false",
         help="take programs from the cache alone: bcc is not needed, nor used where it is")  # fmt: skip
     add("--record", type=Path, metavar="DIR",
@@ -152,6 +153,24 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     add("--log.level", dest="log_level", choices=log.LEVELS, default="info", help="(%(default)s)")
     add("--log.format", dest="log_format", choices=["auto", "console", "logfmt", "json", "journal"],
         default="auto", help="auto: console on a terminal, journal under systemd, else logfmt")  # fmt: skip
+
+
+def _add_overhead(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--overhead.stats", dest="statistics", choices=["off", "sample", "always"], default="sample",
+        help="when the kernel takes run times of BPF programs (%(default)s); budgets make it sample")  # fmt: skip
+    add("--overhead.interval", dest="overhead_interval", type=_some_seconds, default=30.0, metavar="DURATION",
+        help="from one sample to the next (30s)")  # fmt: skip
+    add("--overhead.window", dest="overhead_window", type=_some_seconds, default=1.0, metavar="DURATION",
+        help="length of a sample (1s)")  # fmt: skip
+    add("--overhead.pause", dest="overhead_pause", type=_some_seconds, default=300.0, metavar="DURATION",
+        help="until a program that exceeded its budget is tried again; twice that the next time (5m)")  # fmt: skip
+
+
+def _some_seconds(text: str) -> float:
+    if not (seconds := _seconds(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all: write a number and its unit, like 30s or 5m")
+    return seconds
 
 
 def _add_state_dir(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +262,7 @@ def _http_path(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from exporter import configuration, reload, start  # imports what only a daemon needs
+    from exporter import configuration, overhead, reload, start  # imports what only a daemon needs
 
     log.configure(options.log_level, options.log_format)
     if refusal := start.missing_rights():
@@ -277,6 +296,9 @@ def _run(options: argparse.Namespace) -> int:
             state_dir=options.state_dir,
             web=web,
             systemd_socket=options.systemd_socket,
+            overhead=overhead.Options(
+                options.statistics, options.overhead_interval, options.overhead_window, options.overhead_pause
+            ),
         ),
     )
 

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     BCC = "bcc"  # something must be compiled and bcc is not installed
     CACHE = "cache"  # nothing may be compiled, and the cache has nothing that fits
+    BUDGET = "budget"  # it took more of the CPU than it may
     CRASH = "crash"  # the host died when it had just been attached
     INTERNAL = "internal"
 

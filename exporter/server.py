@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from exporter import log, messages, totals
+from exporter import log, messages, run_time, totals
 from exporter.binding import BindingError
-from exporter.collecting import exposition, own
+from exporter.collecting import exposition, own, watched
 from exporter.collecting.collector import ProgramCollector, Report
 from exporter.collecting.opening import open_tables, with_drained
 from exporter.collecting.series import Budget
@@ -40,7 +40,6 @@ DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room 
 DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
 LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
-NOBODY = 65534
 EXCHANGES = 3  # of programs that may come between while one scrape is answered
 LARGEST_KEY = 512  # bytes: MAX_BPF_STACK, which bounds a key in kernel/bpf/hashtab.c
 
@@ -151,6 +150,8 @@ class Programs:
     def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
         self._configuration: own.Configuration | None = None
+        self._run_times = run_time.RunTimes()
+        self._armed: bool | None = None  # whether a crash would be remembered
         self._exchange: _Exchange | None = None
         self._exchanges = 0
         self.door: Door | None = None  # from the start of the HTTP server on
@@ -180,6 +181,9 @@ class Programs:
                 return
             if "programs" in document:
                 self._expect(document)
+                return
+            if "run_times" in document:
+                self._run_times, self._armed = run_time.from_json(document["run_times"]), document["armed"]
                 return
             if "configuration" in document:
                 limits = document["limits"]
@@ -261,8 +265,7 @@ class Programs:
         program, spec = held.program, held.spec
         if program.state is not State.RUNNING or spec is None:
             return
-        names = self._names.counting_apart()
-        names.errors.update(_decoders_that_count(spec))
+        names = self._names.counting_apart(spec)
         store = self._store(held, spec)
         uncleared = {} if store is None else store.uncleared
         try:
@@ -356,7 +359,7 @@ class Programs:
 
         def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
             programs = [held.program for held in chosen]
-            return own.families(
+            own_families = own.families(
                 programs,
                 reports,
                 late=late,
@@ -365,19 +368,14 @@ class Programs:
                 web=self._web,
                 configuration=self._configuration,
             )
+            return own_families + watched.families(self._run_times, self._armed, {p.name for p in programs})
 
-        of = (self._restarts, self._web, self._configuration)
+        of = (self._restarts, self._web, self._configuration, self._run_times, self._armed)
         return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=of)
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
         return [held[name] for name in self._expected or [] if name in held]
-
-
-def _decoders_that_count(spec: model.Program) -> dict[str, int]:
-    """Decoders of the program whose errors are counted, at 0: rate() does not see a counter that begins at 1."""
-    labels = [label for metric in spec.metrics for label in metric.labels or ()]
-    return {step.name: 0 for label in labels for step in label.decode or () if step.unknown in (None, "drop")}
 
 
 def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from exporter import __version__, log, server_connection, web_file
+from exporter import __version__, log, overhead, server_connection, web_file
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
@@ -46,6 +46,7 @@ class Options:
     compiles: bool  # whether what is not in the cache may be compiled
     source: Source  # of the configuration, for a reload
     state_dir: Path  # where programs are written down before they are attached
+    overhead: overhead.Options  # when run times are taken
     web: web_file.Source | None  # the file of --web.config.file
     systemd_socket: bool  # listen where the service manager does
 
@@ -85,6 +86,7 @@ def run(config: model.Config, options: Options) -> int:
         record=_recorder(options.record) if options.record else None,
         guard=_guard(host, options.state_dir),
         web=options.web,
+        overhead=options.overhead,
     )
     gc.collect()
     malloc.trim()

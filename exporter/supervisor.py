@@ -24,9 +24,11 @@ from exporter.kernel import cpus
 from exporter.lifetimes import Lifetimes
 from exporter.loaders import Loaders
 from exporter.notify import notify
+from exporter.overhead import Options, Overhead
 from exporter.program import Reason, State
 from exporter.quarantine import Guard, Quarantine
 from exporter.reload import Reload, Source, allowed, is_disabled
+from exporter.run_time import RunTimes
 from exporter.sampled_cpus import SampledCpus
 from exporter.server_child import Greet
 
@@ -79,6 +81,7 @@ class Supervisor:
     limit    tells `load` of other limits
     guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
     web      the file of --web.config.file; None for none
+    overhead  when run times of programs are taken, and budgets watched
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Supervisor:
         limit: Callable[[model.Config], None] = lambda _: None,
         guard: Guard | None = None,
         web: web_file.Source | None = None,
+        overhead: Options = Options(),  # noqa: B008 - frozen
     ) -> None:
         self._config = config
         self._record = record
@@ -114,6 +118,8 @@ class Supervisor:
             again, loading = self.load_again, self._loaders.has
             self._quarantine = Quarantine(guard, entries=self._entries, loading=loading, again=again)
             self._parts = (*self._parts, self._quarantine)
+        self._overhead = Overhead(overhead, self._entries, self, self._tell_run_times)
+        self._parts = (*self._parts, self._overhead)
         self._limit = limit
         self._reload = None if source is None else Reload(source, self._selector, self._loaders, self)
         if self._reload is not None:
@@ -192,6 +198,10 @@ class Supervisor:
                 self.new_totals(entry)
             self._say(entry)
             self._tell(entry)
+
+    def _tell_run_times(self, times: RunTimes) -> None:
+        armed = None if self._quarantine is None else self._quarantine.armed
+        self._server.tell({"run_times": times.to_json(), "armed": armed})
 
     def _admit(self, entries: list[Entry]) -> list[Entry]:
         """Those that may be loaded; of the others it is said why not."""
@@ -297,6 +307,7 @@ class Supervisor:
         for fd in opened.values():
             os.close(fd)
         self.reloaded()
+        self._tell_run_times(self._overhead.times)
         for entry in self._entries:
             self._tell(entry)
 
@@ -326,6 +337,7 @@ class Supervisor:
         self._loaders.end()
         if self._web is not None:
             self._web.end()
+        self._overhead.end()
         if self._reload is not None:
             self._reload.end()
         if self._record is not None:

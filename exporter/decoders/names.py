@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from exporter.config import model
 from exporter.kernel.cgroups import Cgroups, find_controllers, find_mount
 from exporter.kernel.devices import BlockDevices
 from exporter.kernel.enums import KernelEnums
@@ -116,9 +117,12 @@ class Names:
             pci=PciIds(NOWHERE),
         )
 
-    def counting_apart(self) -> Names:
-        """The same lookups with an `errors` of its own: one for each program."""
-        return replace(self, errors=Counter())
+    def counting_apart(self, spec: model.Program) -> Names:
+        """The same lookups for one program, with an `errors` of its own: at 0 for each of its decoders whose errors are
+        counted, because rate() does not see a counter that begins at 1."""
+        labels = [label for metric in spec.metrics for label in metric.labels or ()]
+        steps = [step for label in labels for step in label.decode or ()]
+        return replace(self, errors=Counter({step.name: 0 for step in steps if step.unknown in (None, "drop")}))
 
     def close(self) -> None:
         for hierarchy in (self.cgroups, *self.controllers.values()):

@@ -86,6 +86,10 @@ class RawTracepointOpen(Attr):
     _fields_ = [("name", u64), ("prog_fd", u32)]
 
 
+class EnableStats(Attr):
+    _fields_ = [("type", u32)]
+
+
 class BtfLoad(Attr):
     _fields_ = [
         ("btf", u64),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.model import Decode
+from exporter.config.model import Decode, Label, Metric, Program
 from exporter.decoders import Names, chain, types
 from exporter.decoders.cgroups import container, unit
 from exporter.program import Member, Type
@@ -351,9 +352,18 @@ def test_answers_that_the_author_foresaw_are_no_errors() -> None:
     assert not names.errors
 
 
-def test_each_program_counts_its_own_errors() -> None:
+def test_each_program_counts_its_own_errors_from_0_on() -> None:
+    def program(*steps: Decode) -> Program:
+        label = Label(name="x", field="x", decode=list(steps))
+        metric = Metric(name="m", type="gauge", help="", map="m", labels=[label])
+        return Program(name="p", variants=[], metrics=[metric], source=Path("x.c"), text="")
+
     names = Names.empty()
-    one, other = names.counting_apart(), names.counting_apart()
+    one, other = (
+        names.counting_apart(program(step("cgroup"), step("map", {}, unknown="keep"))),
+        names.counting_apart(program()),
+    )
+    assert dict(one.errors) == {"cgroup": 0}
     decoded(U64, host(12, 8), step("cgroup"), names=one)
     assert (one.errors, other.errors, names.errors) == ({"cgroup": 1}, {}, {})
 

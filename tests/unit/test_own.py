@@ -6,11 +6,12 @@ import prometheus_client
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
-from exporter.collecting import own
+from exporter.collecting import own, watched
 from exporter.collecting.collector import MetricReport, Report
 from exporter.collecting.exposition import render
 from exporter.kernel import bpf
 from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Attachment, Attempt, Map, Program, Reason, State
+from exporter.run_time import RunTime, RunTimes
 
 RUNNING = Program(
     "tcp",
@@ -45,6 +46,15 @@ REPORT = Report(
 
 CONFIGURATION = own.Configuration("cd34", 1.75e9, successful=False, disabled=True)
 
+TIMES = RunTimes(
+    {
+        "tcp": RunTime(share=0.25, budget=0.5, exceeded=3, missed=7, seconds=1.5, runs=23),
+        "xfs": RunTime(missed=1),
+        "other": RunTime(missed=5),  # not among the chosen ones
+    },
+    trap=4e-6,
+)
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -54,7 +64,9 @@ def samples(report: Report = REPORT) -> Samples:
     )
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(render(families, openmetrics=False).decode())
+        for family in text_string_to_metric_families(
+            render(families + watched.families(TIMES, True, {"tcp", "xfs"}), openmetrics=False).decode()
+        )
         for sample in family.samples
     }
 
@@ -118,6 +130,22 @@ def test_a_collection_reports_time_success_and_series() -> None:
 
 def test_a_program_that_is_not_running_has_no_collection() -> None:
     assert value(samples(), "program_collect_success", program="xfs") is None
+
+
+def test_what_the_supervisor_measured_is_shown_of_the_chosen_programs() -> None:
+    found = samples()
+    assert value(found, "program_cpu_ratio", program="tcp") == 0.25
+    assert value(found, "program_budget_ratio", program="tcp") == 0.5
+    assert value(found, "program_budget_exceeded_total", program="tcp") == 3
+    assert value(found, "program_missed_runs_total", program="tcp") == 7
+    assert value(found, "program_run_seconds_total", program="tcp") == 1.5
+    assert value(found, "program_runs_total", program="tcp") == 23
+    assert value(found, "uprobe_trap_seconds") == 4e-6
+    assert value(found, "quarantine_armed") == 1
+    assert {name for name, labels in found if ("program", "xfs") in labels and "run" in name} == {
+        "bpf_exporter_program_missed_runs_total"
+    }
+    assert not [name for name, labels in found if ("program", "other") in labels]
 
 
 def test_the_server_says_who_it_is() -> None:
