@@ -67,8 +67,8 @@ def families(
         *_server(unprivileged, restarts),
         *(_web(web) if web is not None else ()),
         *(_configuration(configuration) if configuration is not None else ()),
-        *_loading(programs),
-        *_maps(programs, reports),
+        *_of_programs(programs),
+        *_filling(reports),
         *_collections(reports, late or {}),
         *_process(),
     ]
@@ -164,6 +164,19 @@ def _web(web: WebConfiguration) -> Iterator[Family]:
     )
 
 
+_programs: tuple[Sequence[Program], Sequence[Family]] = ((), ())  # the last ones, and what is said of them
+
+
+def _of_programs(programs: Sequence[Program]) -> Sequence[Family]:
+    """What changes with the programs alone: seldom, and a scrape of a thousand series takes a millisecond."""
+    global _programs
+    last, families_ = _programs
+    if len(programs) != len(last) or any(a is not b for a, b in zip(programs, last, strict=True)):
+        families_ = [*_loading(programs), *_maps(programs)]
+        _programs = (tuple(programs), families_)
+    return families_
+
+
 def _loading(programs: Sequence[Program]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_state",
@@ -214,7 +227,7 @@ def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
         yield "", program.reason
 
 
-def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterator[Family]:
+def _maps(programs: Sequence[Program]) -> Iterator[Family]:
     labels = ("program", "map")
     maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
     yield family(
@@ -232,13 +245,6 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
         [((name, m.name), int(m.type in LRU)) for name, m in maps],
     )
     yield family(
-        "bpf_exporter_map_entries",
-        "gauge",
-        "Entries in the map when it was last read; maps without a metric are read every 30 seconds.",
-        labels,
-        [((name, map_), n) for name, report in reports.items() for map_, n in report.entries.items()],
-    )
-    yield family(
         "bpf_exporter_map_max_entries",
         "gauge",
         "Entries that the map has room for.",
@@ -251,6 +257,17 @@ def _maps(programs: Sequence[Program], reports: Mapping[str, Report]) -> Iterato
         "Kernel memory of the map when it is full, with values for every possible CPU.",
         labels,
         [((name, m.name), map_memory(m, _possible_cpus())) for name, m in maps],
+    )
+
+
+def _filling(reports: Mapping[str, Report]) -> Iterator[Family]:
+    labels = ("program", "map")
+    yield family(
+        "bpf_exporter_map_entries",
+        "gauge",
+        "Entries in the map when it was last read; maps without a metric are read every 30 seconds.",
+        labels,
+        [((name, map_), n) for name, report in reports.items() for map_, n in report.entries.items()],
     )
     yield family(
         "bpf_exporter_map_insert_failures_total",

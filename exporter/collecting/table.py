@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -33,7 +34,7 @@ def same_keys(one: Bytes, other: Bytes) -> bool:
     """Whether two reads found the same keys in the same order. A table that finds them again gives the same array."""
     if one is other or one.shape != other.shape:
         return one is other
-    word = np.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
+    word = math.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
     return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
 
 
@@ -86,6 +87,7 @@ class Table:
         self._grow(self._chunk)
         self._stable = self._keys[:0]  # the keys of the last read
         self._cursors = np.zeros((2, max(_CURSOR_BYTES, map.key_size)), np.uint8)
+        self._cursor_addresses = [row.ctypes.data for row in self._cursors]
 
     def read(self) -> Entries:
         """All entries. OSError from the kernel, ReadError if there is no end to them."""
@@ -125,7 +127,7 @@ class Table:
     def _read_batches(self) -> int:
         count = 0
         cursor = 0  # address of where to go on; 0 starts
-        ours, theirs = self._cursors
+        ours, theirs = self._cursor_addresses
         while True:
             room = min(self._chunk, self._most - count)
             if room <= 0:
@@ -137,9 +139,9 @@ class Table:
                 got, done = bpf.map_lookup_batch(
                     self.fd,
                     cursor,
-                    theirs.ctypes.data,
-                    self._keys[count:].ctypes.data,
-                    self._values[count:].ctypes.data,
+                    theirs,
+                    self._addresses[0] + count * self._keys.strides[0],
+                    self._addresses[1] + count * self._values.strides[0],
                     room,
                 )
             except OSError as error:
@@ -152,7 +154,7 @@ class Table:
             if done:
                 return count
             ours, theirs = theirs, ours
-            cursor = ours.ctypes.data
+            cursor = ours
 
     def _read_indices(self) -> int:
         """An array without batch: look up each index; they cannot be deleted."""
@@ -201,3 +203,4 @@ class Table:
         values = np.empty((rows, *self._values.shape[1:]), np.uint8)
         keys[:have], values[:have] = self._keys, self._values
         self._keys, self._values = keys, values
+        self._addresses = (keys.ctypes.data, values.ctypes.data)

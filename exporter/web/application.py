@@ -87,6 +87,8 @@ class Application:
 
     def _selection(self, query: str) -> frozenset[str] | None:
         """The programs that collect[] or exclude[] leave, as node_exporter has them; None for all."""
+        if not query:
+            return None
         try:
             parameters = parse_qs(query, max_num_fields=QUERY_LIMIT)
         except ValueError as error:

@@ -4,9 +4,13 @@ waits."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import inf
 
+_KNOWN = 16  # headers: a scraper sends the same ones again and again
 
+
+@lru_cache(_KNOWN)
 def openmetrics(accept: str) -> bool:
     """Whether an Accept header prefers OpenMetrics 1.x to the text format; nobody gets it without asking by name."""
     wanted = plain = 0.0
@@ -20,6 +24,7 @@ def openmetrics(accept: str) -> bool:
     return 0 < wanted >= plain
 
 
+@lru_cache(_KNOWN)
 def gzip(accept_encoding: str) -> bool:
     """Whether an Accept-Encoding header allows gzip."""
     weights = {coding: _weight(parameters) for coding, parameters in _items(accept_encoding)}
