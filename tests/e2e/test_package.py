@@ -17,6 +17,7 @@ import pytest
 
 from exporter import __version__
 from tests.e2e import debian, package
+from tests.e2e.queries import ROOT
 from tests.matrix.kernels import cache_directory
 
 UNIT = "bpf-exporter.service"
@@ -39,6 +40,17 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     scratch = tmp_path_factory.mktemp("package")
     now = package.build(scratch)
     return Packages(now, package.renamed(now, NEXT, scratch))
+
+
+def test_the_page_lists_what_is_in_it(packages: Packages) -> None:
+    listed = subprocess.run(["dpkg-deb", "--contents", packages.now], capture_output=True, text=True, check=True).stdout
+    inside = set(re.findall(r" \./(\S+)(?: |$)", listed, re.MULTILINE))
+    rows = set(re.findall(r"^\| /((?:etc|usr)/\S+) \|", (ROOT / "docs/install.md").read_text(), re.MULTILINE))
+    assert rows <= inside
+    # And whatever is not in a directory of its own.
+    assert {
+        path for path in inside if path.startswith(("etc/", "usr/bin/", "usr/lib/s", "usr/lib/t")) and path[-1] != "/"
+    } <= rows
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -126,8 +138,11 @@ def test_removing_detaches_everything_and_leaves_only_the_configuration(installe
 
 def test_purging_leaves_nothing_but_the_user(machine: debian.Machine) -> None:
     before = files(machine)
-    dpkg(machine, "--install", "/root/now.deb")
-    assert files(machine) - before
+    config = machine.root / CONFIG.lstrip("/")
+    config.parent.mkdir()
+    config.write_text("programs:\n  - use: tcp_rst\n")  # a fleet's own, there before the package
+    dpkg(machine, "--force-confold", "--install", "/root/now.deb")
+    assert config.read_text() == "programs:\n  - use: tcp_rst\n"
     dpkg(machine, "--purge", "bpf-exporter")
     assert files(machine) - before == set()
     assert machine.property(UNIT, "LoadState") == "not-found"
