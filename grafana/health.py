@@ -103,6 +103,24 @@ def panels() -> list[Panel]:
             [Query(rate("process_cpu_seconds_total"), "{{instance}}")],
             "percentunit",
         ),
+        graph(
+            "CPU of the eBPF programs",
+            "CPU seconds per second over all CPUs in the last sample (1 s of 30 s), with the traps of uprobes: what the "
+            "programs take from the host. Above its `budget` a program is detached.",
+            [Query(f"topk(10, {gauge('bpf_exporter_program_cpu_ratio')})", "{{instance}} {{program}}")],
+            "percentunit",
+        ),
+        graph(
+            "Missed runs",
+            "Events per second that a program did not see, because it or another one was running on that CPU.",
+            [
+                Query(
+                    f"sum by (instance, program) ({rate('bpf_exporter_program_missed_runs_total')})",
+                    "{{instance}} {{program}}",
+                )
+            ],
+            "cps",
+        ),
         number(
             "Servers with a privilege",
             "Instances whose server kept CAP_BPF: kernels before 5.19 need it to read maps. On newer ones this is 0.",
