@@ -236,8 +236,9 @@ class Reload:
                     text = f"{step.spec.name}: enabled: false"
                     self._running.stop_program(step.entry, State.DISABLED, Reason.NONE, text)
                 step.entry.spec = step.spec
-        if planned.gone:
-            self._running.exchange([entry for entry in self._running.entries if entry not in planned.gone])
+        going = set(planned.gone) - set(planned.replaced)
+        if going:
+            self._running.exchange([entry for entry in self._running.entries if entry not in going])
 
     def _candidate(self, step: Step, before: dict[str, Entry]) -> Entry:
         """The one that is being loaded for the configuration before this one, where that wanted the same."""

@@ -34,10 +34,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`steps` in the order of the new configuration; `gone`: what is in it no more."""
+    """steps     in the order of the new configuration
+    gone      programs that are in it no more
+    replaced  those of them whose metrics a program that has to be loaded takes over: they count until it does
+    """
 
     steps: tuple[Step, ...]
     gone: tuple[Entry, ...]
+    replaced: tuple[Entry, ...] = ()
 
 
 def plan(entries: Sequence[Entry], wanted: Sequence[model.Program], *, bind_all: bool = False) -> Plan:
@@ -51,7 +55,8 @@ def plan(entries: Sequence[Entry], wanted: Sequence[model.Program], *, bind_all:
         if entry in gone:
             gone.remove(entry)
         steps.append(Step(_what(entry, spec, bind_all), spec, entry))
-    return Plan(tuple(steps), tuple(gone))
+    coming = {metric for step in steps if step.do is Do.LOAD for metric in _shown(step.spec)}
+    return Plan(tuple(steps), tuple(gone), tuple(entry for entry in gone if coming & _shown(entry.spec)))
 
 
 def _renamed(entry: Entry, spec: model.Program) -> bool:

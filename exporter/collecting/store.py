@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 import structlog
@@ -63,7 +64,7 @@ class FamilyStore:
         # What a bank still has to be given: texts, and `carried` where it is another array than last time.
         self._unnamed = [True, True]
         self._carried: list[object] = [None, None]
-        log.families.append(self)
+        log.families.add(self)
 
     def arrange(self, kept: Places, new: Sequence[LabelSet] | LabelSets) -> None:
         """Series in a new order, from the next commit on: `kept` says for each which it was before, -1 for those that
@@ -148,7 +149,8 @@ class _Log:
 
     def __init__(self, halves: tuple[memoryview, memoryview]) -> None:
         self._halves = halves
-        self.families: list[FamilyStore] = []
+        # Weak: no circle, so that the memory and its descriptor go with the collector that is closed.
+        self.families: WeakSet[FamilyStore] = WeakSet()
         self.half = 0
         self.end = 0
 

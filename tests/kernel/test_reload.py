@@ -6,8 +6,11 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import pytest
 from exporter.pages import SHARED
 from tests.daemon import Daemon, running
 from tests.kernel.renames import CONFIG, rename
-from tests.kernel.test_roles import NOTHING, kernel_ids, wait_gone
+from tests.kernel.test_roles import NOTHING, descriptors, kernel_ids, wait_gone
 
 RELOADS = int(os.environ.get("BPF_EXPORTER_RELOADS", "20"))
 ME = str(os.getpid())
@@ -148,8 +151,8 @@ def test_a_new_name_other_metrics_and_help_leave_the_kernel_alone(exporter: Relo
     assert exporter.states() == {"renamed": "running"}
     rename(23)
     assert exporter.renames() == 46
-    assert exporter.reload(CONFIG.replace("Renames of threads", "Threads that were renamed,"))
-    assert "# HELP ebpf_renames_total Threads that were renamed, by process." in exporter.daemon.get()
+    assert exporter.reload(CONFIG.replace("Renames of threads", "Threads that were renamed"))
+    assert "# HELP ebpf_renames_total Threads that were renamed by process." in exporter.daemon.get()
     assert exporter.reload(CONFIG.replace("ebpf_renames_total", "ebpf_renamed_total"))
     assert exporter.counted("ebpf_renamed_total", pid=ME) == 46
     assert exporter.renames() == 0
@@ -300,11 +303,20 @@ def test_what_had_failed_is_tried_again_and_limits_hold_at_once(exporter: Reload
     assert exporter.states() == {"renames": "failed", "second": "running"}
     assert exporter.reload("limits: {map_memory: 64MiB}\n" + CONFIG + second())
     assert exporter.states() == {"renames": "running", "second": "running"}
-    assert exporter.reload("limits: {label_length: 8, series: 1}\n" + CONFIG + second())
+
+
+def test_a_limit_of_series_holds_for_what_is_new(exporter: Reloaded) -> None:
     rename(23)
-    page = exporter.daemon.samples()  # all of it goes into what two metrics may show
-    shown = [labels for name, labels in page if name in ("ebpf_renames_total", "ebpf_second_total")]
-    assert frozenset({("pid", "other")}) in shown or len(shown) == 2
+    assert exporter.renames() == 23
+    assert exporter.reload("limits: {series: 1}\n" + CONFIG)
+    subprocess.run(["true"], check=True)  # execve(2) renames
+    assert exporter.counted("ebpf_renames_total", pid="other") >= 1
+    assert exporter.renames() == 23
+    assert exporter.reload("limits: {series: 1, label_length: 8}\n" + CONFIG)  # all of them are new
+    assert exporter.counted("ebpf_renames_total") >= 24
+    shown = [dict(labels)["pid"] for name, labels in exporter.daemon.samples() if name == "ebpf_renames_total"]
+    assert len(shown) == 2
+    assert "other" in shown
 
 
 def test_a_signal_that_comes_during_a_reload_is_not_lost(exporter: Reloaded) -> None:
@@ -339,3 +351,108 @@ def test_another_server_knows_what_was_reloaded(exporter: Reloaded) -> None:
     assert exporter.states() == {"renamed": "running", "second": "running"}
     assert exporter.renames() == 23
     assert ("bpf_exporter_config_info", info) in exporter.daemon.samples()
+
+
+class Load:
+    """Scrapes without a pause, and renames this process beside it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._scrape, self._drive)]
+        self.wrong: list[str] = []
+        self.scrapes = self.renames = 0
+        self._last = 0.0
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        while not self._ended.is_set() and len(self.wrong) < 10:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - for the test to show
+                self.wrong.append(f"{type(error).__name__}: {error}")
+
+    def _drive(self) -> None:
+        rename(10)
+        self.renames += 10
+        time.sleep(0.001)
+
+    def _scrape(self) -> None:
+        text = self._daemon.get()
+        self.scrapes += 1
+        types = Counter(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+        self.wrong += [f"family {name} twice" for name, times in types.items() if times > 1]
+        if "ebpf_second_total " not in text:
+            self.wrong.append("no ebpf_second_total")
+        now = re.search(rf'^ebpf_renames_total{{pid="{ME}"}} (\d+)$', text, re.MULTILINE)
+        if now is None or float(now[1]) < self._last:
+            self.wrong.append(f"{now and now[0]} after {self._last}")
+        else:
+            self._last = float(now[1])
+
+
+def held(pid: int) -> Counter[str]:
+    """Kinds of descriptors that a process has open, and how many of each. That of run statistics comes and goes."""
+    kinds = (re.sub(r"\d+", "N", what) for what in descriptors(pid).values())
+    return Counter(kind for kind in kinds if kind != "anon_inode:bpf-stats")
+
+
+def memory(pid: int) -> int:
+    """Bytes that are the process's alone."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kib) << 10 for kib in re.findall(r"^Private_(?:Clean|Dirty): +(\d+)", text, re.MULTILINE))
+
+
+def test_reloads_under_load_leak_nothing_and_no_scrape_fails(tmp_path: Path) -> None:
+    """Each round is one of these; `renames` is in all of them as it is."""
+    rounds = [
+        CONFIG + second(),
+        CONFIG + second(count="2"),  # another C text
+        CONFIG + second(count="2").replace("Renames of all", "All renames of"),  # another help text
+        "programs:\n" + second("again", count="2") + CONFIG.removeprefix("programs:\n"),  # another name and order
+        CONFIG + second() + second("third", metric="ebpf_third_total"),  # a program more
+        "limits: {series: 5000}\n" + CONFIG + second() + second("third", metric="ebpf_fourth_total"),
+        CONFIG + second() + second("third", metric="ebpf_third_total", more="    enabled: false\n"),
+        CONFIG + second("broken", metric="ebpf_third_total", more="    requires: {kernel: '>=99'}\n") + second(),
+        CONFIG + "nonsense",
+        CONFIG + second() + second("third", count="nothing", metric="ebpf_third_total"),  # does not compile
+    ]
+    with started(tmp_path, rounds[0]) as exporter:
+        pids = exporter.daemon.process.pid, exporter.daemon.server_pid()
+        rename(1)
+        assert exporter.renames() == 1, exporter.daemon.log
+        descriptors_before = [held(pid) for pid in pids]
+        memory_before, seen = [0, 0], exporter.ids
+        with Load(exporter.daemon) as load:
+            for number in range(RELOADS):
+                exporter.reload(rounds[number % len(rounds)])
+                for kind, ids in exporter.ids.items():
+                    seen[kind] |= ids
+                assert load.wrong == [], exporter.daemon.log
+                if number == min(RELOADS // 2, 5 * len(rounds)):  # every kind of round has been there
+                    memory_before = [memory(pid) for pid in pids]
+            assert exporter.reload(rounds[0])
+        assert load.wrong == [], exporter.daemon.log
+        assert exporter.renames() == 1 + load.renames
+        assert exporter.states() == {"renames": "running", "second": "running"}
+        now = exporter.ids
+        assert {kind: len(ids) for kind, ids in now.items()} == {"map": 4, "prog": 2, "link": 2}
+        assert wait_gone({kind: seen[kind] - now[kind] for kind in seen}) == NOTHING
+        deadline = time.monotonic() + LONG
+        while any(more := [held(pid) - before for pid, before in zip(pids, descriptors_before, strict=True)]):
+            assert time.monotonic() < deadline, more  # a connection may still be open
+            time.sleep(0.1)
+        grown = [memory(pid) - before for pid, before in zip(pids, memory_before, strict=True)]
+        changed = {kind: len(ids) for kind, ids in seen.items()}
+        print(f"{RELOADS} reloads, {load.scrapes} scrapes, none failed; {load.renames} events, all counted;", end=" ")
+        print(f"{changed} came and went, none left; supervisor {grown[0]:+} bytes, server {grown[1]:+}")
+        assert max(grown) < 8 << 20

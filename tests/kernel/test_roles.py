@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -45,7 +46,8 @@ def descriptors(pid: int) -> dict[int, str]:
     """Open descriptors by number: what each is."""
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        found[int(entry.name)] = os.readlink(entry)
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[int(entry.name)] = os.readlink(entry)
     return found
 
 
@@ -53,7 +55,10 @@ def kernel_ids(pid: int) -> dict[str, set[int]]:
     """Ids, as bpftool lists them, of the maps, programs and links that a process holds."""
     ids: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
     for number in descriptors(pid):
-        text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        try:
+            text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        except FileNotFoundError:  # closed meanwhile
+            continue
         for kind in ids:
             ids[kind] |= {int(match) for match in re.findall(rf"^{kind}_id:\s*(\d+)$", text, re.MULTILINE)}
     return ids
