@@ -105,7 +105,7 @@ def panels() -> list[Panel]:
         ),
         graph(
             "CPU of the eBPF programs",
-            "CPU seconds per second over all CPUs in the last sample (1 s of 30 s), with the traps of uprobes: what the "
+            "CPU seconds per second over all CPUs in the last sample (1 s of 30 s), with the traps of uprobes: what "
             "programs take from the host. Above its `budget` a program is detached.",
             [Query(f"topk(10, {gauge('bpf_exporter_program_cpu_ratio')})", "{{instance}} {{program}}")],
             "percentunit",

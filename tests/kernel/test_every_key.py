@@ -102,6 +102,11 @@ def test_states_are_those_that_the_entries_ask_for(daemon: Daemon) -> None:
     assert {program: state(daemon, program) for program in wanted} == wanted
 
 
+def test_budgets_are_those_of_the_entries(daemon: Daemon) -> None:
+    assert daemon.value("bpf_exporter_program_budget_ratio", program="shapes") == 50
+    assert daemon.value("bpf_exporter_program_budget_ratio", program="steps_of_five") == 60
+
+
 def test_values_are_scaled_reduced_and_labelled(daemon: Daemon) -> None:
     name = ("name", "abcdefghijklmnop")  # limits.label_length
     assert shown(daemon, "ebpf_key_seconds_total") == {
