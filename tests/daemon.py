@@ -40,7 +40,7 @@ class Daemon:
     def port(self) -> int:
         """What the kernel gave it, as its log says; it listens before it loads anything. AssertionError if it ends."""
         deadline = time.monotonic() + 120
-        while not (said := re.search(r"event=listening url=http://127\.0\.0\.1:(\d+)/", self.log)):
+        while not (said := re.search(r"event=listening url=https?://127\.0\.0\.1:(\d+)/", self.log)):
             assert self.process.poll() is None, f"exporter ended with {self.process.returncode}:\n{self.log}"
             assert time.monotonic() < deadline, f"exporter does not listen:\n{self.log}"
             time.sleep(0.02)

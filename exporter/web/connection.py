@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Any, Protocol
 
 from cheroot.server import HTTPConnection, HTTPRequest
@@ -33,6 +33,14 @@ class State(Enum):
     LINGERING = auto()  # all is said, and the client still sends
 
 
+class Progress(IntEnum):
+    """How much a client has shown that it means to ask: who shows nothing has to go first where there are too many."""
+
+    NOTHING = 0
+    SOMETHING = 1
+    GREETED = 2  # a whole ClientHello, or a request before this one
+
+
 class Security(Protocol):
     """TLS on a socket that does not block. Wants, where the client has to do something first."""
 
@@ -44,6 +52,9 @@ class Security(Protocol):
 
     def shake(self, sock: socket.socket) -> None:
         """RefusedError, with a text that says why this client may not come in; WrongPortError."""
+
+    def has_greeted(self, sock: socket.socket) -> bool:
+        """Whether the client's first message of the handshake has come whole."""
 
     def receive(self, sock: socket.socket, size: int) -> bytes: ...
 
@@ -105,7 +116,9 @@ class Writer:
         """It is `push` that sends."""
 
     def close(self) -> None:
-        """The connection closes its socket."""
+        """Let go of what is not sent, and of the connection: each would keep the other until the collector comes."""
+        self._rest, self._chunk, self.page = iter(()), memoryview(b""), ()
+        del self._connection
 
 
 def _together(together: list[bytes | memoryview], pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -155,6 +168,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         self.wfile = Writer(self)
         self.requests_seen = 0
         self.sends_more = False
+        self.progress = Progress.NOTHING
         self._came = b""
         self._goes_on = False
         self._secured_by = self.tls
@@ -176,6 +190,8 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
             self.wfile.push()
             return self._rest() if self._goes_on and self._secured_by is self.server.tls else self._end()
         except Wants as wants:
+            if self.progress < Progress.GREETED and (self._came or (self.tls and self.tls.has_greeted(self.socket))):
+                self.progress = Progress.GREETED if self.tls else Progress.SOMETHING
             return select.EPOLLOUT if wants.to_write else select.EPOLLIN
         except RefusedError as error:
             log.get().warning("client refused", address=self.remote_addr or "a Unix socket", why=str(error))
@@ -236,6 +252,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         """Until the next request. One that has come already waits behind those of others: a socket that can be written
         to is ready at once."""
         self._wait(State.REQUEST, self.server.timeout if self._came else self.server.rest_timeout)
+        self.progress = Progress.GREETED
         more = self._has_request() or (self.tls is not None and self.tls.has_more(self.socket))
         return select.EPOLLIN | select.EPOLLOUT if more else select.EPOLLIN
 
@@ -281,3 +298,5 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         with suppress(OSError):  # the client was faster
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+        self._came, self.rfile = b"", None
+        self.wfile.close()

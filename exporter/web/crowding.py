@@ -1,16 +1,19 @@
 """Which connections have to go where there are too many of them, or where they hold too much.
 
 Of the client address that has the most of them, so that a crowd from one host costs that host its connections and not a
-scraper elsewhere; the one that has waited longest, because whoever means it sends its request at once.
+scraper elsewhere. Of those the one that has shown least that it means to ask, and has waited longest: who means it
+sends at once. Everybody has a moment for that, whatever the crowd behind.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 
 from exporter.web.connection import Connection, State
 
+GRACE = 0.25  # seconds that a client has to show what it wants before it has to go for another one
 UNSENT = 64 << 20  # bytes of pages that nobody is sent any more but clients who do not take them
 
 
@@ -23,8 +26,13 @@ def one_too_many(waiting: Sequence[Connection]) -> list[Connection]:
     return [min((one for one in waiting if of[one.remote_addr] == most), key=_patience)]
 
 
-def _patience(connection: Connection) -> tuple[bool, float]:
-    return connection.state is State.ANSWER, connection.since
+def _patience(connection: Connection) -> tuple[bool, int, float]:
+    return connection.state is State.ANSWER, connection.progress, connection.since
+
+
+def nobody_can_go(waiting: Sequence[Connection]) -> bool:
+    """Whether the one that would have to go has only just come: then the next client waits, in the listening socket."""
+    return any(time.monotonic() - one.since < GRACE for one in one_too_many(waiting))
 
 
 def holding_too_much(waiting: Sequence[Connection]) -> list[Connection]:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import bcrypt
+from bcrypt import checkpw
 
 from exporter.web.settings import Settings
 
@@ -107,7 +107,7 @@ class Passwords:
 
 def _is_password(password: bytes, hashed: str) -> bool:
     try:
-        return bcrypt.checkpw(password[:LONGEST], hashed.encode())
+        return checkpw(password[:LONGEST], hashed.encode())
     except ValueError:  # bytes that no hash was ever made of
         return False
 

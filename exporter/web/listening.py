@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from exporter import listen_fds
 
-BACKLOG = 128  # connections that wait to be taken
+BACKLOG = 1024  # connections that wait to be taken: a crowd that comes at once must not push others out (tcp(7))
 UNIX_MODE = 0o666  # whoever comes in there could also come in by a port of loopback
 
 

@@ -21,6 +21,7 @@ from exporter.web.connection import Connection
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT  # and nobody else is woken for it until it is asked for again
 _LOOKS = 4  # for connections whose time is over, in `timeout`
+_CROWDED = 0.01  # seconds until the next one is let in where too many have just come
 _NO_DESCRIPTORS = 0.1  # seconds until accept(2) is tried again
 
 
@@ -90,6 +91,9 @@ class Threads:
         """A new connection; the next one wakes the next thread."""
         accepted = None
         try:
+            if len(self._waiting) >= self._most and crowding.nobody_can_go(list(self._waiting.values())):
+                time.sleep(_CROWDED)  # one thread, now and then: the others answer
+                return
             accepted = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             pass
@@ -115,7 +119,7 @@ class Threads:
                 self._wait(connection, events)
 
     def _wait(self, connection: Connection, events: int) -> None:
-        if len(self._waiting) >= self._most:
+        while len(self._waiting) >= self._most:  # the one that has to go may just be taken by another thread
             self._drop(*crowding.one_too_many(list(self._waiting.values())))
         with self._lock:
             self._waiting[connection.fd] = connection

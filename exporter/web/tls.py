@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, where none are named; Deb
 SENT = 256 << 10  # bytes at once; OpenSSL makes records of 16 kB of them
 # Why a client was refused, where it is for this side to say; all else is the client's doing.
 _OURS = {"CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER"}
+_GREETED = "greeted"
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
@@ -30,6 +32,7 @@ class Security:
     def __init__(self, tls: Tls) -> None:
         """TlsError."""
         self._context = context(tls)
+        self._context.sni_callback = _greeted
         self._allowed = frozenset(tls.allowed_sans)
 
     def wrap(self, sock: socket.socket) -> socket.socket:
@@ -54,6 +57,9 @@ class Security:
         if why := refusal(sock.getpeercert(), self._allowed):
             raise RefusedError(why)
 
+    def has_greeted(self, sock: socket.socket) -> bool:
+        return hasattr(sock, _GREETED)
+
     def receive(self, sock: socket.socket, size: int) -> bytes:
         with _wants():
             return sock.recv(size)
@@ -70,6 +76,11 @@ class Security:
         assert isinstance(sock, ssl.SSLSocket)
         with suppress(OSError, ValueError):  # the client need not answer that
             sock.unwrap()
+
+
+def _greeted(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    """OpenSSL calls this when a ClientHello is there, whether or not it has a name in it."""
+    setattr(sock, _GREETED, True)
 
 
 @contextmanager
@@ -116,9 +127,7 @@ def _certificate(made: ssl.SSLContext, tls: Tls) -> None:
         except ssl.SSLError as error:
             raise TlsError(f"certificate and key: {_why(error)}{_hint(error)}") from error
         except _EncryptedError:
-            raise TlsError(
-                "key: it is encrypted (nobody is there to be asked: give a key without a passphrase)"
-            ) from None
+            raise TlsError("key: it is encrypted (nobody is there to ask: give one without a passphrase)") from None
 
 
 class _EncryptedError(Exception):
@@ -142,8 +151,10 @@ def _file(text: str) -> Iterator[str]:
 
 
 def _why(error: Exception) -> str:
-    reason = getattr(error, "reason", None)
-    return str(reason).lower().replace("_", " ") if reason else str(error)
+    """OpenSSL's reason in words, without the line of Python's source."""
+    reason = getattr(error, "reason", None) or re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error))
+    words = reason.lower().replace("_", " ")
+    return "not in PEM" if words in ("pem lib", "no start line") else words
 
 
 def _hint(error: ssl.SSLError) -> str:

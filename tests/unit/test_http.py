@@ -14,7 +14,7 @@ import pytest
 
 from exporter.web.connection import HEADER_LIMIT
 from exporter.web.listening import listen
-from exporter.web.serving import THREADS, Server
+from exporter.web.serving import THREADS, WAITING, Server
 
 Logged = Callable[[], list[str]]
 
@@ -200,3 +200,45 @@ def test_many_scrapers_at_once_each_have_the_whole_page(serve: Callable[..., int
     for thread in threads:
         thread.join(ENOUGH)
     assert pages == [PAGE] * len(threads)
+
+
+def test_a_crowd_from_one_address_costs_no_other_address_its_connection(serve: Callable[..., int]) -> None:
+    port = serve()
+    other = HTTPConnection("127.0.0.1", port, timeout=ENOUGH, source_address=("127.0.0.2", 0))
+    other.request("GET", "/metrics")
+    assert other.getresponse().read() == PAGE
+    before = other.sock.getsockname()
+    crowd = [connect(port) for _ in range(2 * WAITING)]
+    for client in crowd:
+        with suppress(OSError):
+            client.sendall(b"GET /")
+    assert get(port)[1] == PAGE  # and a newcomer of the crowd's own address is answered
+    other.request("GET", "/metrics")
+    assert other.getresponse().read() == PAGE
+    assert other.sock.getsockname() == before
+    other.close()
+    for client in crowd:
+        client.close()
+
+
+def test_answers_that_are_not_taken_hold_up_nobody(serve: Callable[..., int]) -> None:
+    port = serve()
+    slow = [connect(port) for _ in range(5 * THREADS)]
+    for client in slow:
+        client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+    for client in slow:
+        assert client.recv(1)  # it is being answered
+    assert get(port)[1] == PAGE
+    for client in slow:
+        client.close()
+
+
+def test_a_body_is_not_taken_for_the_next_request(serve: Callable[..., int]) -> None:
+    smuggled = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    for length in (b"Content-Length: %d" % len(smuggled), b"Transfer-Encoding: chunked"):
+        text = raw(serve(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n" + smuggled)
+        assert text.count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_what_cannot_be_http_is_answered_at_once(serve: Callable[..., int]) -> None:
+    assert raw(serve(), b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 Bad Request")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from exporter.program import Attachment, Attempt, Program, Reason, State
 from exporter.web import negotiation
 from exporter.web.application import Application
-from exporter.web.listening import AddressError, listen, url
+from exporter.web.listening import AddressError, listen, remove, url
 from exporter.web.page import Page
 
 
@@ -199,3 +203,48 @@ def test_an_address_without_host_listens_on_both_families() -> None:
         assert sock.getsockname()[0] == "::"
     with listen("[::1]:0") as sock:
         assert url(sock) == f"http://[::1]:{sock.getsockname()[1]}"
+
+
+def test_a_unix_socket_has_its_mode_and_goes_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    with listen(f"unix://{path}?mode=0620&group={os.getgid()}") as sock:
+        assert url(sock, "/metrics") == f"unix:{path}"
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o620, os.getgid())
+        with pytest.raises(AddressError, match=r"another process listens there: see `ss -lxp`"):
+            listen(f"unix:{path}")
+        remove(sock)
+        assert not path.exists()
+
+
+def test_a_unix_socket_where_nobody_listens_any_more_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    listen(f"unix:{path}").close()
+    assert path.exists()
+    with listen(f"unix:{path}"), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("unix:metrics.sock", "expected unix:PATH with an absolute path"),
+        ("unix:", "expected unix:PATH with an absolute path"),
+        ("unix:/x?mode=9", 'after "?" write mode=0660, group=NAME or both with "&"'),
+        ("unix:/x?owner=root", 'after "?" write mode=0660, group=NAME or both with "&"'),
+        ("unix:/x?group=no-such-group", 'no group "no-such-group" here'),
+        ("unix:/no/such/directory/x", "No such file or directory"),
+    ],
+)
+def test_a_wrong_unix_address_is_told(address: str, text: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        listen(address)
+    assert str(caught.value) == f'listen address "{address}": {text}'
+
+
+def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(AddressError, match="a file is there, and no socket: remove it"):
+        listen(f"unix:{path}")
+    assert path.read_text() == "data"
