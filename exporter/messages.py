@@ -42,16 +42,26 @@ def send(sock: socket.socket, document: Mapping[str, Any], fds: Sequence[int] = 
 
     OSError if the peer is gone.
     """
-    memfd = os.memfd_create("document", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memfd = sealed(document)
     try:
-        with os.fdopen(memfd, "wb", closefd=False) as stream:
-            stream.write(json.dumps(document, separators=(",", ":")).encode())
-        fcntl.fcntl(memfd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
         socket.send_fds(sock, [_HEADER.pack(_MAGIC, VERSION, len(fds))], [memfd], socket.MSG_NOSIGNAL)
     finally:
         os.close(memfd)
     for start in range(0, len(fds), SCM_MAX_FD):
         socket.send_fds(sock, [_MORE], list(fds[start : start + SCM_MAX_FD]), socket.MSG_NOSIGNAL)
+
+
+def sealed(document: Mapping[str, Any]) -> int:
+    """A descriptor of the document that nobody can change; for `read_document`, and the caller's to close."""
+    memfd = os.memfd_create("document", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with os.fdopen(memfd, "wb", closefd=False) as stream:
+            stream.write(json.dumps(document, separators=(",", ":")).encode())
+        fcntl.fcntl(memfd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    except BaseException:
+        os.close(memfd)
+        raise
+    return memfd
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -68,7 +78,11 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         magic, version, expected = _HEADER.unpack(data)
         if magic != _MAGIC or version != VERSION:
             raise ProtocolError(f"message {magic!r} of version {version}, expected {_MAGIC!r} of version {VERSION}")
-        document = _read_document(fds.pop())
+        memfd = fds.pop()
+        try:
+            document = read_document(memfd)
+        finally:
+            os.close(memfd)
         while len(fds) < expected:
             data, more = _receive_packet(sock, len(_MORE), SCM_MAX_FD)
             fds += more
@@ -95,7 +109,8 @@ def _receive_packet(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes
     return data, list(fds)
 
 
-def _read_document(memfd: int) -> dict[str, Any]:
+def read_document(memfd: int) -> dict[str, Any]:
+    """What was given to `sealed`. ProtocolError for anything else; the descriptor stays open."""
     try:
         size = os.fstat(memfd).st_size
         if size > DOCUMENT_LIMIT:
@@ -103,8 +118,6 @@ def _read_document(memfd: int) -> dict[str, Any]:
         document = json.loads(os.pread(memfd, size, 0))
     except ValueError as error:
         raise ProtocolError(f"a document that is not JSON: {error}") from error
-    finally:
-        os.close(memfd)
     if not isinstance(document, dict):
         raise ProtocolError("a document that is not an object")
     return document

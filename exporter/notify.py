@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
+
+TIMEOUT = 5.0  # seconds that a manager may be busy, as while it executes itself anew
 
 
-def notify(*assignments: str) -> None:
-    """Send assignments such as "READY=1" and "STATUS=text". Nothing happens where no service manager asked for it."""
+def notify(*assignments: str) -> bool:
+    """Send assignments such as "READY=1" and "STATUS=text"; whether it was sent. Nothing happens where no service
+    manager asked for it."""
+    return _send("\n".join(assignments))
+
+
+def store(name: str, fd: int) -> bool:
+    """Have the manager keep a descriptor over restarts of this unit, under this name; whether it was sent."""
+    return _send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", [fd])
+
+
+def remove(name: str) -> bool:
+    """Have the manager close what it keeps under this name."""
+    return _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+def _send(text: str, fds: Sequence[int] = ()) -> bool:
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
-        return
+        return False
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(TIMEOUT)
         try:
-            sock.sendto("\n".join(assignments).encode(), address)
+            sock.connect(address)
+            socket.send_fds(sock, [text.encode()], list(fds))
         except OSError:
-            return  # a manager that is gone must not end the service
+            return False  # a manager that is gone must not end the service
+    return True

@@ -173,6 +173,7 @@ class Program:
     maps: tuple[Map, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    identity: str = ""  # of a running one: what it was made of (loading/identity.py)
 
     def map(self, name: str) -> Map | None:
         return next((m for m in self.maps if m.name == name), None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from exporter import __version__, log, overhead, server_connection, web_file
+from exporter import __version__, adopting, log, overhead, server_connection, web_file
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
@@ -87,6 +87,7 @@ def run(config: model.Config, options: Options) -> int:
         guard=_guard(host, options.state_dir),
         web=options.web,
         overhead=options.overhead,
+        adopt=adopting.same_as_loaded(host) if options.socket else None,
     )
     gc.collect()
     malloc.trim()

@@ -15,11 +15,13 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from exporter import __version__, handover, log, totals, web_file
+from exporter import __version__, handover, listen_fds, log, totals, web_file
+from exporter.adopting import Same
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.decoders.names import open_for_root
 from exporter.entry import Entry
+from exporter.fd_store import FdStore
 from exporter.kernel import cpus
 from exporter.lifetimes import Lifetimes
 from exporter.loaders import Loaders
@@ -82,6 +84,7 @@ class Supervisor:
     guard    writes programs down before they are attached, so that none crashes the host twice; None for no such
     web      the file of --web.config.file; None for none
     overhead  when run times of programs are taken, and budgets watched
+    adopt    says which programs in the service manager's store are those that would be loaded; None for no such store
     """
 
     def __init__(
@@ -97,12 +100,16 @@ class Supervisor:
         guard: Guard | None = None,
         web: web_file.Source | None = None,
         overhead: Options = Options(),  # noqa: B008 - frozen
+        adopt: Same | None = None,
     ) -> None:
         self._config = config
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._entries = [Entry.of(spec) for spec in allowed(specs, source is not None and is_disabled(source))]
         self._loaders = Loaders(load, self._selector, self._on_loaded, self._admit)
+        self._store = None if adopt is None else FdStore(listen_fds.take(), self._entries, config.label_length)
+        if self._store is not None and adopt is not None:
+            self._store.adopt(adopt)
         for entry in self._entries:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
@@ -127,6 +134,8 @@ class Supervisor:
         self._web = None if web is None else web_file.WebFile(web, self._selector, self._server.tell)
         if self._web is not None:
             self._parts = (*self._parts, self._web)
+        if self._store is not None:
+            self._parts = (*self._parts, self._store)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
         self._log = log.get()
@@ -147,10 +156,10 @@ class Supervisor:
         """One round; True when it is time to end."""
         for part in self._parts:
             part.work()
+        self._announce()
         ending = False
         for key, _ in self._selector.select(self._until_next()):
             ending = key.data() or ending
-        self._announce()
         return ending
 
     def _until_next(self) -> float | None:
@@ -258,6 +267,8 @@ class Supervisor:
     def limit(self, config: model.Config) -> None:
         """Limits for what is loaded and for new series from now on."""
         self._config = config
+        if self._store is not None:
+            self._store.label_length = config.label_length
         self._limit(config)
         self.reloaded()
 
@@ -312,6 +323,8 @@ class Supervisor:
             self._tell(entry)
 
     def _tell(self, entry: Entry) -> None:
+        if self._store is not None:
+            self._store.work()  # first: what a scrape has shown must not be lost with this process
         if entry in self._entries:
             self._server.tell(*entry.for_server())
 
@@ -349,4 +362,5 @@ class Supervisor:
             self._quarantine.end()
         self._server.end()
         self._selector.close()
-        self._log.info("stopped: everything is detached", seconds=round(monotonic() - started, 2))
+        what = "everything is detached" if self._store is None else "the service manager has what is attached"
+        self._log.info(f"stopped: {what}", seconds=round(monotonic() - started, 2))

@@ -8,7 +8,7 @@ are exceptions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -17,7 +17,7 @@ from exporter.binding import BindingError
 from exporter.config import model
 from exporter.kernel import bpf, cpus
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, barrier, compiler, load, origin, prelude, requires, seed
+from exporter.loading import artifact, barrier, compiler, identity, load, origin, prelude, requires, seed
 from exporter.loading.artifact import Artifact
 from exporter.loading.hanging import ABSENT, attach_all, points
 from exporter.loading.refusal import RefusedError, refused
@@ -90,6 +90,7 @@ def load_program(program: model.Program, host: Host, check: Check) -> tuple[Prog
                 maps=running.artifact.maps,
                 attachments=running.attachments,
                 attempts=tuple(attempts),
+                identity=identity.of(variant, running.artifact.key),
             ),
             running.descriptors,
         )
@@ -185,14 +186,26 @@ def _artifact(program: model.Program, variant: model.Variant, host: Host) -> tup
     return compiled, False
 
 
+def identities(program: model.Program, variant: model.Variant, host: Host) -> list[str]:
+    """What the variant would be if it was loaded now (loading/identity.py): one or the other; none where a file that it
+    probes is missing."""
+    try:
+        return [identity.of(variant, key) for key in _keys(program, variant, host)]
+    except (RefusedError, OSError):
+        return []
+
+
 def _cached(program: model.Program, variant: model.Variant, host: Host, bcc_version: str | None) -> Artifact | None:
-    """From the cache, where it may be without the types of modules: made elsewhere, and then it needs none."""
+    found = (host.cache.get(key, bcc_version) for key in _keys(program, variant, host))
+    return next((each for each in found if each is not None), None)
+
+
+def _keys(program: model.Program, variant: model.Variant, host: Host) -> Iterator[str]:
+    """In the cache, where it may be without the types of modules: made elsewhere, and then it needs none."""
     with_modules = [False, True] if program.requires.module or variant.requires.module else [True]
     for modules in with_modules:
         header = prelude.header(host.header, program, variant, host.kernel, host.target, modules=modules)
-        if found := host.cache.get(artifact.key(program, variant, host.target, header), bcc_version):
-            return found
-    return None
+        yield artifact.key(program, variant, host.target, header)
 
 
 def _seed(program: model.Program, compiled: Artifact, descriptors: Descriptors, kernel: Kernel) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.e2e import units
 from tests.e2e.units import PROGRAMS, SERVER, SOCKET, SUPERVISOR, Machine, eventually, loaded_programs
+from tests.kernel.renames import rename
 
 ME = os.getpid()
 CALLS = 23  # a prime that nothing else is likely to make
@@ -111,3 +112,45 @@ def test_mistake_in_the_configuration_is_not_tried_again(installed: Machine) -> 
     finally:
         config.write_text(right)
         installed.systemctl("reset-failed", check=False)
+
+
+# Counters survive
+
+
+def kill(machine: Machine, unit: str) -> None:
+    """kill -9, and wait for the next process of the unit."""
+    before = machine.main_pid(unit)
+    machine.systemctl("kill", "--kill-who=main", "--signal=KILL", unit)
+    assert eventually(lambda: machine.main_pid(unit) not in (0, before)), machine.journal()
+    assert eventually(lambda: machine.property(unit, "ActiveState") == "active"), machine.journal()
+
+
+def restart(machine: Machine, *which: str) -> None:
+    machine.systemctl("restart", *which)
+
+
+def reexec(machine: Machine, *_: str) -> None:
+    machine.systemctl("daemon-reexec")
+
+
+INTERRUPTIONS: dict[str, tuple[Callable[..., None], list[str]]] = {
+    "kill -9 of the server": (kill, [SERVER]),
+    "kill -9 of the supervisor": (kill, [SUPERVISOR]),
+    "restart of the server": (restart, [SERVER]),
+    "restart of the supervisor": (restart, [SUPERVISOR]),
+    "restart of both": (restart, [SERVER, SUPERVISOR]),
+    "daemon-reexec": (reexec, []),
+}
+
+
+@pytest.mark.parametrize("what", INTERRUPTIONS)
+def test_no_event_is_missed_and_nothing_is_attached_anew(running: Machine, what: str) -> None:
+    interrupt, which = INTERRUPTIONS[what]
+    before, programs = running.counted(ME), running.bpf_programs()
+    for round_ in range(1, 3):
+        rename(7)
+        interrupt(running, *which)
+        rename(16)
+        settle()
+        assert running.counted(ME) - before == 23 * round_, running.journal()
+        assert eventually(lambda: running.bpf_programs() == programs), running.journal()

@@ -34,7 +34,7 @@ class Machine(debian.Machine):
     """A booted machine with the exporter installed."""
 
     def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run("systemctl", *arguments, check=check, timeout=300)
+        return self.run("systemctl", *arguments, check=check, timeout=120)
 
     def get(self, path: str = "/metrics") -> str:
         return self.run("curl", "-sSf", "--max-time", "20", URL + path).stdout

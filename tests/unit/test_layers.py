@@ -46,6 +46,8 @@ FLOORS = {
     "server_connection": 4,
     "server_watchdog": 4,
     "connected_server": 4,
+    "adopting": 4,
+    "fd_store": 4,
     "start_server": 5,
     "supervisor": 4,
     "server": 4,
