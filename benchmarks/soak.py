@@ -35,6 +35,9 @@ PARTS = (
     Part("hostile", "100,000 processes with random names and ports", ("-m", "benchmarks.hostile")),
     Part("drain", "a drained map while its server is killed 200 times",
          ("-m", "pytest", "-q", "tests/kernel/test_draining.py", "-k", "killed"), {"BPF_EXPORTER_KILLS": "200"}),
+    Part("reloads", "500 reloads while it is scraped and counts without a pause",
+         ("-m", "pytest", "-q", "-s", "tests/kernel/test_reload.py", "-k", "under_load"),
+         {"BPF_EXPORTER_RELOADS": "500"}),
     Part("attacks", "a thousand slow clients, oversized requests and a flood, for a minute each",
          ("-m", "pytest", "-q", "-s", "tests/e2e/test_attacks.py"), {"BPF_EXPORTER_ATTACK_SECONDS": "60"}),
 )  # fmt: skip
