@@ -166,6 +166,5 @@ def test_process_metrics_are_those_of_prometheus_client() -> None:
     assert ours.keys() == theirs.keys()
     for steady in ("process_max_fds", "process_start_time_seconds"):
         assert ours[steady] == theirs[steady]
-    for within in ("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds"):
+    for within in ours.keys() - {"process_max_fds", "process_start_time_seconds"}:
         assert theirs[within] / 2 < ours[within] < theirs[within] * 2
-    assert 0 < ours["process_cpu_seconds_total"] <= theirs["process_cpu_seconds_total"]
