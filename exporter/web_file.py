@@ -1,4 +1,5 @@
-"""The web configuration file and its certificates, looked at every second, and read again when they have changed.
+"""The web configuration file and its certificates, looked at every second, and read again when they have changed and
+stayed so until the next look.
 
 By the supervisor, because a key may be readable by root alone: the server is told what is in it. A file with mistakes
 changes nothing, is told in the log once, and by a metric until it is right.
@@ -48,7 +49,8 @@ class WebFile:
         self._files = source.first.sources
         self._successful = True
         self._timestamp = time.time()
-        self._seen: object = None
+        self._seen: object = None  # of the files, when they were as `_files` says
+        self._written: object = None  # at the last look
         self._look = time.monotonic()
         self._reader: Child | None = None
         self._deadline = 0.0
@@ -71,7 +73,11 @@ class WebFile:
         elif now >= self._look:
             self._look = now + LOOKS
             seen = [_identity(path) for path in self._files.files]
-            if seen != self._seen and self._files.changed():
+            if seen == self._seen:
+                return
+            if seen != self._written:
+                self._written = seen  # somebody may be writing still: half a file could ask for no password
+            elif self._files.changed():
                 self._begin()
             else:
                 self._seen = seen

@@ -61,11 +61,14 @@ class _Reading:
         except FileError as error:
             self.report.error(Mark(str(self.path), error.line, error.column), str(error))
             return None
+        if not text.strip():
+            self.report.error(Mark(str(self.path)), "is empty; write {} where neither TLS nor passwords are wanted")
+            return None
         composed = compose(text, str(self.path))
         for surprise in composed.surprises:
             self.report.error(surprise.mark, surprise.text)
         if composed.root is None:
-            return None if composed.surprises else Settings()  # an empty file asks for nothing
+            return None if composed.surprises else Settings()  # nothing but comments asks for nothing
         self.root = composed.root
         valid = validate(document.WebFile, self.root, self.report)
         if valid is None:

@@ -43,9 +43,16 @@ class Pki:
         }
         if users:
             document["basic_auth_users"] = {name: hashed(password) for name, password in users.items()}
-        path.write_text(yaml.safe_dump(document))
-        path.chmod(0o600)
+        replace(path, yaml.safe_dump(document))
         return path
+
+
+def replace(path: Path, text: str) -> None:
+    """At once, for root alone: nobody reads a half of it."""
+    new = path.with_suffix(".new")
+    new.touch(0o600)
+    new.write_text(text)
+    new.rename(path)
 
 
 def hashed(password: str) -> str:

@@ -80,8 +80,11 @@ basic_auth_users:
     assert names == {"whole.yaml", "server.crt", "server.key", "authority.crt"}
 
 
-def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
-    assert loaded(tmp_path / "web.yaml", "").settings == settings.Settings()
+def test_a_file_of_comments_asks_for_nothing_and_an_empty_one_is_not_written_yet(tmp_path: Path) -> None:
+    for text in ("# nothing\n", "{}\n", "---\n{}\n"):
+        assert loaded(tmp_path / "web.yaml", text).settings == settings.Settings()
+    (line,) = mistakes(tmp_path / "web.yaml", "\n")
+    assert line.strip().startswith("is empty; write {} where neither TLS nor passwords are wanted")
 
 
 @pytest.mark.parametrize(
