@@ -6,9 +6,11 @@ import atexit
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from exporter.config import bundled_dir, model
 from exporter.crash_record import CrashRecord
 from exporter.entry import Entry
 from exporter.kernel import boot, credentials, features, malloc, rights
-from exporter.loading import artifact, child, compiler, origin, target
+from exporter.loading import artifact, child, compiler, origin, scratch, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
 from exporter.quarantine import Guard
@@ -60,7 +62,7 @@ def run(config: model.Config, options: Options) -> int:
         logger.error(f"{what}: run as root, or give the capabilities to the service")
         return EXIT_RIGHTS
     try:
-        cache = artifact.Cache(options.cache_dir)
+        cache = _cache(options)
         host = child.Host(target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles)
         programs = allowed(config.programs, is_disabled(options.source))
         if options.compiles and (refusal := _missing_bcc(programs, host)):
@@ -101,6 +103,22 @@ def missing_rights() -> str:
     if not missing:
         return ""
     return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
+
+
+def _cache(options: Options) -> artifact.Cache:
+    """The one of the command line. Where that cannot be had one that ends with this process; OSError where others could
+    write to it, or nothing may be compiled."""
+    try:
+        return artifact.Cache(options.cache_dir)
+    except OSError as error:
+        if isinstance(error, artifact.ForeignError) or not options.compiles:
+            raise
+        hint = "every start compiles all programs (--cache.dir: a directory that this user can write to)"
+        why = error.strerror or str(error)
+        log.get().warning(f"compiled programs are not kept: {hint}", cache=str(options.cache_dir), why=why)
+    made = tempfile.mkdtemp(prefix="bpf-exporter-", dir=scratch.place())
+    atexit.register(shutil.rmtree, made, ignore_errors=True)  # children end without
+    return artifact.Cache(Path(made))
 
 
 def _missing_bcc(programs: Sequence[model.Program], host: child.Host) -> str:

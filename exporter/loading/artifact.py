@@ -103,11 +103,15 @@ def loads(text: str | bytes) -> Artifact:
         raise ValueError(f"not an artifact: {error!r}") from error
 
 
+class ForeignError(PermissionError):
+    """A directory that others can write to."""
+
+
 class Cache:
     """Artifacts by key in a directory, one JSON file each; several loaders and a restarted daemon may share it.
 
     What is in here runs in the kernel, so neither the directory nor an entry may be writable by anybody else:
-    PermissionError for the directory, a miss for an entry.
+    ForeignError for the directory, a miss for an entry.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -117,7 +121,7 @@ class Cache:
         except FileExistsError as error:  # a file, or a link to nothing
             raise NotADirectoryError("it is there and no directory") from error
         if why := _not_ours(directory.stat()):
-            raise PermissionError(why)
+            raise ForeignError(why)
 
     @property
     def headers(self) -> Path:

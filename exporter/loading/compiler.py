@@ -20,6 +20,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import structlog
+
 from exporter.config import model
 from exporter.kernel import bpf, btf_objects, mappings
 from exporter.kernel.btf import KernelBtf
@@ -32,6 +34,7 @@ from exporter.loading import (
     lint,
     needed_types,
     origin,
+    scratch,
     separate,
     source,
 )
@@ -43,6 +46,8 @@ from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Map, Reason
 
 if TYPE_CHECKING:
     from bcc import BPF
+
+_log = structlog.get_logger(__name__)
 
 __all__ = ["CompileError", "Target", "bcc_version", "compile_variant"]
 
@@ -150,10 +155,16 @@ def _answer(job: _Job, output: IO[bytes]) -> str:
 
 @contextmanager
 def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
+    """In `trees`, or where that is full or cannot be written to, one that is for this call alone."""
     if trees:
-        yield headers.source_tree(target, trees)
-        return
-    with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as directory:
+        try:
+            kept = headers.source_tree(target, trees)
+        except headers.UnwritableError as error:
+            _log.warning("kernel headers not kept: each program makes its own", cause=str(error))
+        else:
+            yield kept
+            return
+    with tempfile.TemporaryDirectory(prefix="bpf-exporter-", dir=scratch.place()) as directory:
         yield headers.source_tree(target, Path(directory))
 
 

@@ -128,6 +128,10 @@ class HeadersError(Exception):
     """No tree can be had: what is wrong and what would help."""
 
 
+class UnwritableError(HeadersError):
+    """It cannot be written there; in another place it might."""
+
+
 def source_tree(target: Target, trees: Path) -> Path | None:
     """The directory for BCC_KERNEL_SOURCE, made in `trees` if it is not there yet.
 
@@ -141,7 +145,7 @@ def source_tree(target: Target, trees: Path) -> Path | None:
         return _made(target, trees)
     except OSError as error:
         why = f"{error.strerror or error} (--cache.dir: a directory that this user can write to)"
-        raise HeadersError(f"make kernel headers in {trees}: {why}") from error
+        raise UnwritableError(f"make kernel headers in {trees}: {why}") from error
 
 
 def _made(target: Target, trees: Path) -> Path:
@@ -199,7 +203,7 @@ def _make(target: Target, tree: Path) -> None:
         os.rename(building, tree)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        raise HeadersError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
+        raise UnwritableError(f"make kernel headers from {target.btf_path}: {error.strerror or error}") from error
 
 
 def _name_padding(header: Path) -> None:
