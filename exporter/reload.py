@@ -120,7 +120,7 @@ class Reload:
         if self._reader is not None and now >= self._deadline:
             self._reader.kill()
             self._reap(self._reader)
-            self._failed([("read", f"no answer within {READ_DEADLINE:.0f} s (host overloaded?)")])
+            self._failed([("configuration", f"no answer within {READ_DEADLINE:.0f} s (host overloaded?)")])
         if self._asked and self._reader is None:
             self._asked = False
             self._begin()
@@ -148,7 +148,7 @@ class Reload:
         try:
             self._reader = child = children.fork(read)
         except OSError as error:
-            self._failed([("read", f"no process to read with: {error.strerror or error}")])
+            self._failed([("configuration", f"no process to read with: {error.strerror or error}")])
             return
         self._deadline = time.monotonic() + READ_DEADLINE
         self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_answer(child))
@@ -157,17 +157,20 @@ class Reload:
         if child is not self._reader:
             return False  # it was given up in this round of the loop
         child.sock.settimeout(ANSWER_TIMEOUT)
+        read, why = None, ""
         try:
             message = messages.receive(child.sock)
             read = configuration.understood(message[0]) if message else None
         except (messages.ProtocolError, LookupError, OSError, TypeError, ValueError) as error:
-            log.get().error("what was read of the configuration was not understood", why=str(error))
-            read = None
-        child.kill()
+            why = f"its message was not understood: {type(error).__name__}: {error} (please report it)"
+        if read is None and why:
+            child.kill()
         status = self._reap(child)
         if read is None:
             how = f"signal {-status}" if status < 0 else f"exit code {status}"
-            self._failed([("read", f"the process that reads it ended with {how} and no word (out of memory?)")])
+            self._failed(
+                [("configuration", why or f"the process that reads it ended with {how} and no word (out of memory?)")]
+            )
             return False
         self._files = read.sources
         for place, text in read.warnings:

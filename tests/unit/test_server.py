@@ -82,6 +82,72 @@ def test_news_of_a_program_that_runs_on_leave_its_maps_and_totals_alone() -> Non
     assert is_open(other)
 
 
+def states(source: Programs) -> dict[str, str]:
+    return {program.name: program.state.value for program in source.programs()}
+
+
+def test_other_programs_take_their_places_all_at_once() -> None:
+    source = programs()
+    source.take({"programs": ["a", "b"], "restarts": 0}, [])
+    kept, gone = a_descriptor(), a_descriptor()
+    source.take(document("a"), [kept])
+    source.take(document("b"), [gone])
+    # Another order, one gone, two new; one of those that stay is told of.
+    source.take({"programs": ["d", "a", "c"], "news": 3}, [])
+    source.take(document("c"), [a_descriptor()])
+    source.take(document("d"), [a_descriptor()])
+    assert states(source) == {"a": "running", "b": "running"}
+    assert is_open(gone)
+    source.take({**document("a", State.FAILED), "maps": []}, [])
+    assert states(source) == {"d": "running", "a": "failed", "c": "running"}
+    assert not is_open(gone)
+    assert not is_open(kept)
+    source.take({"programs": []}, [])
+    assert states(source) == {}
+    assert source.ready()
+
+
+def test_a_scrape_that_is_under_way_sees_all_of_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the program that goes away, and waits for the lock that the exchange holds."""
+    source = programs()
+    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.take(document("a"), [a_descriptor()])
+    reached, go_on, collect = threading.Event(), threading.Event(), ProgramCollector.collect
+
+    def slow(self: ProgramCollector) -> Any:
+        if self.program.name == "a":
+            reached.set()
+            go_on.wait(60)
+        return collect(self)
+
+    monkeypatch.setattr(ProgramCollector, "collect", slow)
+    answers: list[list[str]] = []
+    scrape = threading.Thread(target=lambda: answers.append(page(source)))
+    scrape.start()
+    assert reached.wait(60)
+    source.take({"programs": ["b"], "news": 1}, [])
+    exchange = threading.Thread(target=source.take, args=(document("b"), [a_descriptor()]))
+    exchange.start()  # waits for the collection
+    go_on.set()
+    exchange.join()
+    scrape.join()
+    (answer,) = answers
+    of = {name for name in "ab" if f'bpf_exporter_program_state{{program="{name}",state="running"}} 1' in answer}
+    assert len(of) == 1
+    assert page(source) != answer or of == {"b"}
+
+
+def test_limits_and_what_is_said_of_the_configuration_can_change() -> None:
+    source = programs()
+    report = {"sha256": "ab", "timestamp": 1.5, "successful": False, "disabled": False}
+    source.take({"configuration": report, "limits": {"series": 7, "label_length": 9}}, [])
+    source.take({"programs": [], "restarts": 0}, [])
+    assert 'bpf_exporter_config_info{sha256="ab"} 1' in page(source)
+    report["successful"] = True
+    source.take({"configuration": report, "limits": {"series": 7, "label_length": 9}}, [])
+    assert "bpf_exporter_config_last_reload_successful 1" in page(source)
+
+
 @pytest.mark.parametrize(
     "change",
     [

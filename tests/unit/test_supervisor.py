@@ -19,6 +19,7 @@ from exporter import entry, loaders, log, messages, server_child
 from exporter.config import model
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
+from exporter.reload import Source
 from exporter.server_child import ServerChild
 from exporter.supervisor import Supervisor
 
@@ -33,7 +34,12 @@ class Run:
     """A supervisor in a process of its own, as it always is; its log and what its server was told, in files."""
 
     def __init__(
-        self, directory: Path, load: Load, specs: list[model.Program], serve: Callable[[socket.socket], None] | None
+        self,
+        directory: Path,
+        load: Load,
+        specs: list[model.Program],
+        serve: Callable[[socket.socket], None] | None = None,
+        source: Source | None = None,
     ) -> None:
         self._directory = directory
         self._serve = serve or self._write_down
@@ -41,7 +47,7 @@ class Run:
         if self.pid == 0:
             with (directory / "log").open("w") as stream:
                 log.configure("debug", "logfmt", stream)
-                code = Supervisor(specs, load=load, server=ServerChild.of(self._serving)).run()
+                code = Supervisor(specs, load=load, server=ServerChild.of(self._serving), source=source).run()
                 stream.flush()
             os._exit(code)
 

@@ -1,0 +1,142 @@
+"""A reload whose reader hangs, dies or answers nonsense: what runs goes on, and the next one works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import reload
+from exporter.config import model
+from exporter.config.sources import Sources
+from exporter.configuration import Read
+from exporter.program import Descriptors, Program
+from exporter.reload import Source
+from tests.unit.test_supervisor import Run, loads, spec
+
+Answer = Callable[[], dict[str, Any]]
+Reloading = Callable[[Answer], Run]
+
+
+def answer(*specs: model.Program) -> dict[str, Any]:
+    config = model.Config(programs=list(specs))
+    return {"config": config.model_dump(), "sources": Sources().to_json()}
+
+
+@pytest.fixture
+def reloading(tmp_path: Path) -> Iterator[Reloading]:
+    """A supervisor of program a, whose reader answers this where there is a file `ready`, and else misbehaves."""
+    runs: list[Run] = []
+
+    def start(misbehave: Answer) -> Run:
+        def read() -> dict[str, Any]:
+            return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else misbehave()
+
+        source = Source(read, Read(model.Config(programs=[spec("a")])), tmp_path / "disable")
+        runs.append(run := Run(tmp_path, loads, [spec("a")], source=source))
+        run.wait(lambda: run.states().get("a", {}).get("state") == "running")
+        return run
+
+    yield start
+    for run in runs:
+        if run.pid:
+            os.kill(run.pid, signal.SIGKILL)
+            os.waitpid(run.pid, 0)
+
+
+def hangs() -> dict[str, Any]:
+    time.sleep(600)
+    raise AssertionError
+
+
+def is_killed() -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def raises() -> dict[str, Any]:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "told"),
+    [
+        (hangs, "no answer within 3 s (host overloaded?)"),
+        (is_killed, "the process that reads it ended with signal 9 and no word (out of memory?)"),
+        (raises, "the process that reads it ended with exit code 1 and no word"),
+        (
+            lambda: {"config": {"nonsense": 1}, "sources": {}},
+            "was not understood: ValueError: Config: no field nonsense",
+        ),
+        (dict, "was not understood: KeyError: 'sources' (please report it)"),
+    ],
+    ids=["hangs", "killed", "raises", "another_version", "nothing"],
+)
+def test_a_reader_that_fails_changes_nothing(
+    reloading: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Answer, told: str
+) -> None:
+    if misbehave is hangs:
+        monkeypatch.setattr(reload, "READ_DEADLINE", 3.0)
+    run = reloading(misbehave)
+    os.kill(run.pid, signal.SIGHUP)
+    run.wait(lambda: "configuration not reloaded: what runs goes on as it is" in run.log)
+    assert told in run.log
+    assert set(run.states()) == {"a"}
+    (tmp_path / "ready").touch()
+    os.kill(run.pid, signal.SIGHUP)
+    run.wait(lambda: run.states().get("b", {}).get("state") == "running")
+    assert run.end() == 0
+
+
+def test_no_child_and_no_descriptor_is_left_of_many_reloads(reloading: Reloading, tmp_path: Path) -> None:
+    (tmp_path / "ready").touch()
+    run = reloading(hangs)
+    os.kill(run.pid, signal.SIGHUP)
+    run.wait(lambda: run.states().get("b", {}).get("state") == "running")
+    held = len(os.listdir(f"/proc/{run.pid}/fd"))
+    for _ in range(20):
+        os.kill(run.pid, signal.SIGHUP)
+        time.sleep(0.01)  # some come while one is under way
+    run.wait(lambda: len(os.listdir(f"/proc/{run.pid}/fd")) == held)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    run.wait(lambda: len(children.read_text().split()) == 1)  # the server
+    assert run.end() == 0
+
+
+def test_a_reload_that_is_under_way_at_the_end_is_ended(reloading: Reloading) -> None:
+    run = reloading(hangs)
+    os.kill(run.pid, signal.SIGHUP)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    run.wait(lambda: len(children.read_text().split()) == 2)
+    assert run.end() == 0
+
+
+def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another(tmp_path: Path) -> None:
+    def load(program: model.Program) -> tuple[Program, Descriptors]:
+        if program.text == "slow":
+            time.sleep(600)
+        return loads(program)
+
+    slow = spec("b").model_copy(update={"text": "slow"})
+
+    def read() -> dict[str, Any]:
+        return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else answer(spec("a"), slow)
+
+    run = Run(tmp_path, load, [spec("a")], source=Source(read, Read(model.Config()), tmp_path / "disable"))
+    try:
+        run.wait(lambda: run.states().get("a", {}).get("state") == "running")
+        os.kill(run.pid, signal.SIGHUP)
+        run.wait(lambda: "event=loading program=b" in run.log)
+        (tmp_path / "ready").touch()
+        os.kill(run.pid, signal.SIGHUP)
+        run.wait(lambda: run.states().get("b", {}).get("state") == "running")
+        assert run.end() == 0
+    finally:
+        if run.pid:
+            os.kill(run.pid, signal.SIGKILL)
+            os.waitpid(run.pid, 0)
