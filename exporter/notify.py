@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 
+WATCHDOG_SHARE = 3  # words within the time that the manager gives
 TIMEOUT = 5.0  # seconds that a manager may be busy, as while it executes itself anew
 
 
@@ -23,6 +24,13 @@ def store(name: str, fd: int) -> bool:
 def remove(name: str) -> bool:
     """Have the manager close what it keeps under this name."""
     return _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+def watchdog() -> float | None:
+    """Seconds between two WATCHDOG=1; None where the manager wants none of this process (sd_watchdog_enabled(3))."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(text) / 1e6 / WATCHDOG_SHARE if meant and text.isdecimal() and int(text) else None
 
 
 def _send(text: str, fds: Sequence[int] = ()) -> bool:

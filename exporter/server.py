@@ -365,12 +365,13 @@ class Programs:
                 late=late,
                 unprivileged=self._unprivileged,
                 restarts=self._restarts,
+                connected=self.connected,
                 web=self._web,
                 configuration=self._configuration,
             )
             return own_families + watched.families(self._run_times, self._armed, {p.name for p in programs})
 
-        of = (self._restarts, self._web, self._configuration, self._run_times, self._armed)
+        of = (self._restarts, self.connected, self._web, self._configuration, self._run_times, self._armed)
         return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=of)
 
     def _in_order(self) -> list[_Held]:

@@ -6,15 +6,11 @@ keeps the collections' lock or the kernel in a read, the word is not sent and th
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import NoReturn, Protocol
 
-from exporter import log
-from exporter.notify import notify
-
-SHARE = 3  # words within the time that the service manager gives
+from exporter import log, notify
 
 
 class Checked(Protocol):
@@ -22,16 +18,9 @@ class Checked(Protocol):
         """Read a map, or know that one was just read; why it cannot be read, "" if it can or there is none."""
 
 
-def interval() -> float | None:
-    """Seconds between two words; None where the service manager wants none of this process (sd_watchdog_enabled(3))."""
-    text = os.environ.get("WATCHDOG_USEC", "")
-    meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(text) / 1e6 / SHARE if meant and text.isdecimal() and int(text) else None
-
-
 def start(programs: Checked) -> None:
     """In a thread of its own, if the service manager wants it."""
-    seconds = interval()
+    seconds = notify.watchdog()
     if seconds is not None:
         threading.Thread(target=_run, args=(programs, seconds), name="watchdog", daemon=True).start()
 
@@ -41,5 +30,5 @@ def _run(programs: Checked, seconds: float) -> NoReturn:
         if why := programs.read_one_map():
             log.get().error("no map can be read: the service manager will end this process", why=why)
         else:
-            notify("WATCHDOG=1")
+            notify.notify("WATCHDOG=1")
         time.sleep(seconds)

@@ -33,6 +33,7 @@ from exporter.reload import Reload, Source, allowed, is_disabled
 from exporter.run_time import RunTimes
 from exporter.sampled_cpus import SampledCpus
 from exporter.server_child import Greet
+from exporter.supervisor_watchdog import Watchdog
 
 DEFAULTS = model.Config()
 
@@ -119,6 +120,7 @@ class Supervisor:
             self._loaders,
             SampledCpus(self._entries, self._tell),
             Lifetimes(self._entries, self._end_of_life),
+            Watchdog(),
         )
         self._quarantine: Quarantine | None = None
         if guard is not None:

@@ -56,6 +56,7 @@ def families(
     *,
     unprivileged: bool,
     restarts: int,
+    connected: bool = True,
     late: Mapping[str, int] | None = None,
     web: WebConfiguration | None = None,
     configuration: Configuration | None = None,
@@ -64,7 +65,7 @@ def families(
     `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
     of the last time is the same object."""
     everything = [
-        *_server(unprivileged, restarts),
+        *_server(unprivileged, restarts, connected),
         *(_web(web) if web is not None else ()),
         *(_configuration(configuration) if configuration is not None else ()),
         *_of_programs(programs),
@@ -92,7 +93,7 @@ def family(
     return last[1]
 
 
-def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
+def _server(unprivileged: bool, restarts: int, connected: bool) -> Iterator[Family]:
     yield family(
         "bpf_exporter_build_info",
         "gauge",
@@ -113,6 +114,13 @@ def _server(unprivileged: bool, restarts: int) -> Iterator[Family]:
         "How often the process that answers scrapes died and was started again.",
         (),
         [((), restarts)],
+    )
+    yield family(
+        "bpf_exporter_supervisor_connected",
+        "gauge",
+        "1 if the process that keeps the programs is there; without it, maps are read as it left them.",
+        (),
+        [((), int(connected))],
     )
 
 

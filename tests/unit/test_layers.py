@@ -48,6 +48,7 @@ FLOORS = {
     "connected_server": 4,
     "adopting": 4,
     "fd_store": 4,
+    "supervisor_watchdog": 4,
     "start_server": 5,
     "supervisor": 4,
     "server": 4,
