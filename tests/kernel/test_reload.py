@@ -44,6 +44,42 @@ def second(name: str = "second", count: str = "1", metric: str = "ebpf_second_to
 """
 
 
+DRAINED = """\
+  - name: drained
+    code: |
+      struct key_t {
+          u32 pid;
+      };
+      DRAINED_HASH(seen, struct key_t, u64, 4096);
+      int on_rename(struct bpf_raw_tracepoint_args *ctx)
+      {
+          struct key_t key = {.pid = bpf_get_current_pid_tgid() >> 32};
+          u64 zero = 0;
+          add(ODD(seen) ? seen_odd.lookup_or_try_init(&key, &zero)
+                        : seen.lookup_or_try_init(&key, &zero), 1, LOST(seen));
+          return 0;
+      }
+    attach: [{raw_tracepoint: task_rename, function: on_rename}]
+    maps: {seen: {drain: true}}
+    metrics:
+      - {name: ebpf_drained_total, type: counter, help: Renames by process., map: seen, max_series: 4000}
+"""
+SAMPLED = """\
+  - name: sampled
+    code: |
+      BPF_ARRAY(ticks, u64, 1);
+      int on_tick(struct bpf_perf_event_data *ctx)
+      {
+          int only = 0;
+          add(ticks.lookup(&only), 1, LOST(ticks));
+          return 0;
+      }
+    attach: [{perf_event: cpu-clock, frequency: 49, function: on_tick}]
+    metrics:
+      - {name: ebpf_ticks_total, type: counter, help: Ticks., map: ticks, labels: []}
+"""
+
+
 class Reloaded:
     """An exporter and the files of its configuration. What it tells a service manager says when a reload is over."""
 
@@ -157,6 +193,34 @@ def test_a_new_name_other_metrics_and_help_leave_the_kernel_alone(exporter: Relo
     assert exporter.counted("ebpf_renamed_total", pid=ME) == 46
     assert exporter.renames() == 0
     assert exporter.ids == before
+
+
+def test_what_a_drained_map_has_counted_stays_while_its_labels_do(exporter: Reloaded) -> None:
+    assert exporter.reload(CONFIG + DRAINED)
+    before = exporter.ids
+    for number in range(1, 4):
+        rename(23)
+        assert exporter.counted("ebpf_drained_total", pid=ME) == 46 * number - 23
+        rename(23)  # nobody has looked when the reload comes
+        assert exporter.reload(CONFIG + DRAINED.replace("Renames by process", f"Renames in help {number}"))
+        assert exporter.counted("ebpf_drained_total", pid=ME) == 46 * number
+    assert exporter.ids == before
+
+
+def test_sampled_programs_are_exchanged_and_kept_like_others(exporter: Reloaded) -> None:
+    assert exporter.reload(CONFIG + SAMPLED)
+    deadline = time.monotonic() + LONG
+    while exporter.counted("ebpf_ticks_total") < 5:
+        assert time.monotonic() < deadline
+    before = exporter.ids
+    events = held(exporter.daemon.process.pid)["anon_inode:[perf_event]"]
+    assert exporter.reload("programs:\n" + SAMPLED + CONFIG.removeprefix("programs:\n"))
+    assert exporter.ids == before
+    assert exporter.reload(CONFIG + SAMPLED.replace("49", "97"))
+    assert held(exporter.daemon.process.pid)["anon_inode:[perf_event]"] == events > 0
+    while exporter.counted("ebpf_ticks_total") < 5:
+        assert time.monotonic() < deadline
+    assert exporter.states() == {"renames": "running", "sampled": "running"}
 
 
 def test_another_c_text_takes_the_place_of_the_old_one(exporter: Reloaded) -> None:
