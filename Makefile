@@ -12,7 +12,7 @@ CACHE ?= /var/cache/bpf-exporter
 
 RUN_PACKAGES := python3-bpfcc python3-venv libbpf1
 TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6-dev systemtap-sdt-dev prometheus \
-	qemu-system-x86 busybox-static cpio kmod e2fsprogs xfsprogs xz-utils zstd lz4 debootstrap systemd-container chromium \
+	qemu-system-x86 busybox-static cpio kmod e2fsprogs xfsprogs xz-utils zstd lz4 debootstrap systemd-container chromium openssl \
 	podman runc
 MATRIX_PACKAGES := $(TEST_PACKAGES) qemu-system-arm
 

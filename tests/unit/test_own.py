@@ -60,7 +60,12 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def samples(report: Report = REPORT) -> Samples:
     families = own.families(
-        [RUNNING, SKIPPED], {"tcp": report}, unprivileged=True, restarts=3, configuration=CONFIGURATION
+        [RUNNING, SKIPPED],
+        {"tcp": report},
+        unprivileged=True,
+        restarts=3,
+        configuration=CONFIGURATION,
+        web=own.WebConfiguration(successful=False, timestamp=1.76e9),
     )
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -80,6 +85,12 @@ def test_each_program_is_in_exactly_one_state() -> None:
     for program, state in (("tcp", "running"), ("xfs", "skipped")):
         values = {s.value: value(found, "program_state", program=program, state=s.value) for s in State}
         assert values == {s.value: float(s.value == state) for s in State}
+
+
+def test_a_wrong_web_configuration_is_seen() -> None:
+    found = samples()
+    assert value(found, "web_config_last_reload_successful") == 0
+    assert value(found, "web_config_last_reload_success_timestamp_seconds") == 1.76e9
 
 
 def test_a_fleet_sees_who_runs_which_configuration() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from exporter import web_configuration
 from exporter.config import ConfigErrors
-from exporter.web import config_file, settings
+from exporter.web import config_file, guarding, settings
+from tests import daemon
 from tests.e2e import certificates
 
 HASH = "$2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze"  # of exporter-toolkit's example
@@ -218,3 +220,14 @@ def test_it_is_read_in_a_child_and_comes_back_whole(pki: certificates.Pki) -> No
     assert found.sources.changed()
     wrong = web_configuration.read(path, [os.geteuid()])
     assert (wrong.settings, wrong.mistakes[0][0]) == (None, f"{path}:1:1")
+
+
+def test_the_example_asks_for_nothing_and_for_all_of_it_without_its_marks(pki: certificates.Pki) -> None:
+    text = (daemon.ROOT / "web.example.yaml").read_text()
+    assert loaded(pki.directory / "example.yaml", text).settings == settings.Settings()
+    (pki.directory / "clients.crt").write_text(pki.authority.read_text())
+    found = loaded(pki.directory / "example.yaml", re.sub("^#(?! )|^#(?=  )", "", text, flags=re.MULTILINE)).settings
+    assert found.tls is not None
+    assert found.tls.allowed_sans == ("prometheus.example",)
+    assert (list(found.users), found.interval, found.burst, len(found.headers)) == (["prometheus"], 0.1, 50, 2)
+    assert guarding.checkpw(b"change me", found.users["prometheus"].encode())
