@@ -233,9 +233,11 @@ def in_turns(repeats: int, *works: Callable[[], float] | None) -> list[float]:
 
 
 def floor(table: Table, page: bytes) -> Callable[[], float]:
-    """Read the map and write so many bytes: what no exporter can do without."""
+    """Read the map and write so many bytes: what no exporter can do without. After as long a pause as a scrape, which
+    leaves as little of the map in the CPU's caches."""
 
     def measure() -> float:
+        time.sleep(SHARED)
         with socket.create_server(("127.0.0.1", 0)) as server:
             receiver = threading.Thread(target=_receive, args=(server.getsockname()[1],))
             receiver.start()
