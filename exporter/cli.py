@@ -206,6 +206,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     parser.add_argument("file", nargs="?", type=Path, help="the configuration, instead of --config.file")
     add = parser.add_argument
+    add("--web.config.file", dest="web_file", type=Path, metavar="FILE",
+        help="also a web configuration, with its certificates")  # fmt: skip
     add("--strict", action="store_true", help="warnings are errors")
     add("--load", action="store_true", help="also load and attach on this kernel, and detach at once; 5 if one fails")
     add("--btf", type=Path, metavar="FILE",

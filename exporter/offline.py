@@ -28,15 +28,19 @@ def _load(
 
 
 def check(options: argparse.Namespace) -> int:
-    from exporter import checking  # bcc's part is imported only where it is needed
+    from exporter import checking, web_configuration  # bcc's part is imported only where it is needed
 
     path = options.file or options.config_file
     try:
         loaded = config.load(path, trust_owner=options.trust_owner, strict=options.strict)
         errors = [str(line) for line in checking.lint_all(loaded.config)]
-    except config.ConfigErrors as found:
-        loaded, errors = None, [str(finding) for finding in found.findings]
+    except config.ConfigErrors as wrong:
+        loaded, errors = None, [str(finding) for finding in wrong.findings]
     warnings = [str(warning) for warning in loaded.warnings] if loaded else []
+    if options.web_file:
+        found = web_configuration.read(options.web_file, options.trust_owner)
+        errors += [f"{place}: {text}" for place, text in found.mistakes]
+        warnings += [f"{place}: {text}" for place, text in found.warnings]
     if options.btf and options.load:
         print("bpf-exporter check: --load is for this kernel, --btf for another: one of them", file=sys.stderr)
         return EXIT_USAGE

@@ -185,10 +185,12 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
                 return self._linger()
             if self.state is not State.ANSWER:
                 self._receive_request()
+                if self._secured_by is not self.server.tls:
+                    return None  # who may come in has changed since it did
                 self._wait(State.ANSWER, self.server.answer_timeout)
                 self._goes_on = self._answer()
             self.wfile.push()
-            return self._rest() if self._goes_on and self._secured_by is self.server.tls else self._end()
+            return self._rest() if self._goes_on else self._end()
         except Wants as wants:
             if self.progress < Progress.GREETED and (self._came or (self.tls and self.tls.has_greeted(self.socket))):
                 self.progress = Progress.GREETED if self.tls else Progress.SOMETHING

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from exporter import log
 from exporter.web.serving import Server
 from exporter.web.settings import Settings, from_json
 
@@ -27,19 +28,32 @@ class Door:
         if settings is None:
             self._server.wsgi_app, self._server.tls = self._open, None
         else:
+            # OpenSSL and bcrypt are 6 MB, for those who want them. Now and not when a file first asks for TLS: by then
+            # this process may no longer read its own modules.
+            from exporter.web.guarding import Guarded
+            from exporter.web.tls import Security
+
             security = None
             if settings.tls is not None:
-                from exporter.web.tls import Security  # OpenSSL is 5 MB, for those who want it
-
                 before = self._settings.tls if self._settings is not None else None
                 security = self._server.tls if before == settings.tls else Security(settings.tls)
-            self._guard(settings)
+            if self._guarded is None:
+                self._guarded = Guarded(self._open)
+            self._guarded.use(settings)
             self._server.wsgi_app, self._server.tls = self._guarded, security
         self._settings = settings
+        _say(settings)
 
-    def _guard(self, settings: Settings) -> None:
-        from exporter.web.guarding import Guarded
 
-        if self._guarded is None:
-            self._guarded = Guarded(self._open)
-        self._guarded.use(settings)
+def _say(settings: Settings | None) -> None:
+    """One line of who may come in from now on; nothing of what they have to know."""
+    settings = settings or Settings()
+    tls = settings.tls
+    log.get().info(
+        "web configuration in use",
+        tls=tls is not None,
+        client_certificates=bool(tls and tls.client_ca),
+        allowed_sans=len(tls.allowed_sans) if tls else 0,
+        users=len(settings.users),
+        rate_limit=bool(settings.interval),
+    )

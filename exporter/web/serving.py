@@ -35,7 +35,7 @@ class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
     """What cheroot makes of a request, on sockets and threads of our own. Every resource is bounded.
 
-    tls  of connections from now on, and those that rest end with their next request; None for none
+    tls  of connections from now on; those of before end when they send a request. None for none
     """
 
     def __init__(

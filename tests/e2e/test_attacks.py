@@ -32,7 +32,7 @@ CLIENTS = 1000
 TIMEOUT = 10.0  # seconds that the scraper waits, Prometheus' own default
 CONNECTIONS = 256 + 8  # that the server keeps, and what its threads have
 GROWTH = 32 << 20  # bytes for all of their buffers, most of them of OpenSSL
-SECOND = 8 << 20  # bytes that a second attack may add to the first: nothing stays
+SECOND = 16 << 20  # bytes that a second attack may add to the first: nothing stays
 USER, PASSWORD = "scraper", "correct horse"
 
 

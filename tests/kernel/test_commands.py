@@ -128,6 +128,16 @@ def test_check_needs_no_root_and_says_what_it_saw(tmp_path: Path) -> None:
     assert "no mistakes found" in done.stdout
 
 
+def test_check_reads_a_web_configuration_too(tmp_path: Path) -> None:
+    config, web = write_config(tmp_path), tmp_path / "web.yaml"
+    web.write_text("tls_server_config: {cert_file: no.crt}\n")
+    done = command("check", str(config), "--web.config.file", str(web))
+    assert done.returncode == 3
+    assert f"{web}:1:21: {tmp_path}/no.crt: cannot be read: no such file or directory" in done.stderr
+    web.write_text("{}\n")
+    assert command("check", str(config), "--web.config.file", str(web)).returncode == 0
+
+
 def test_strict_check_makes_warnings_errors(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     config.write_text(config.read_text().replace("ebpf_renames_total", "ebpf_renames"))

@@ -7,11 +7,12 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 from exporter import web_configuration
 from exporter.config import ConfigErrors
-from exporter.web import config_file, guarding, settings
+from exporter.web import config_file, settings
 from tests import daemon
 from tests.e2e import certificates
 
@@ -230,4 +231,4 @@ def test_the_example_asks_for_nothing_and_for_all_of_it_without_its_marks(pki: c
     assert found.tls is not None
     assert found.tls.allowed_sans == ("prometheus.example",)
     assert (list(found.users), found.interval, found.burst, len(found.headers)) == (["prometheus"], 0.1, 50, 2)
-    assert guarding.checkpw(b"change me", found.users["prometheus"].encode())
+    assert bcrypt.checkpw(b"change me", found.users["prometheus"].encode())
