@@ -17,7 +17,7 @@ from typing import Protocol
 from exporter.collecting import exposition
 from exporter.collecting.collector import Report
 from exporter.program import Program
-from exporter.web.page import Page
+from exporter.web.page import Compressed, Page
 
 SHARED = 0.5  # seconds that one collection of a program, and one page, serves every scraper
 COLLECTING = 0.8  # of the time that a scraper gives us; the rest is for writing, compressing and sending the page
@@ -75,6 +75,7 @@ class Pages:
         self._late: Counter[str] = Counter()
         self._made: dict[bool, _Made] = {}  # the last page of each format
         self._own: dict[int, tuple[exposition.Family, exposition.Text]] = {}  # by the families' ids
+        self._compressed = Compressed()
         self._lock = threading.Lock()
 
     def page(
@@ -112,7 +113,7 @@ class Pages:
                 reports[name] = Report(success=False, error=f"{name}: collect: not done before the scraper's timeout")
             families = own(reports, self._late)
             everything = [text for each in texts for text in each] + self._own_texts(families)
-            page = Page(exposition.page(everything, openmetrics))
+            page = Page(exposition.page(everything, openmetrics), self._compressed)
             self._made[openmetrics] = _Made(of, programs, texts, time.monotonic(), page)
             return page
 
