@@ -56,6 +56,9 @@ def podman() -> Iterator[Podman]:
         mine.run("rmi", "--all", "--force", check=False)
         subprocess.run(["umount", "-q", storage / "root/overlay"], check=False)
         shutil.rmtree(storage)
+        for group in (*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")):
+            with contextlib.suppress(OSError):  # containers of somebody else are in it
+                group.rmdir()
 
 
 def limits() -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from exporter import __version__
 from tests.e2e import debian, package
 from tests.e2e.queries import ROOT
 from tests.e2e.units import SERVER, Machine, eventually, loaded_programs
+from tests.kernel import renames
 from tests.matrix.kernels import cache_directory
 
 CONFIG = "/etc/bpf-exporter/config.yaml"
@@ -111,6 +114,23 @@ def test_an_upgrade_keeps_the_configuration_and_so_does_a_downgrade(installed: M
     assert f'version="{__version__}"' in installed.get(), installed.journal()
 
 
+def test_counters_go_on_over_an_upgrade_and_back(installed: Machine) -> None:
+    """Events go on meanwhile, none is missed, and what counts them is what was attached before."""
+    installed.write(CONFIG.lstrip("/"), renames.CONFIG)
+    installed.systemctl("reload", SERVER)
+    assert eventually(lambda: 'program="renames",state="running"} 1' in installed.get()), installed.journal()
+    done = 0
+    programs = installed.bpf_programs()
+    assert programs
+    for name in ("later", "now"):
+        with Renaming() as renaming:
+            dpkg(installed, "--install", f"/root/{name}.deb")
+        done += renaming.times
+        assert eventually(lambda: installed.counted(os.getpid()) >= done), installed.journal()  # noqa: B023
+        assert installed.counted(os.getpid()) == done
+        assert installed.bpf_programs() == programs
+
+
 def test_an_upgrade_leaves_stopped_what_was_stopped_and_disabled_what_was_disabled(installed: Machine) -> None:
     installed.run("systemctl", "disable", "--now", SERVER)
     dpkg(installed, "--install", "/root/later.deb")
@@ -151,6 +171,28 @@ def test_purging_leaves_nothing_but_the_user(machine: Machine) -> None:
     dpkg(machine, "--purge", "bpf-exporter")
     assert files(machine) - before == set()
     assert machine.property(SERVER, "LoadState") == "not-found"
+
+
+class Renaming:
+    """Renames this process for as long as it is entered; `times` it did, afterwards."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Renaming:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(0.005):
+            renames.rename(23)
+            self.times += 23
 
 
 def dpkg(machine: Machine, *arguments: str) -> None:
