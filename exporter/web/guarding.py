@@ -23,7 +23,7 @@ from exporter.web.settings import Settings
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[Any]]
 
 REMEMBERED = 128  # passwords that were right, and as many that were wrong
-CHECKS = 2  # passwords that are looked at at once: each takes 50 ms of a CPU, and scrapes want threads too
+CHECKS = 3  # passwords that are looked at at once: each takes 50 ms of a CPU, and scrapes want threads too
 LONGEST = 72  # bytes of a password that bcrypt looks at
 
 
@@ -49,7 +49,7 @@ class Limiter:
 
 
 class BusyError(Exception):
-    """Too many passwords are being looked at."""
+    """Too many passwords are being looked at, or another one of this client."""
 
 
 class Passwords:
@@ -64,14 +64,14 @@ class Passwords:
         self._secret = os.urandom(32)
         self._known: dict[bool, OrderedDict[bytes, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._lock = threading.Lock()
-        self._checks = threading.BoundedSemaphore(CHECKS)
+        self._checking: set[str] = set()  # addresses; one that guesses leaves room for another's first password
 
     def use(self, users: Mapping[str, str]) -> None:
         """From now on these: bcrypt hashes by name. What is known of a hash that stays is still known."""
         self._users = dict(users)
 
-    def admits(self, header: str) -> bool:
-        """Whether an Authorization header has the name and password of a user. BusyError."""
+    def admits(self, header: str, address: str) -> bool:
+        """Whether an Authorization header, of this client address, has the name and password of a user. BusyError."""
         users = self._users
         given = _credentials(header)
         if given is None:
@@ -88,12 +88,14 @@ class Passwords:
                 if key in known:
                     known.move_to_end(key)
                     return answer
-        if not self._checks.acquire(blocking=False):
-            raise BusyError
+            if address in self._checking or len(self._checking) >= CHECKS:
+                raise BusyError
+            self._checking.add(address)
         try:
             right = _is_password(password, hashed) and is_user
         finally:
-            self._checks.release()
+            with self._lock:
+                self._checking.remove(address)
         with self._lock:
             known = self._known[right]
             known[key] = None
@@ -151,7 +153,7 @@ class Guarded:
 
         if settings.users:
             try:
-                if not self._passwords.admits(environ.get("HTTP_AUTHORIZATION", "")):
+                if not self._passwords.admits(environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")):
                     return _refused(start, "401 Unauthorized", [("WWW-Authenticate", 'Basic realm="bpf-exporter"')])
             except BusyError:
                 return _refused(start, "429 Too Many Requests", [("Retry-After", "1")])

@@ -5,7 +5,9 @@ They come back when they are thrown out, as real ones do. At the end one line of
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import resource
 import selectors
 import socket
@@ -72,7 +74,7 @@ def trickle(kind: str, port: int, clients: int, seconds: float) -> None:
     with selectors.DefaultSelector() as selector:
         while time.monotonic() < end:
             began = time.monotonic()
-            while len(selector.get_map()) < clients and (sock := _connected(port)):
+            while len(selector.get_map()) < clients and time.monotonic() < end and (sock := _connected(port)):
                 selector.register(sock, selectors.EVENT_READ, SLOW[kind]())
             for key, _ in selector.select(0):
                 if kind != "slow_reader" and _ended(key.fileobj):
@@ -117,23 +119,45 @@ def _ended(sock: object) -> bool:
 def flood(port: int, clients: int, requests: int) -> None:
     """All at once, each over one connection, one request after another."""
 
-    def ask(count: int) -> None:
-        client = HTTPConnection("127.0.0.1", port, timeout=ANSWER)
-        for _ in range(count):
-            try:
-                client.request("GET", "/metrics")
-                answer = client.getresponse()
-                done["answered" if answer.status == 200 and answer.read() else "not answered"] += 1
-            except (OSError, HTTPException):
-                done["not answered"] += 1
-                client.close()
-        client.close()
+    def ask(client: HTTPConnection) -> None:
+        for _ in range(requests // clients):
+            _ask(client, {})
 
-    threads = [threading.Thread(target=ask, args=(requests // clients,)) for _ in range(clients)]
+    _at_once(clients, ask, port)
+
+
+def guess(port: int, clients: int, seconds: float) -> None:
+    """Another password with each request."""
+    end = time.monotonic() + seconds
+
+    def ask(client: HTTPConnection) -> None:
+        while time.monotonic() < end:
+            _ask(
+                client,
+                {"Authorization": "Basic " + base64.b64encode(b"scraper:" + os.urandom(9).hex().encode()).decode()},
+            )
+
+    _at_once(clients, ask, port)
+
+
+def _at_once(clients: int, ask: Callable[[HTTPConnection], object], port: int) -> None:
+    connections = [HTTPConnection("127.0.0.1", port, timeout=ANSWER) for _ in range(clients)]
+    threads = [threading.Thread(target=ask, args=(connection,)) for connection in connections]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _ask(client: HTTPConnection, headers: dict[str, str]) -> None:
+    try:
+        client.request("GET", "/metrics", headers=headers)
+        answer = client.getresponse()
+        answer.read()
+        done[str(answer.status)] += 1
+    except (OSError, HTTPException):
+        done["not answered"] += 1
+        client.close()
 
 
 def main() -> None:
@@ -142,6 +166,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
     if kind == "flood":
         flood(port, clients, int(amount))
+    elif kind == "guess":
+        guess(port, clients, amount)
     else:
         trickle(kind, port, clients, amount)
     print(json.dumps(done))

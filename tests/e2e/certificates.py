@@ -55,8 +55,8 @@ def replace(path: Path, text: str) -> None:
     new.rename(path)
 
 
-def hashed(password: str) -> str:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(COST)).decode()
+def hashed(password: str, cost: int = COST) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
 
 
 def make(directory: Path) -> Pki:

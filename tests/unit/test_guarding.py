@@ -27,9 +27,11 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     return [b"ok"]
 
 
-def ask(guarded: guarding.Guarded, authorization: str = "") -> tuple[str, dict[str, str], bytes]:
+def ask(
+    guarded: guarding.Guarded, authorization: str = "", address: str = "192.0.2.1"
+) -> tuple[str, dict[str, str], bytes]:
     said: list[Any] = []
-    environ = {"HTTP_AUTHORIZATION": authorization} if authorization else {}
+    environ = {"REMOTE_ADDR": address, **({"HTTP_AUTHORIZATION": authorization} if authorization else {})}
     body = b"".join(guarded(environ, lambda *given: said.extend(given)))
     assert len(dict(said[1])) == len(said[1]), "a header twice"
     return said[0], dict(said[1]), body
@@ -126,19 +128,24 @@ def test_a_changed_password_holds_from_the_next_request_on() -> None:
 def test_a_crowd_of_wrong_passwords_leaves_threads_for_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
     door = guarded(Settings(users={"alice": ALICE}))
     assert ask(door, basic("alice", "correct horse"))[0] == "200 OK"
+    same: list[str] = []
+    others: list[str] = []
+    known: list[str] = []
 
     def nested(password: bytes, hashed: bytes) -> bool:
-        """While this one is looked at, others come."""
-        if len(password) <= guarding.CHECKS + 1:
-            answers.append(ask(door, basic("alice", password + b"x"))[0])
-            answers.append(ask(door, basic("alice", "correct horse"))[0])
+        """While this one is looked at, others come: of the same address, of another one, and one that is known."""
+        depth = len(others) + 1
+        same.append(ask(door, basic("alice", f"same {depth}"), f"192.0.2.{depth}")[0])
+        known.append(ask(door, basic("alice", "correct horse"), f"192.0.2.{depth}")[0])
+        others.append("")
+        others[depth - 1] = ask(door, basic("alice", f"other {depth}"), f"192.0.2.{depth + 1}")[0]
         return False
 
-    answers: list[str] = []
     monkeypatch.setattr(guarding, "checkpw", nested)
-    ask(door, basic("alice", "x"))
-    assert answers.count("429 Too Many Requests") == 1
-    assert answers.count("200 OK") == guarding.CHECKS
+    assert ask(door, basic("alice", "first"))[0] == "401 Unauthorized"
+    assert same == ["429 Too Many Requests"] * guarding.CHECKS
+    assert known == ["200 OK"] * guarding.CHECKS
+    assert others == ["401 Unauthorized"] * (guarding.CHECKS - 1) + ["429 Too Many Requests"]
 
 
 def test_more_requests_than_the_burst_are_too_many() -> None:
@@ -152,11 +159,13 @@ def test_more_requests_than_the_burst_are_too_many() -> None:
 
 
 def test_after_an_interval_one_more_request_is_answered() -> None:
-    limiter = guarding.Limiter(0.05, 1)
-    assert limiter.allows()
-    assert not limiter.allows() or not limiter.allows()  # one of them came within the interval
-    time.sleep(0.06)
-    assert limiter.allows()
+    limiter = guarding.Limiter(0.5, 1)
+    end = time.monotonic() + 60
+    while limiter.allows():  # a machine that stands still for half a second between two calls
+        assert time.monotonic() < end
+    while not limiter.allows():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_headers_are_set_once_and_for_every_answer() -> None:
