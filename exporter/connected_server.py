@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter import __version__, log, messages, server, server_watchdog
+from exporter import __version__, log, messages, server_watchdog
 from exporter.notify import notify
 from exporter.program import State
+from exporter.server import Programs
+from exporter.server_process import Options, follow, start
 
 FIRST_WAIT = 30.0  # seconds that a server waits for its first supervisor; the service manager starts it again
 SHORTEST, LONGEST = 0.05, 2.0  # seconds between two tries to connect
@@ -29,14 +31,15 @@ class NoSupervisorError(Exception):
     """Nobody answers at the socket; the text says why."""
 
 
-def serve(path: Path, listeners: Sequence[socket.socket], options: server.Options) -> None:
+def serve(path: Path, listeners: Sequence[socket.socket], options: Options) -> None:
     """Serve until killed. NoSupervisorError where there is none from the start, OSError where rights are missing."""
     connection, greeting = _connect(path, time.monotonic() + FIRST_WAIT)
     _compare_versions(greeting[0])
-    programs = server.start(*greeting, listeners, options)
+    programs, begin = start(*greeting, listeners, options)
+    first = [begin]  # to be called once, whichever supervisor has said everything first
     server_watchdog.start(programs)
     while True:
-        server.follow(connection, programs, lambda: _announce(programs))
+        follow(connection, programs, lambda: first.pop()() if first else None, lambda: _announce(programs))
         connection.close()
         programs.connected = False
         log.get().warning("the supervisor has gone: serving on from the maps that are here", socket=str(path))
@@ -49,7 +52,7 @@ def serve(path: Path, listeners: Sequence[socket.socket], options: server.Option
         log.get().info("the supervisor is back", socket=str(path))
 
 
-def _announce(programs: server.Programs) -> None:
+def _announce(programs: Programs) -> None:
     states = [program.state for program in programs.programs()]
     notify("READY=1", f"STATUS={states.count(State.RUNNING)} of {len(states)} programs running")
 

@@ -1,24 +1,19 @@
 """The unprivileged role: takes programs from the supervisor, reads their maps when scraped, and serves the text.
 
-It is given listening sockets, map descriptors (read-only but where it has to delete entries), the memory of totals, and
-nothing else. It opens what only root may read, answers every route once (a module imported later could not be read from
-a private venv), drops its rights, and only then talks to the network.
+It is given map descriptors (read-only but where it has to delete entries) and the memory of totals. server_process.py
+is about its process.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from exporter import log, messages, run_time, totals
+from exporter import log, run_time, totals
 from exporter.binding import BindingError
 from exporter.collecting import exposition, own, watched
 from exporter.collecting.collector import ProgramCollector, Report
@@ -27,30 +22,18 @@ from exporter.collecting.series import Budget
 from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
-from exporter.kernel import bpf, cpus, credentials, features
+from exporter.kernel import bpf, cpus
 from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
-from exporter.web.application import Application
 from exporter.web.door import Door
 from exporter.web.page import Page
-from exporter.web.serving import Server
 
-READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
 DRAIN_LOOKS = 0.02  # seconds between two looks at drained maps; they have room for 0.1 s (docs/configuration.md)
 DRAIN_YIELDS = 0.002  # seconds between two rounds while they fill up
 DRAIN_FILL = 0.1  # of a map's places are taken, and it is emptied
 LOOKS_APART = 50  # times as long as looking took: a look at a large map takes longer, and so does filling it
 EXCHANGES = 3  # of programs that may come between while one scrape is answered
 LARGEST_KEY = 512  # bytes: MAX_BPF_STACK, which bounds a key in kernel/bpf/hashtab.c
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a server knows of the command line."""
-
-    account: tuple[int, int]  # uid and gid
-    metrics_path: str
-    supervisor: int | None = None  # the process that it was forked from, and ends with
 
 
 @dataclass(slots=True, eq=False)
@@ -337,6 +320,10 @@ class Programs:
     def programs(self) -> list[Program]:
         return [held.program for held in self._in_order()]
 
+    def complete(self) -> bool:
+        """Whether the supervisor has said of every program what it does."""
+        return self._expected is not None and len(self._in_order()) == len(self._expected)
+
     def ready(self) -> bool:
         held = self._in_order()
         return (
@@ -377,72 +364,3 @@ class Programs:
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile
         return [held[name] for name in self._expected or [] if name in held]
-
-
-def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
-    """Serve until the supervisor ends. The caller is a forked child with no other descriptors than these."""
-    greeting = messages.receive(supervisor)
-    if greeting is None:
-        os._exit(0)
-    programs = start(*greeting, listeners, options)
-    follow(supervisor, programs)
-    os._exit(0)  # without a supervisor nothing is attached any more
-
-
-def start(document: dict[str, Any], fds: list[int], listeners: Sequence[socket.socket], options: Options) -> Programs:
-    """Drop all rights and answer requests from now on, after the supervisor's first message. Owns `fds`."""
-    release = features.version(os.uname().release)
-    uid, gid = options.account
-    keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
-    names = Names.of(dict(zip(document["names"], fds, strict=True)))
-    limits = document["limits"]
-    programs = Programs(names, label_length=limits["label_length"], series=limits["series"], unprivileged=not keep)
-    programs.take(document, [])
-    application = Application(programs, options.metrics_path)
-    _rehearse(application, options.metrics_path)
-    gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
-    http = Server(listeners, application)
-    programs.door = Door(http)
-    programs.door.take(news["settings"] if (news := document.get("web")) else None)
-    credentials.drop_to(uid, gid, keep)
-    if options.supervisor is not None:
-        credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
-    rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
-    log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
-    http.prepare()
-    threading.Thread(target=http.serve, name="http", daemon=True).start()
-    return programs
-
-
-def follow(supervisor: socket.socket, programs: Programs, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Take what the supervisor tells until it has gone; `on_ready` is called when all programs were tried."""
-    told = False
-    while True:
-        try:
-            message = messages.receive(supervisor)
-        except messages.ProtocolError as error:  # its packets are boundaries: the next message starts with its own
-            log.get().error("a message of the supervisor was not understood: what runs goes on", why=str(error))
-            continue
-        except OSError:  # it was killed with something of ours unread
-            return
-        if message is None:
-            return
-        programs.take(*message)
-        if programs.ready() and not told:
-            with contextlib.suppress(OSError):
-                supervisor.send(b"ready")  # not before: what comes after `systemctl start` may scrape at once
-            on_ready()
-            told = True
-
-
-def _rehearse(application: Application, metrics_path: str) -> None:
-    """Answer every route once, in each format, so that whatever is imported on first use is imported now."""
-    for path in ("/", metrics_path, "/-/ready"):
-        for accept in ("", "application/openmetrics-text; version=1.0.0"):
-            environ = {
-                "REQUEST_METHOD": "GET",
-                "PATH_INFO": path,
-                "HTTP_ACCEPT": accept,
-                "HTTP_ACCEPT_ENCODING": "gzip",
-            }
-            application(environ, lambda *_: None)

@@ -194,14 +194,14 @@ def _server(listeners: Sequence[socket.socket], options: Options) -> ServeFuncti
     """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
     what the two roles have in memory they share (measured: the same total as with the import in the child)."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this one drops
-    from exporter import server
+    from exporter import server_process
 
     parent = os.getpid()
 
     def serve(sock: socket.socket) -> NoReturn:
         try:
-            chosen = server.Options(options.account, options.metrics_path, parent)
-            server.serve(sock, listeners, chosen)
+            chosen = server_process.Options(options.account, options.metrics_path, parent)
+            server_process.serve(sock, listeners, chosen)
         except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
             log.get().error("server failed", error=f"{type(error).__name__}: {error}")
         os._exit(EXIT_RUNTIME)

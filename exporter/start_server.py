@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import __version__, connected_server, log, server
+from exporter import __version__, connected_server, log, server_process
 from exporter.kernel import malloc, rights
 from exporter.web import listening
 
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
     for sock in listeners:
         logger.info("listening", url=listening.url(sock, options.metrics_path))
     try:
-        connected_server.serve(options.socket, listeners, server.Options(options.account, options.metrics_path))
+        connected_server.serve(options.socket, listeners, server_process.Options(options.account, options.metrics_path))
     except connected_server.NoSupervisorError as error:
         logger.error(str(error))
         return EXIT_RUNTIME

@@ -6,6 +6,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -114,6 +116,69 @@ def test_mistake_in_the_configuration_is_not_tried_again(installed: Machine) -> 
         installed.systemctl("reset-failed", check=False)
 
 
+# Least privilege
+
+O_ACCMODE = 3  # include/uapi/asm-generic/fcntl.h
+CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_SYS_PTRACE": 19}
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_server_may_do_nothing_but_read_maps(running: Machine) -> None:
+    pid = running.host_main_pid(SERVER)
+    now = status(pid)
+    assert "0" not in now["Uid"].split() + now["Gid"].split()
+    assert now["Groups"] in ("", now["Gid"].split()[0])
+    assert {now[f"Cap{each}"] for each in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert (now["NoNewPrivs"], now["Seccomp"]) == ("1", "2")
+    held = {fd: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    maps = [fd for fd, what in held.items() if what == "anon_inode:bpf-map"]
+    assert maps
+    for fd in maps:
+        flags = re.search(r"^flags:\s*(\d+)$", Path(str(fd).replace("/fd/", "/fdinfo/")).read_text(), re.MULTILINE)
+        assert flags is not None
+        assert int(flags[1], 8) & O_ACCMODE == os.O_RDONLY
+    # Its connections and the journal, the totals, the names of the host, and what its threads wait with.
+    others = {what for fd, what in held.items() if fd not in maps and not what.startswith(("socket:", "/memfd:totals"))}
+    assert others <= {"/dev/null", "/proc/kallsyms", "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/var/log/pods",
+                      "anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:inotify"}  # fmt: skip
+
+
+def test_the_supervisor_has_no_network_and_five_capabilities(running: Machine) -> None:
+    pid = running.host_main_pid(SUPERVISOR)
+    now = status(pid)
+    assert int(now["CapBnd"], 16) == int(now["CapEff"], 16) == sum(1 << number for number in CAPABILITIES.values())
+    assert (now["NoNewPrivs"], now["Seccomp"]) == ("1", "2")
+    interfaces = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink(f"/proc/{running.init}/ns/net")
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        assert len(Path(f"/proc/{pid}/net/{table}").read_text().splitlines()) == 1  # the heading
+
+
+def test_only_the_servers_user_may_connect_to_the_supervisor(running: Machine) -> None:
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "s.settimeout(20); s.connect('/run/bpf-exporter/supervisor.sock'); print(s.recv(64))"
+    )
+    nobody = running.run(
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", script, check=False
+    )
+    assert "PermissionError" in nobody.stderr
+    other = running.run("setpriv", "--reuid=65534", "--regid=bpf-exporter", "--clear-groups", "python3", "-c", script)
+    assert other.stdout == "b''\n"  # closed without a word
+    second = running.run(
+        "setpriv", "--reuid=bpf-exporter", "--regid=bpf-exporter", "--clear-groups", "python3", "-c", script
+    )
+    assert second.stdout == "b''\n"  # another one lives
+    assert "refused a connection" in running.journal()
+    assert "refused a second server" in running.journal()
+    assert "\nbpf_exporter_supervisor_connected 1\n" in running.get()
+
+
 # Counters survive
 
 
@@ -154,3 +219,126 @@ def test_no_event_is_missed_and_nothing_is_attached_anew(running: Machine, what:
         settle()
         assert running.counted(ME) - before == 23 * round_, running.journal()
         assert eventually(lambda: running.bpf_programs() == programs), running.journal()
+
+
+def test_a_scrape_while_the_supervisor_is_away_is_answered_from_the_maps(running: Machine) -> None:
+    with running.drop_in(SUPERVISOR, "[Service]\nRestartSec=5s\n"):
+        before, server = running.counted(ME), running.main_pid(SERVER)
+        running.systemctl("kill", "--kill-who=main", "--signal=KILL", SUPERVISOR)
+        assert eventually(lambda: running.property(SUPERVISOR, "SubState") == "auto-restart")
+        rename(23)
+        settle()
+        assert running.counted(ME) - before == 23
+        assert "\nbpf_exporter_supervisor_connected 0\n" in running.get()
+        assert eventually(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get()), running.journal()
+        assert running.counted(ME) - before == 23
+        assert running.main_pid(SERVER) == server
+
+
+@pytest.mark.parametrize("unit", [SERVER, SUPERVISOR])
+def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(installed: Machine, unit: str) -> None:
+    with installed.drop_in(unit, "[Service]\nWatchdogSec=6s\n"), units.running(installed) as machine:
+        before, pid = machine.counted(ME), machine.main_pid(unit)
+        time.sleep(10)  # nobody scrapes: the server reads a map by itself
+        assert machine.main_pid(unit) == pid, machine.journal()
+        machine.run("kill", "-STOP", str(pid))
+        rename(23)
+        assert eventually(lambda: machine.main_pid(unit) not in (0, pid)), machine.journal()
+        assert eventually(lambda: machine.property(unit, "ActiveState") == "active"), machine.journal()
+        settle()
+        assert machine.counted(ME) - before == 23
+        assert "atchdog timeout" in machine.journal()
+
+
+def test_reload_is_passed_on_to_the_supervisor(running: Machine) -> None:
+    config = running.root / "etc/bpf-exporter/config.yaml"
+    right, before = config.read_text(), running.counted(ME)
+    try:
+        config.write_text(right.replace("  - use: tcp_rst\n", ""))
+        running.systemctl("reload", SERVER)
+        assert eventually(lambda: 'program="tcp_rst"' not in running.get()), running.journal()
+        rename(23)
+        settle()
+        assert running.counted(ME) - before == 23
+        kill(running, SUPERVISOR)  # what was taken away is not in the store, and what stayed is
+        settle()
+        assert running.counted(ME) - before == 23
+        assert 'program="tcp_rst"' not in running.get()
+    finally:
+        config.write_text(right)
+
+
+def test_the_first_request_starts_everything(installed: Machine) -> None:
+    """Socket activation: what systemd listens on waits until the server answers."""
+    installed.systemctl("enable", "--now", SOCKET)
+    try:
+        assert installed.property(SERVER, "ActiveState") == "inactive"
+        assert "bpf_exporter_build_info" in installed.get()
+        assert eventually(lambda: installed.property(SERVER, "ActiveState") == "active"), installed.journal()
+    finally:
+        installed.systemctl("disable", "--now", SOCKET)
+        installed.systemctl("stop", SERVER, SUPERVISOR)
+
+
+def test_another_version_of_the_stored_document_starts_clean(running: Machine) -> None:
+    """A downgrade or an upgrade: nothing is misread, and what was stored is closed."""
+    before = running.bpf_programs()
+    module = next((running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/fd_store.py"))
+    text = module.read_text()
+    try:
+        module.write_text(text.replace("VERSION = 1", "VERSION = 2"))
+        restart(running, SUPERVISOR)
+        assert eventually(lambda: len(running.bpf_programs()) == len(before)), running.journal()
+        assert "of another version: starting clean" in running.journal()
+        assert eventually(lambda: not before & loaded_programs())
+        assert eventually(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get())
+        settle()
+        counted, programs = running.counted(ME), running.bpf_programs()
+        rename(23)
+        settle()
+        assert running.counted(ME) - counted == 23
+        restart(running, SUPERVISOR)  # the same version again: taken over
+        assert running.bpf_programs() == programs
+        module.write_text(text)
+        restart(running, SUPERVISOR)
+        assert eventually(lambda: not programs & loaded_programs())
+    finally:
+        module.write_text(text)
+
+
+KILLS = int(os.environ.get("BPF_EXPORTER_UNIT_KILLS", "6"))
+
+
+def test_kills_at_random_moments_under_load_lose_nothing(running: Machine) -> None:
+    """A scraper scrapes, this process makes events, and either role is killed at any moment. The table says what came
+    of it: `make soak` prints it for 200."""
+    random = Random(KILLS)
+    start, made, shown, failed = running.counted(ME), 0, 0.0, 0
+    kills = {SERVER: 0, SUPERVISOR: 0}
+    for _ in range(KILLS):
+        unit = random.choice((SERVER, SUPERVISOR))
+        pid = running.main_pid(unit)
+        pause = random.uniform(0, 1.5)
+        end = time.monotonic() + pause
+        while time.monotonic() < end:
+            rename(23)
+            made += 23
+            try:
+                now = running.counted(ME) - start
+            except AssertionError:
+                failed += 1
+                continue
+            assert shown <= now <= made, (unit, pause, running.journal())
+            shown = now
+        if pid:
+            running.run("kill", "-KILL", str(pid), check=False)  # it may not have come back yet: that is no kill
+            kills[unit] += 1
+    for unit in kills:
+        assert eventually(lambda unit=unit: running.property(unit, "ActiveState") == "active"), running.journal()  # type: ignore[misc]
+    assert eventually(lambda: running.counted(ME) - start == made), (running.counted(ME) - start, made)
+    restarts = {unit: running.property(unit, "NRestarts") for unit in kills}
+    print(f"\n{'killed':<36} {'times':>6} {'restarts':>9}")
+    for unit, times in kills.items():
+        print(f"{unit:<36} {times:>6} {restarts[unit]:>9}")
+    print(f"events {made}, counted {running.counted(ME) - start:.0f}, scrapes that failed {failed}")
+    assert failed == 0

@@ -68,6 +68,19 @@ class Machine(debian.Machine):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
 
+    @contextlib.contextmanager
+    def drop_in(self, unit: str, text: str) -> Iterator[None]:
+        """Settings that come after those of the unit file."""
+        directory = self.root / f"etc/systemd/system/{unit}.d"
+        directory.mkdir()
+        (directory / "test.conf").write_text(text)
+        self.systemctl("daemon-reload")
+        try:
+            yield
+        finally:
+            shutil.rmtree(directory)
+            self.systemctl("daemon-reload")
+
 
 @contextlib.contextmanager
 def installed(suite: str, scratch: Path, config: str = CONFIG) -> Iterator[Machine]:

@@ -52,6 +52,7 @@ FLOORS = {
     "start_server": 5,
     "supervisor": 4,
     "server": 4,
+    "server_process": 4,
     "pages": 4,
     "start": 5,
     "catalogue": 4,
