@@ -11,6 +11,8 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from exporter.web.connection import HEADER_LIMIT
 from exporter.web.listening import listen
@@ -242,3 +244,38 @@ def test_a_body_is_not_taken_for_the_next_request(serve: Callable[..., int]) -> 
 
 def test_what_cannot_be_http_is_answered_at_once(serve: Callable[..., int]) -> None:
     assert raw(serve(), b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 Bad Request")
+
+
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+FRAGMENTS = [
+    *(REQUEST, b"GET ", b"HEAD ", b"POST ", b"get ", b"/", b"/metrics", b"*", b"http://x/", b"/%zz", b"?a=b", b" "),
+    *(b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9", b"\r\n", b"\n", b"\r\n\r\n", b"Host: x", b"Connection: Keep-Alive", b": "),
+    *(
+        b"Content-Length: 3",
+        b"Content-Length: -1",
+        b"Content-Length: x",
+        b"Transfer-Encoding: chunked",
+        b"\x00",
+        b"\xff",
+    ),
+    *(b"Transfer-Encoding: gzip", b"Expect: 100-continue", b"Connection: close", b" folded", b"\x16\x03\x01"),
+]
+
+
+@given(fragments=st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=8), max_size=12))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_sent_the_server_goes_on(any_port: int, fragments: list[bytes], logged: Logged) -> None:
+    with connect(any_port) as client:
+        with suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(b"".join(fragments))
+            client.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
+            while client.recv(65536):
+                pass
+    assert get(any_port)[1] == PAGE
+    assert [line for line in logged() if "level=error" in line] == []
+
+
+@pytest.fixture
+def any_port(serve: Callable[..., int]) -> int:
+    return serve()
