@@ -306,7 +306,7 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
             )
             what = f"{name}, {'plain' if encoding == b'identity' else 'gzip'}"
             found.append(against_peer(what, mine_s, peer_s, least_s, target))
-            found.append(against_floor(what, mine_s, least_s, 1.6 if size >= 100_000 else None))
+            found.append(against_floor(what, mine_s, least_s, 1.6 if size == 100_000 else None))
             if encoding == b"identity":
                 unchanged = mine_s
         three = min(_three(mine) for _ in range(repeats))
