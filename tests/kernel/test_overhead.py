@@ -17,7 +17,7 @@ from exporter.kernel import bpf_stats, uprobe_trap
 from exporter.loading import separate
 from tests.daemon import Daemon, running
 from tests.kernel.renames import CONFIG, rename
-from tests.kernel.test_roles import kernel_ids
+from tests.kernel.test_roles import NOTHING, kernel_ids, wait_gone
 
 WORK = """\
   - name: work
@@ -99,17 +99,17 @@ def test_a_program_over_its_budget_is_detached_and_tried_again(tmp_path: Path) -
         eventually(lambda: state(daemon, "work") == "over_budget", daemon)
         assert "work" in daemon.log
         assert "in 3 windows in a row more than 0.0001 CPU seconds per second" in daemon.log
-        assert "tried again in 5 s" in daemon.get("/")
-        left = kernel_ids(daemon.process.pid)
-        assert {kind: len(both[kind] - left[kind]) for kind in ("prog", "link")} == {"prog": 1, "link": 1}
+        assert "tried again in 5 s" in daemon.log
+        left = kernel_ids(daemon.process.pid)  # it may be back by now, but an id is never given twice
+        gone = {kind: both[kind] - left[kind] for kind in both}
+        assert {kind: len(gone[kind]) for kind in ("prog", "link")} == {"prog": 1, "link": 1}
+        assert wait_gone(gone) == NOTHING
         assert state(daemon, "renames") == "running"
-        assert own(daemon, "program_cpu_ratio", "work") is None
-        assert own(daemon, "program_budget_exceeded_total", "work") == 1
+        assert (own(daemon, "program_budget_exceeded_total", "work") or 0) >= 1
         assert own(daemon, "program_budget_exceeded_total", "renames") == 0
         assert own(daemon, "program_budget_ratio", "work") == 0.0001
-        eventually(lambda: state(daemon, "work") == "running", daemon)
-        assert kernel_ids(daemon.process.pid)["prog"] - left["prog"]
-        eventually(lambda: own(daemon, "program_budget_exceeded_total", "work") == 2, daemon)
+        eventually(lambda: bool(kernel_ids(daemon.process.pid)["prog"] - both["prog"]), daemon)
+        eventually(lambda: (own(daemon, "program_budget_exceeded_total", "work") or 0) >= 2, daemon)
         eventually(lambda: "tried again in 10 s" in daemon.log, daemon)
 
 
