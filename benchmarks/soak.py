@@ -38,6 +38,9 @@ PARTS = (
     Part("reloads", "500 reloads while it is scraped and counts without a pause",
          ("-m", "pytest", "-q", "-s", "tests/kernel/test_reload.py", "-k", "under_load"),
          {"BPF_EXPORTER_RELOADS": "500"}),
+    Part("kills", "server and supervisor as units, killed 200 times at random moments under load, on Debian 12 and 13",
+         ("-m", "pytest", "-q", "-s", "tests/e2e/test_systemd.py", "-k", "random"),
+         {"BPF_EXPORTER_UNIT_KILLS": "200"}),
     Part("attacks", "a thousand slow clients, oversized requests and a flood, for a minute each",
          ("-m", "pytest", "-q", "-s", "tests/e2e/test_attacks.py"), {"BPF_EXPORTER_ATTACK_SECONDS": "60"}),
 )  # fmt: skip

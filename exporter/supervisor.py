@@ -323,6 +323,8 @@ class Supervisor:
         self._tell_run_times(self._overhead.times)
         for entry in self._entries:
             self._tell(entry)
+        if restarts and self._server.announces_itself and self._reload is not None:
+            self._reload.ask()  # whoever restarts the unit that has the exporter's name wants the files as they are now
 
     def _tell(self, entry: Entry) -> None:
         if self._store is not None:

@@ -250,12 +250,13 @@ def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(install
         assert "atchdog timeout" in machine.journal()
 
 
-def test_reload_is_passed_on_to_the_supervisor(running: Machine) -> None:
+@pytest.mark.parametrize("how", ["reload", "restart"])
+def test_reload_and_restart_reach_the_supervisor(running: Machine, how: str) -> None:
     config = running.root / "etc/bpf-exporter/config.yaml"
     right, before = config.read_text(), running.counted(ME)
     try:
         config.write_text(right.replace("  - use: tcp_rst\n", ""))
-        running.systemctl("reload", SERVER)
+        running.systemctl(how, SERVER)
         assert eventually(lambda: 'program="tcp_rst"' not in running.get()), running.journal()
         rename(23)
         settle()
