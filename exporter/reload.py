@@ -50,12 +50,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What metrics say. `sha256` and `timestamp` (Unix time): of the last configuration that ran as it is written."""
+    """What metrics say. `sha256` and `timestamp` (Unix time): of the last configuration that ran as it is written.
+    `reloads` and `failures`: how many there were so far, and how many of them were not successful."""
 
     sha256: str
     timestamp: float
     successful: bool
     disabled: bool
+    reloads: int = 0
+    failures: int = 0
 
 
 class Running(Protocol):
@@ -319,7 +322,8 @@ class Reload:
             self._pending = None
 
     def _finish(self, report: Report) -> None:
-        self.report = report
+        failures = report.failures + (not report.successful)
+        self.report = replace(report, reloads=report.reloads + 1, failures=failures)
         self._running.reloaded()
         running = sum(entry.program.state is State.RUNNING for entry in self._running.entries)
         notify("READY=1", f"STATUS={running} of {len(self._running.entries)} programs running")

@@ -40,6 +40,8 @@ class Configuration:
     timestamp: float  # Unix time
     successful: bool
     disabled: bool
+    reloads: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,20 @@ def _configuration(configuration: Configuration) -> Iterator[Family]:
         "When the configuration that runs was read, in Unix time.",
         (),
         [((), configuration.timestamp)],
+    )
+    yield family(
+        "bpf_exporter_config_reloads_total",
+        "counter",
+        "How often the configuration was read again.",
+        (),
+        [((), configuration.reloads)],
+    )
+    yield family(
+        "bpf_exporter_config_reload_failures_total",
+        "counter",
+        "How often what ran after that was not what the files said.",
+        (),
+        [((), configuration.failures)],
     )
     yield family(
         "bpf_exporter_disabled",

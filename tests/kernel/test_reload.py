@@ -96,12 +96,17 @@ class Reloaded:
             pass
 
     def reload(self, text: str | None = None) -> bool:
-        """Write this, send SIGHUP, and wait until that is over; whether what runs is what is written."""
+        """Write this, send SIGHUP, and wait until the server knows that it is over; whether what runs is what is
+        written."""
+        before = self.daemon.value("bpf_exporter_config_reloads_total")
         if text is not None:
             self.config.write_text(text)
         self.daemon.process.send_signal(signal.SIGHUP)
         self.wait("RELOADING=1")
         self.wait("READY=1")
+        deadline = time.monotonic() + LONG
+        while self.daemon.value("bpf_exporter_config_reloads_total") == before:
+            assert time.monotonic() < deadline, self.daemon.log
         return self.daemon.value("bpf_exporter_config_last_reload_successful") == 1
 
     @property

@@ -44,7 +44,7 @@ REPORT = Report(
     decoder_errors={"cgroup": 2},
 )
 
-CONFIGURATION = own.Configuration("cd34", 1.75e9, successful=False, disabled=True)
+CONFIGURATION = own.Configuration("cd34", 1.75e9, successful=False, disabled=True, reloads=3, failures=2)
 
 TIMES = RunTimes(
     {
@@ -98,6 +98,8 @@ def test_a_fleet_sees_who_runs_which_configuration() -> None:
     assert value(found, "config_info", sha256="cd34") == 1
     assert value(found, "config_last_reload_successful") == 0
     assert value(found, "config_last_reload_success_timestamp_seconds") == 1.75e9
+    assert value(found, "config_reloads_total") == 3
+    assert value(found, "config_reload_failures_total") == 2
     assert value(found, "disabled") == 1
 
 

@@ -139,7 +139,7 @@ def test_a_scrape_that_is_under_way_sees_all_of_other_programs(monkeypatch: pyte
 
 def test_limits_and_what_is_said_of_the_configuration_can_change() -> None:
     source = programs()
-    report = {"sha256": "ab", "timestamp": 1.5, "successful": False, "disabled": False}
+    report = {"sha256": "ab", "timestamp": 1.5, "successful": False, "disabled": False, "reloads": 1, "failures": 1}
     source.take({"configuration": report, "limits": {"series": 7, "label_length": 9}}, [])
     source.take({"programs": [], "restarts": 0}, [])
     assert 'bpf_exporter_config_info{sha256="ab"} 1' in page(source)
