@@ -40,7 +40,7 @@ def test_a_map_that_takes_too_long_is_left_out_and_there_next_time(tmp_path: Pat
     config.write_text(CONFIG)
     with running(config, tmp_path) as daemon:
         daemon.wait_ready()
-        early = daemon.get(**{HEADER: str(WAITS)})
+        early = daemon.get("/metrics", 30, **{HEADER: str(WAITS)})
         # Answered while the collection goes on.
         assert "test_large_total{" not in early
         assert sample(early, 'bpf_exporter_program_collect_success{program="large"}') == 0
