@@ -63,3 +63,22 @@ def test_compiled_code_has_a_wheel_for_each_machine(name: str) -> None:
         assert count == 1
     else:
         assert count >= len(pin_wheels.MACHINES), AGAIN
+
+
+def test_the_package_takes_what_is_pinned_and_depends_on_what_is_run_with() -> None:
+    script = (ROOT / "deploy/build-deb").read_text()
+    assert re.findall(r"for version_of_python in (.*); do", script) == [" ".join(pin_wheels.PYTHONS)]
+    assert re.findall(r'--platform "(\w+)_\$machine"', script) == list(pin_wheels.PLATFORMS)
+    control = (ROOT / "deploy/debian/control.in").read_text()
+    image = (ROOT / "deploy/Containerfile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    (packages,) = re.findall(r"^RUN_PACKAGES := (.*)$", makefile, re.MULTILINE)
+    for package in packages.split():
+        assert (
+            package == "python3-venv" or f" {package}," in control
+        )  # which made the environment, and is not needed later
+        assert package in image
+    for python in pin_wheels.PYTHONS:
+        minor = int(python.partition(".")[2])
+        assert f"python3 (>= 3.{minor}~)" in control
+        assert f"python3 (<< 3.{minor + 1}~)" in control
