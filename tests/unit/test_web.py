@@ -248,3 +248,9 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
     with pytest.raises(AddressError, match="a file is there, and no socket: remove it"):
         listen(f"unix:{path}")
     assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "[::1]:0"])
+def test_the_last_part_of_an_answer_waits_for_no_acknowledgement(address: str) -> None:
+    with listen(address) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
