@@ -196,7 +196,7 @@ class Programs:
     def _expect(self, document: dict[str, Any]) -> None:
         """Which programs there are from now on: at once, or with the `news` of some of them that follow."""
         names, awaited = list(document["programs"]), int(document.get("news", 0))
-        self._restarts = int(document.get("restarts", self._restarts))
+        self._restarts = max(self._restarts, int(document.get("restarts", 0)))  # a new supervisor begins at 0
         exchange = _Exchange(names, awaited)
         if awaited:
             self._exchange = exchange

@@ -235,19 +235,21 @@ def test_a_scrape_while_the_supervisor_is_away_is_answered_from_the_maps(running
         assert running.main_pid(SERVER) == server
 
 
-@pytest.mark.parametrize("unit", [SERVER, SUPERVISOR])
-def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(installed: Machine, unit: str) -> None:
-    with installed.drop_in(unit, "[Service]\nWatchdogSec=6s\n"), units.running(installed) as machine:
-        before, pid = machine.counted(ME), machine.main_pid(unit)
+def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(installed: Machine) -> None:
+    short = "[Service]\nWatchdogSec=6s\n"
+    with installed.drop_in(SERVER, short), installed.drop_in(SUPERVISOR, short), units.running(installed) as machine:
+        before = machine.counted(ME)
+        pids = {unit: machine.main_pid(unit) for unit in (SERVER, SUPERVISOR)}
         time.sleep(10)  # nobody scrapes: the server reads a map by itself
-        assert machine.main_pid(unit) == pid, machine.journal()
-        machine.run("kill", "-STOP", str(pid))
+        assert pids == {unit: machine.main_pid(unit) for unit in pids}, machine.journal()
+        for pid in pids.values():
+            machine.run("kill", "-STOP", str(pid))
         rename(23)
-        assert eventually(lambda: machine.main_pid(unit) not in (0, pid)), machine.journal()
-        assert eventually(lambda: machine.property(unit, "ActiveState") == "active"), machine.journal()
-        settle()
-        assert machine.counted(ME) - before == 23
-        assert "atchdog timeout" in machine.journal()
+        for unit, pid in pids.items():
+            assert eventually(lambda unit=unit, pid=pid: machine.main_pid(unit) not in (0, pid)), machine.journal()  # type: ignore[misc]
+            assert eventually(lambda unit=unit: machine.property(unit, "ActiveState") == "active"), machine.journal()  # type: ignore[misc]
+        assert eventually(lambda: machine.counted(ME) - before == 23), machine.journal()
+        assert machine.journal().count("atchdog timeout") >= 2
 
 
 @pytest.mark.parametrize("how", ["reload", "restart"])
@@ -316,7 +318,7 @@ def test_kills_at_random_moments_under_load_lose_nothing(running: Machine) -> No
     random = Random(KILLS)
     start, made, shown, failed = running.counted(ME), 0, 0.0, 0
     kills = {SERVER: 0, SUPERVISOR: 0}
-    for _ in range(KILLS):
+    while sum(kills.values()) < KILLS:
         unit = random.choice((SERVER, SUPERVISOR))
         pid = running.main_pid(unit)
         pause = random.uniform(0, 1.5)
@@ -331,9 +333,8 @@ def test_kills_at_random_moments_under_load_lose_nothing(running: Machine) -> No
                 continue
             assert shown <= now <= made, (unit, pause, running.journal())
             shown = now
-        if pid:
-            running.run("kill", "-KILL", str(pid), check=False)  # it may not have come back yet: that is no kill
-            kills[unit] += 1
+        if pid:  # it may not have come back yet: that is no kill
+            kills[unit] += running.run("kill", "-KILL", str(pid), check=False).returncode == 0
     for unit in kills:
         assert eventually(lambda unit=unit: running.property(unit, "ActiveState") == "active"), running.journal()  # type: ignore[misc]
     assert eventually(lambda: running.counted(ME) - start == made), (running.counted(ME) - start, made)

@@ -1,0 +1,85 @@
+"""The socket between two units: who gets it, what is in its place, and a second server that holds nobody up."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter import messages, server_connection
+from exporter.server_child import SEND_TIMEOUT
+from exporter.server_connection import ServerConnection, listen
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "supervisor.sock"
+
+
+@pytest.fixture
+def listener(path: Path) -> Iterator[socket.socket]:
+    with listen(path, os.getgid()) as sock:
+        yield sock
+
+
+def connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(30)
+    sock.connect(str(path))
+    return sock
+
+
+class Supervising:
+    """A connection and its loop; greets with the number of servers before."""
+
+    def __init__(self, listener: socket.socket, uid: int) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.connection = ServerConnection(listener, uid, self.selector, self._greet)
+
+    def _greet(self, before: int) -> None:
+        self.connection.tell({"before": before})
+
+    def turn(self) -> None:
+        for key, _ in self.selector.select(5):
+            key.data()
+
+
+def test_the_socket_is_for_its_group_and_nobody_else(listener: socket.socket, path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == server_connection.MODE
+    assert stat.S_IMODE(path.parent.stat().st_mode) == server_connection.DIRECTORY_MODE
+
+
+def test_what_a_dead_supervisor_left_is_replaced(path: Path) -> None:
+    listen(path, os.getgid()).close()
+    assert path.exists()
+    with listen(path, os.getgid()):
+        connect(path).close()
+
+
+def test_a_living_supervisor_is_left_alone(listener: socket.socket, path: Path) -> None:
+    with pytest.raises(OSError, match="another supervisor listens there"):
+        listen(path, os.getgid())
+    connect(path).close()
+
+
+def test_a_second_server_is_refused_at_once_and_a_dead_one_replaced(listener: socket.socket, path: Path) -> None:
+    supervising = Supervising(listener, os.getuid())
+    first = connect(path)
+    supervising.turn()
+    assert messages.receive(first) == ({"before": 0}, [])
+    began = time.monotonic()
+    with connect(path) as second:
+        supervising.turn()
+        assert messages.receive(second) is None
+    assert time.monotonic() - began < SEND_TIMEOUT / 2  # the loop was not held up
+    first.send(b"ready")  # unread words do not make it look alive
+    first.close()
+    with connect(path) as third:
+        supervising.turn()
+        assert messages.receive(third) == ({"before": 0}, [])  # the same process: it has only connected again
