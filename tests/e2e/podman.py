@@ -56,8 +56,14 @@ def podman() -> Iterator[Podman]:
         mine.run("rmi", "--all", "--force", check=False)
         subprocess.run(["umount", "-q", storage / "root/overlay"], check=False)
         shutil.rmtree(storage)
-        for group in (*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")):
-            with contextlib.suppress(OSError):  # containers of somebody else are in it
+        _remove_cgroups()
+
+
+def _remove_cgroups() -> None:
+    """What podman leaves: a group for all containers, and below it one for conmon, in each hierarchy."""
+    for top in (*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")):
+        for group in (*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top):
+            with contextlib.suppress(OSError):  # somebody else's container is in it
                 group.rmdir()
 
 
