@@ -67,6 +67,10 @@ class Running(Protocol):
     @property
     def entries(self) -> Sequence[Entry]: ...
 
+    @property
+    def announced(self) -> bool:
+        """Whether the service manager knows that it is ready: not before is it told of reloads."""
+
     def exchange(self, entries: Sequence[Entry], news: Sequence[Entry] = ()) -> None:
         """These are the programs from now on; the server is told of `news` among them. Others are detached."""
 
@@ -139,7 +143,8 @@ class Reload:
     # Reading
 
     def _begin(self) -> None:
-        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self._running.announced:
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._switch(is_disabled(self._source))  # first, and whatever the files say
         parent = os.getpid()
 
@@ -326,7 +331,8 @@ class Reload:
         self.report = replace(report, reloads=report.reloads + 1, failures=failures)
         self._running.reloaded()
         running = sum(entry.program.state is State.RUNNING for entry in self._running.entries)
-        notify("READY=1", f"STATUS={running} of {len(self._running.entries)} programs running")
+        if self._running.announced:
+            notify("READY=1", f"STATUS={running} of {len(self._running.entries)} programs running")
 
 
 @dataclass(slots=True)

@@ -247,6 +247,10 @@ class Supervisor:
         """The programs, in the order of the configuration."""
         return self._entries
 
+    @property
+    def announced(self) -> bool:
+        return self._announced
+
     def exchange(self, entries: Sequence[Entry], news: Sequence[Entry] = ()) -> None:
         """These are the programs from now on. The server takes all `news` of them at once; what is not among them is
         detached after that. Everybody who looks after programs has this list."""
