@@ -26,7 +26,10 @@ def find(name: str, root: Path = Path("/"), machine: str = platform.machine()) -
     there is none. `root` is where the host's files are; a name with a slash is a path below it."""
     if "/" in name:
         path = root / name.lstrip("/")
-        return path if path.exists() else None
+        try:
+            return path if path.exists() else None
+        except PermissionError:  # /proc/PID/root of a process that even root may not look at: opening it says so
+            return path
     if _LIBRARY.fullmatch(name):
         return _library(re.escape(name) + (r"(\.[0-9.]+)?" if name.endswith(".so") else ""), root, machine)
     library, program = _both(name, root, machine)

@@ -180,6 +180,20 @@ def test_what_cannot_be_probed_is_told_with_what_would_work(
     assert descriptors == Descriptors()
 
 
+def test_a_file_that_may_not_be_looked_at_is_left_to_whoever_opens_it(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        found = libraries.find(f"{closed}/program")
+        assert found == closed / "program"
+        with pytest.raises(PermissionError):
+            ElfFile(found, "x86_64")
+    finally:
+        os.seteuid(0)
+
+
 def test_a_stripped_program_says_so(load: Load, program: Path, tmp_path: Path) -> None:
     stripped = tmp_path / "stripped"
     subprocess.run(["strip", "-s", "-o", stripped, program], check=True)
