@@ -8,11 +8,12 @@ so the collectors go on as they are; where it had to load a program anew, its co
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from exporter import __version__, log, messages, server_watchdog
 from exporter.notify import notify
@@ -27,29 +28,43 @@ GREETING_TIMEOUT = 20.0  # seconds that a supervisor may take to greet: it may b
 Greeting = tuple[dict[str, Any], list[int]]
 
 
+class AskedToEndError(BaseException):
+    """SIGTERM came, wherever this process was."""
+
+
 class NoSupervisorError(Exception):
     """Nobody answers at the socket; the text says why."""
 
 
-def serve(path: Path, listeners: Sequence[socket.socket], options: Options) -> None:
-    """Serve until killed. NoSupervisorError where there is none from the start, OSError where rights are missing."""
+def serve(path: Path, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
+    """Serve until SIGTERM. NoSupervisorError where there is none from the start, OSError where rights are missing."""
     connection, greeting = _connect(path, time.monotonic() + FIRST_WAIT)
     _compare_versions(greeting[0])
-    programs, begin = start(*greeting, listeners, options)
-    first = [begin]  # to be called once, whichever supervisor has said everything first
+    programs, http = start(*greeting, listeners, options)
     server_watchdog.start(programs)
-    while True:
-        follow(connection, programs, lambda: first.pop()() if first else None, lambda: _announce(programs))
-        connection.close()
-        programs.connected = False
-        log.get().warning("the supervisor has gone: serving on from the maps that are here", socket=str(path))
-        connection, (document, fds) = _connect(path)
-        for fd in fds:  # the names of this host are open
-            os.close(fd)
-        _compare_versions(document)
-        programs.take(document, [])
-        programs.connected = True
-        log.get().info("the supervisor is back", socket=str(path))
+    try:
+        signal.signal(signal.SIGTERM, _asked)
+        while True:
+            follow(connection, programs, http.begin, lambda: _announce(programs))
+            connection.close()
+            programs.connected = False
+            log.get().warning("the supervisor has gone: serving on from the maps that are here", socket=str(path))
+            connection, (document, fds) = _connect(path)
+            for fd in fds:  # the names of this host are open
+                os.close(fd)
+            _compare_versions(document)
+            programs.take(document, [])
+            programs.connected = True
+            log.get().info("the supervisor is back", socket=str(path))
+    except AskedToEndError:
+        notify("STOPPING=1")
+        http.finish()
+        os._exit(0)  # threads that drain or watch are not waited for
+
+
+def _asked(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise AskedToEndError
 
 
 def _announce(programs: Programs) -> None:

@@ -25,6 +25,7 @@ from exporter.web.application import Application
 from exporter.web.door import Door
 from exporter.web.serving import Server
 
+FINISH = 5.0  # seconds for requests that are being answered when the server is asked to end
 READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
 
 
@@ -37,21 +38,40 @@ class Options:
     supervisor: int | None = None  # the process that it was forked from, and ends with
 
 
+class Http:
+    """The threads that answer requests."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve, name="http", daemon=True)
+
+    def begin(self) -> None:
+        """The first time it is called."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Answer the requests that are being answered; who connects from now on waits for the next server."""
+        if self._thread.ident is not None:
+            self._server.stop()
+            self._thread.join(FINISH)
+
+
 def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: Options) -> NoReturn:
     """Serve until the supervisor ends. The caller is a forked child with no other descriptors than these."""
     greeting = messages.receive(supervisor)
     if greeting is None:
         os._exit(0)
-    programs, begin = start(*greeting, listeners, options)
-    follow(supervisor, programs, begin)
+    programs, http = start(*greeting, listeners, options)
+    follow(supervisor, programs, http.begin)
     os._exit(0)  # without a supervisor nothing is attached any more
 
 
 def start(
     document: dict[str, Any], fds: list[int], listeners: Sequence[socket.socket], options: Options
-) -> tuple[Programs, Callable[[], None]]:
-    """Drop all rights, after the supervisor's first message. Owns `fds`. Gives the programs, and what has requests for
-    them answered from then on."""
+) -> tuple[Programs, Http]:
+    """Drop all rights, after the supervisor's first message. Owns `fds`. Gives the programs, and what answers requests
+    for them once it has begun."""
     release = features.version(os.uname().release)
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
@@ -71,7 +91,7 @@ def start(
     rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
     log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
     http.prepare()
-    return programs, threading.Thread(target=http.serve, name="http", daemon=True).start
+    return programs, Http(http)
 
 
 def follow(

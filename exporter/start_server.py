@@ -53,4 +53,3 @@ def run(options: Options) -> int:
     except OSError as error:
         logger.error(f"server: {error.strerror or error} (docs/security.md has what kernels before 5.19 want)")
         return EXIT_RIGHTS
-    return 0

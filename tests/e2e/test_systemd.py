@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,6 +234,34 @@ def test_a_scrape_while_the_supervisor_is_away_is_answered_from_the_maps(running
         assert eventually(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get()), running.journal()
         assert running.counted(ME) - before == 23
         assert running.main_pid(SERVER) == server
+
+
+def test_no_scrape_fails_while_server_and_supervisor_are_restarted(running: Machine) -> None:
+    """systemd holds the socket, and the server answers what it has begun to answer."""
+    rename(1)
+    over, pages, failures = threading.Event(), list[str](), list[str]()
+
+    def scrape() -> None:
+        while not over.is_set():
+            try:
+                pages.append(running.get())
+            except AssertionError as error:
+                failures.append(str(error))
+
+    scrapers = [threading.Thread(target=scrape) for _ in range(2)]
+    for scraper in scrapers:
+        scraper.start()
+    try:
+        for _ in range(3):
+            restart(running, SERVER)
+            restart(running, SUPERVISOR)
+    finally:
+        over.set()
+        for scraper in scrapers:
+            scraper.join()
+    assert not failures
+    assert len(pages) > 3
+    assert all("bpf_exporter_build_info" in page and "ebpf_renames_total" in page for page in pages)
 
 
 def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(installed: Machine) -> None:
