@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from exporter import __version__, config, log, offline
 from exporter.config.bundled import bundled_dir
-from exporter.crash_record import CrashRecord, DamagedError
 from exporter.exits import EXIT_CONFIG, EXIT_OK, EXIT_RIGHTS, EXIT_RUNTIME, EXIT_USAGE
+from exporter.supervising.crash_record import CrashRecord, DamagedError
 
 if TYPE_CHECKING:
-    from exporter import web_file
+    from exporter.supervising import web_file
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
@@ -264,7 +264,8 @@ def _http_path(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from exporter import configuration, overhead, reload, start  # imports what only a daemon needs
+    from exporter import configuration, start  # imports what only a daemon needs
+    from exporter.supervising import overhead, reload
 
     log.configure(options.log_level, options.log_format)
     if refusal := start.missing_rights():
@@ -323,7 +324,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_file.Source | None:
     """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
-    from exporter import web_configuration, web_file
+    from exporter import web_configuration
+    from exporter.supervising import web_file
 
     if path is None:
         return None
@@ -338,7 +340,7 @@ def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_file.Sourc
 
 
 def _quarantine(options: argparse.Namespace) -> int:
-    from exporter import clearing
+    from exporter.supervising import clearing
 
     record = CrashRecord(options.state_dir)
     try:

@@ -12,10 +12,10 @@ from typing import Literal
 
 from exporter.kernel import cgroups, clocksource, memory, pods, rights, sysctl
 from exporter.kernel.features import Kernel
-from exporter.loaders import LOADER_MEMORY
 from exporter.loading import compiler, load
 from exporter.loading.attach import Point
 from exporter.loading.refusal import RefusedError
+from exporter.supervising.loaders import LOADER_MEMORY
 
 OLDEST = (5, 10)
 Level = Literal["ok", "note", "problem"]

@@ -23,8 +23,8 @@ from exporter.collecting.store import Store
 from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
-from exporter.pages import SHARED, Pages
 from exporter.program import Program, Reason, State, from_json
+from exporter.serving.pages import SHARED, Pages
 from exporter.web.door import Door
 from exporter.web.page import Page
 

@@ -16,18 +16,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from exporter import __version__, adopting, log, overhead, server_connection, web_file
+from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
-from exporter.crash_record import CrashRecord
-from exporter.entry import Entry
 from exporter.kernel import boot, credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, origin, scratch, target
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Map, Program
-from exporter.quarantine import Guard
-from exporter.reload import Source, allowed, is_disabled
-from exporter.server_child import ServeFunction, ServerChild
+from exporter.supervising import adopting, overhead, server_connection, web_file
+from exporter.supervising.crash_record import CrashRecord
+from exporter.supervising.entry import Entry
+from exporter.supervising.quarantine import Guard
+from exporter.supervising.reload import Source, allowed, is_disabled
+from exporter.supervising.server_child import ServeFunction, ServerChild
 from exporter.supervisor import RecordFunction, ServerFunction, Supervisor
 from exporter.web import listening
 
@@ -194,7 +195,7 @@ def _server(listeners: Sequence[socket.socket], options: Options) -> ServeFuncti
     """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
     what the two roles have in memory they share (measured: the same total as with the import in the child)."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this one drops
-    from exporter import server_process
+    from exporter.serving import server_process
 
     parent = os.getpid()
 

@@ -10,8 +10,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import __version__, connected_server, log, server_process
+from exporter import __version__, log
 from exporter.kernel import malloc, rights
+from exporter.serving import connected_server, server_process
 from exporter.web import listening
 
 EXIT_RUNTIME, EXIT_RIGHTS = 1, 4

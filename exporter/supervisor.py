@@ -15,25 +15,26 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from exporter import __version__, handover, listen_fds, log, totals, web_file
-from exporter.adopting import Same
+from exporter import __version__, listen_fds, log, totals
 from exporter.binding import BindingError
 from exporter.config import model
 from exporter.decoders.names import open_for_root
-from exporter.entry import Entry
-from exporter.fd_store import FdStore
 from exporter.kernel import cpus
-from exporter.lifetimes import Lifetimes
-from exporter.loaders import Loaders
 from exporter.notify import notify
-from exporter.overhead import Options, Overhead
 from exporter.program import Reason, State
-from exporter.quarantine import Guard, Quarantine
-from exporter.reload import Reload, Source, allowed, is_disabled
 from exporter.run_time import RunTimes
-from exporter.sampled_cpus import SampledCpus
-from exporter.server_child import Greet
-from exporter.supervisor_watchdog import Watchdog
+from exporter.supervising import handover, web_file
+from exporter.supervising.adopting import Same
+from exporter.supervising.entry import Entry
+from exporter.supervising.fd_store import FdStore
+from exporter.supervising.lifetimes import Lifetimes
+from exporter.supervising.loaders import Loaders
+from exporter.supervising.overhead import Options, Overhead
+from exporter.supervising.quarantine import Guard, Quarantine
+from exporter.supervising.reload import Reload, Source, allowed, is_disabled
+from exporter.supervising.sampled_cpus import SampledCpus
+from exporter.supervising.server_child import Greet
+from exporter.supervising.supervisor_watchdog import Watchdog
 
 DEFAULTS = model.Config()
 

@@ -315,7 +315,9 @@ def test_the_first_request_starts_everything(installed: Machine) -> None:
 def test_another_version_of_the_stored_document_starts_clean(running: Machine) -> None:
     """A downgrade or an upgrade: nothing is misread, and what was stored is closed."""
     before = running.bpf_programs()
-    module = next((running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/fd_store.py"))
+    module = next(
+        (running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/supervising/fd_store.py")
+    )
     text = module.read_text()
     try:
         module.write_text(text.replace("VERSION = 1", "VERSION = 2"))

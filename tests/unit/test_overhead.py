@@ -13,14 +13,15 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import overhead, run_time
+from exporter import run_time
 from exporter.config import model
-from exporter.entry import Entry
 from exporter.kernel.bpf_stats import RunStatistics
 from exporter.loading.separate import Outcome
-from exporter.overhead import Options, Overhead
 from exporter.program import Attachment, Program, Reason, State
 from exporter.run_time import RunTime, RunTimes
+from exporter.supervising import overhead
+from exporter.supervising.entry import Entry
+from exporter.supervising.overhead import Options, Overhead
 
 TRAPS = (4e-6, 5e-6)
 
@@ -49,10 +50,10 @@ class Host:
         ends = self.now + seconds
         with (
             patch("time.monotonic", self._clock),
-            patch("exporter.overhead.bpf_stats.are_on", lambda: self.on),
-            patch("exporter.overhead.bpf_stats.enable", self._enable),
-            patch("exporter.overhead.bpf_stats.read", self._read),
-            patch("exporter.overhead.uprobe_trap.measure", return_value=TRAPS),
+            patch("exporter.supervising.overhead.bpf_stats.are_on", lambda: self.on),
+            patch("exporter.supervising.overhead.bpf_stats.enable", self._enable),
+            patch("exporter.supervising.overhead.bpf_stats.read", self._read),
+            patch("exporter.supervising.overhead.uprobe_trap.measure", return_value=TRAPS),
         ):
             while True:
                 self.overhead.work()
@@ -249,7 +250,7 @@ def test_traps_are_added_for_each_run(kind: str, trap: float) -> None:
     attachments = (Attachment(kind, "x", "on_x", True), Attachment("uretprobe", "x", "another", True))
     host.entries[0].program = replace(host.entries[0].program, attachments=attachments)
     host.load["tcp"], host.runs_a_second = 0.001, 10_000
-    with patch("exporter.overhead.separate.run", lambda work: Outcome(work(None), "", 0)):
+    with patch("exporter.supervising.overhead.separate.run", lambda work: Outcome(work(None), "", 0)):
         host.run(7)
     assert host.times("tcp").share == pytest.approx(0.001 + 10_000 * trap, rel=1e-3)
     assert host.told[-1].trap == max(TRAPS)
@@ -259,7 +260,10 @@ def test_traps_are_added_for_each_run(kind: str, trap: float) -> None:
 def test_a_trap_that_cannot_be_measured_is_a_constant() -> None:
     host = Host(Options(), spec())
     host.entries[0].program = replace(host.entries[0].program, attachments=(Attachment("uprobe", "x", "on_x", True),))
-    with patch("exporter.overhead.separate.run", side_effect=OSError(11, "no process")), capture_logs() as said:
+    with (
+        patch("exporter.supervising.overhead.separate.run", side_effect=OSError(11, "no process")),
+        capture_logs() as said,
+    ):
         host.run(100)
     assert [line["event"] for line in said] == ["trap of a uprobe cannot be measured"]
     assert host.times("tcp").share == pytest.approx(1000 * overhead.UNKNOWN_TRAP, rel=1e-3)

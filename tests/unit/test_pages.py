@@ -11,8 +11,8 @@ import pytest
 from exporter.collecting import exposition
 from exporter.collecting.collector import Report
 from exporter.collecting.exposition import family
-from exporter.pages import Pages
 from exporter.program import Program, State
+from exporter.serving.pages import Pages
 from exporter.web.page import Page
 
 ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
@@ -63,7 +63,7 @@ def test_a_page_is_made_anew_once_its_time_is_over(monkeypatch: pytest.MonkeyPat
     pages, a = Pages(), Counting("a")
     first = pages.page([a], own, openmetrics=False)
     assert pages.page([a], own, openmetrics=False, of=(1,)) is not first  # something else of it has changed
-    monkeypatch.setattr("exporter.pages.SHARED", 0.0)
+    monkeypatch.setattr("exporter.serving.pages.SHARED", 0.0)
     second = pages.page([a], own, openmetrics=False)
     assert pages.page([a], own, openmetrics=False) is not second
 

@@ -13,13 +13,13 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import clearing, quarantine
 from exporter.config import model
-from exporter.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from
-from exporter.entry import Entry
 from exporter.loading import origin
 from exporter.program import Reason, State
-from exporter.quarantine import Guard, Quarantine
+from exporter.supervising import clearing, quarantine
+from exporter.supervising.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from
+from exporter.supervising.entry import Entry
+from exporter.supervising.quarantine import Guard, Quarantine
 
 ONE, TWO = "boot-one", "boot-two"
 SUSPECT = Suspect("tcp", since=1795248834.5, began=25036.25)

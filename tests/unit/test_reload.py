@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from exporter import reload
 from exporter.config import model
 from exporter.config.sources import Sources
 from exporter.configuration import Read
 from exporter.program import Descriptors, Program
-from exporter.reload import Source
+from exporter.supervising import reload
+from exporter.supervising.reload import Source
 from tests.unit.test_supervisor import Run, loads, spec
 
 Answer = Callable[[], dict[str, Any]]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from exporter.config import model
-from exporter.entry import Entry
-from exporter.handover import failed
 from exporter.program import Program, Reason, State
-from exporter.reload_plan import Do, plan, refusals, same_in_kernel, same_meaning, same_series
+from exporter.supervising.entry import Entry
+from exporter.supervising.handover import failed
+from exporter.supervising.reload_plan import Do, plan, refusals, same_in_kernel, same_meaning, same_series
 
 
 def spec(name: str, metric: str = "", **more: Any) -> model.Program:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter import messages, server_connection
-from exporter.server_child import SEND_TIMEOUT
-from exporter.server_connection import ServerConnection, listen
+from exporter import messages
+from exporter.supervising import server_connection
+from exporter.supervising.server_child import SEND_TIMEOUT
+from exporter.supervising.server_connection import ServerConnection, listen
 
 
 @pytest.fixture

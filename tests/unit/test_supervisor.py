@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from exporter import entry, loaders, log, messages, server_child
+from exporter import log, messages
 from exporter.config import model
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
-from exporter.reload import Source
-from exporter.server_child import ServerChild
+from exporter.supervising import entry, loaders, server_child
+from exporter.supervising.reload import Source
+from exporter.supervising.server_child import ServerChild
 from exporter.supervisor import Supervisor
 
 Load = Callable[[model.Program], tuple[Program, Descriptors]]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporter import web_configuration, web_file
+from exporter import web_configuration
+from exporter.supervising import web_file
 
 Logged = Callable[[], list[str]]
 

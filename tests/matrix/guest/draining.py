@@ -19,7 +19,7 @@ from exporter.decoders import Names
 from exporter.kernel import bpf, cpus, credentials, features
 from exporter.loading import child
 from exporter.program import Descriptors, Program
-from exporter.server_process import READS_WITHOUT_RIGHTS
+from exporter.serving.server_process import READS_WITHOUT_RIGHTS
 from tests.kernel.programs import NR_GETPPID
 from tests.matrix.guest import product
 from tests.matrix.guest.rights import NOBODY

@@ -16,17 +16,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from exporter import children, configuration, handover, log, messages
+from exporter import configuration, log, messages
 from exporter.binding import BindingError, bind_all
-from exporter.children import Child
 from exporter.config import model
 from exporter.config.sources import Sources
-from exporter.entry import Entry
 from exporter.kernel import credentials
-from exporter.loaders import Loaders
 from exporter.notify import notify
 from exporter.program import Reason, State
-from exporter.reload_plan import Do, Plan, Step, plan, refusals, runs, same_series
+from exporter.supervising import children, handover
+from exporter.supervising.children import Child
+from exporter.supervising.entry import Entry
+from exporter.supervising.loaders import Loaders
+from exporter.supervising.reload_plan import Do, Plan, Step, plan, refusals, runs, same_series
 
 READ_DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual
 ANSWER_TIMEOUT = 10.0  # seconds that the reader may take over its one message

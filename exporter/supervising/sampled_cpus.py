@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from exporter.entry import Entry
 from exporter.kernel.features import Kernel
 from exporter.loading import hotplug
+from exporter.supervising.entry import Entry
 
 
 class SampledCpus:

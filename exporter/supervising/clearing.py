@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from exporter.crash_record import Content, CrashRecord, Suspect, seen_from, written
 from exporter.kernel.boot import boot_id
+from exporter.supervising.crash_record import Content, CrashRecord, Suspect, seen_from, written
 
 _NOTHING = "no program is quarantined"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from exporter.entry import Entry
 from exporter.program import State
+from exporter.supervising.entry import Entry
 
 
 class Lifetimes:

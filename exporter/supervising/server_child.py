@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from exporter import children, log, messages
-from exporter.children import Child
+from exporter import log, messages
+from exporter.supervising import children
+from exporter.supervising.children import Child
 
 ServeFunction = Callable[[socket.socket], NoReturn]
 Greet = Callable[[int], None]  # tells a server everything; how many there were before it

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from exporter import log
 from exporter.config import model
-from exporter.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from, written
-from exporter.entry import Entry
 from exporter.program import Reason, State
+from exporter.supervising.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from, written
+from exporter.supervising.entry import Entry
 
 SETTLED = 300.0  # seconds of life after which a crash is no longer held against a program
 LOOK = 5.0  # seconds between two looks at what a person has cleared

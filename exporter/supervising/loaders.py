@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from exporter import children, handover, log, messages
-from exporter.children import Child
-from exporter.entry import Entry
+from exporter import log, messages
 from exporter.kernel import memory
 from exporter.program import Reason
+from exporter.supervising import children, handover
+from exporter.supervising.children import Child
+from exporter.supervising.entry import Entry
 
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import log, messages
-from exporter.server_child import SEND_TIMEOUT, Greet
+from exporter.supervising.server_child import SEND_TIMEOUT, Greet
 
 MODE = 0o660
 DIRECTORY_MODE = 0o750

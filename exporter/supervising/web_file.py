@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from exporter import children, log, messages, web_configuration
-from exporter.children import Child
+from exporter import log, messages, web_configuration
 from exporter.config.sources import Sources
 from exporter.kernel import credentials
+from exporter.supervising import children
+from exporter.supervising.children import Child
 
 LOOKS = 1.0  # seconds between two looks
 READ_DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual

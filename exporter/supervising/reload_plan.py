@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from exporter.config import model
-from exporter.entry import Entry
 from exporter.program import State
+from exporter.supervising.entry import Entry
 
 
 class Do(StrEnum):

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exporter import __version__, log, messages, server_watchdog
+from exporter import __version__, log, messages
 from exporter.notify import notify
 from exporter.program import State
 from exporter.server import Programs
-from exporter.server_process import Options, follow, start
+from exporter.serving import server_watchdog
+from exporter.serving.server_process import Options, follow, start
 
 FIRST_WAIT = 30.0  # seconds that a server waits for its first supervisor; the service manager starts it again
 SHORTEST, LONGEST = 0.05, 2.0  # seconds between two tries to connect

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from exporter import log
-from exporter.entry import Entry
 from exporter.kernel import bpf_stats, uprobe_trap
 from exporter.kernel.bpf_stats import RunStatistics
 from exporter.loading import separate
 from exporter.program import Reason, State
 from exporter.run_time import RunTime, RunTimes
+from exporter.supervising.entry import Entry
 
 FIRST = 5.0  # seconds until the first window: loading is over on most hosts
 WINDOWS = 3  # in a row above the budget, and the program is detached

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter import handover, log, messages, notify
-from exporter.adopting import Same
+from exporter import log, messages, notify
 from exporter.config import model
-from exporter.entry import Entry
 from exporter.program import Program, State, from_json
-from exporter.reload_plan import same_meaning
+from exporter.supervising import handover
+from exporter.supervising.adopting import Same
+from exporter.supervising.entry import Entry
+from exporter.supervising.reload_plan import same_meaning
 
 VERSION = 1  # of the stored document; a store of another version is closed, all of it
 _DOCUMENT = re.compile(r"(?P<token>[0-9]+)\.d(?P<generation>[0-9]+)")

@@ -1,0 +1,1 @@
+"""What the server is made of besides collecting and HTTP: pages, its supervisor, its watchdog."""
