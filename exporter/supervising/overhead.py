@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -83,8 +83,8 @@ class _Total:
     exceeded: int = 0
     loaded: dict[int, RunStatistics] = field(default_factory=dict)
 
-    def update(self, read: Mapping[str, RunStatistics]) -> None:
-        now = {each.id: each for each in read.values()}
+    def update(self, read: Iterable[RunStatistics]) -> None:
+        now = {each.id: each for each in read}
         for gone in self.loaded.keys() - now.keys():
             last = self.loaded[gone]
             self.ns, self.runs, self.missed = self.ns + last.ns, self.runs + last.runs, self.missed + last.missed
@@ -118,7 +118,7 @@ class Overhead:
         self._traps: tuple[float, float] | None = None
         self._refused = ""
         self._overruled = False
-        self._told: list[tuple[Entry, bool, float | None]] = []  # what there was when the server was last told
+        self._told: list[tuple[Entry, str, bool, float | None]] = []  # what there was when the server was last told
         self.times = RunTimes()
 
     # Part
@@ -126,7 +126,7 @@ class Overhead:
     def due(self) -> list[float]:
         paused = [self._records[e].again for e in self._entries if self._is_paused(e) and e in self._records]
         if not any(e.fds.programs for e in self._entries):
-            return paused
+            return paused if self._window is None else [*paused, 0.0]
         return [*paused, self._window.ends if self._window else self._next]
 
     def work(self) -> None:
@@ -135,12 +135,17 @@ class Overhead:
             del self._records[gone]
         for entry in [e for e in self._records if self._is_paused(e) and now >= self._records[e].again]:
             self._programs.load_again(entry)
-        if self._window is not None and now >= self._window.ends:
+        if not any(entry.fds.programs for entry in self._entries):
+            if self._window is not None:
+                self._close()  # there is nothing to measure, and other programs of the host would go on to be slower
+                self._next = now if self._options.stats == "always" else self._next
+        elif self._window is not None and now >= self._window.ends:
             self._end_window(self._window)
-        elif self._window is None and now >= self._next and any(entry.fds.programs for entry in self._entries):
+        elif self._window is None and now >= self._next:
             self._next = now + self._options.interval
             self._begin_window()
         if self._told != self._there():
+            self._follow_names()
             self._tell()
 
     def end(self) -> None:
@@ -186,7 +191,7 @@ class Overhead:
         after = dict(self._read())
         seconds = time.monotonic() - window.began
         for entry, read in after.items():
-            self._totals.setdefault(entry.spec.name, _Total()).update(read)
+            self._totals.setdefault(entry.spec.name, _Total()).update(read.values())
             record = self._records.setdefault(entry, _Record())
             before = window.before.get(entry)
             record.share = None if before is None or not known else self._cost(entry, before, read) / seconds
@@ -275,8 +280,16 @@ class Overhead:
         record.share = None
         self._programs.stop_program(entry, State.OVER_BUDGET, Reason.BUDGET, text)
 
-    def _there(self) -> list[tuple[Entry, bool, float | None]]:
-        return [(entry, bool(entry.fds.programs), entry.spec.budget) for entry in self._entries]
+    def _there(self) -> list[tuple[Entry, str, bool, float | None]]:
+        return [(entry, entry.spec.name, bool(entry.fds.programs), entry.spec.budget) for entry in self._entries]
+
+    def _follow_names(self) -> None:
+        """What is loaded under another name than it was begins there with its last reading, and not with a jump."""
+        names = {entry: name for entry, name, *_ in self._told}
+        for entry in self._entries:
+            before, now = names.get(entry, entry.spec.name), entry.spec.name
+            if before != now and before in self._totals:
+                self._totals.setdefault(now, _Total()).update(self._totals[before].loaded.values())
 
     def _tell(self) -> None:
         self._told, told = self._there(), {}

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
@@ -178,6 +178,31 @@ def test_statistics_are_on_for_a_second_in_thirty(host: Host) -> None:
     assert len(host.enabled) == 1
     host.run(1)
     assert len(host.enabled) == 2
+
+
+@pytest.mark.parametrize("stats", ["sample", "always"])
+def test_statistics_are_off_as_soon_as_nothing_is_left_to_measure(stats: Literal["sample", "always"]) -> None:
+    host = Host(Options(stats=stats), spec())
+    host.run(5.5)
+    assert host.are_open()
+    host.stop_program(host.entries[0], State.DISABLED, Reason.NONE, "")
+    host.run(0.1)
+    assert not host.are_open()
+    host.load_again(host.entries[0])
+    host.run(0.1 if stats == "always" else 30)
+    assert len(host.enabled) == 2
+    host.close()
+
+
+def test_a_program_that_is_called_otherwise_is_told_of_at_once_and_goes_on_from_where_it_was() -> None:
+    host = Host(Options(stats="always"), spec(budget=0.02))
+    host.run(36)
+    host.entries[0].spec = spec("renamed", budget=0.02)
+    host.run(1)
+    assert host.told[-1].programs == {"renamed": RunTime(share=0, budget=0.02, seconds=0, runs=35_000, missed=35)}
+    host.run(30)
+    assert host.times("renamed").runs == 65_000
+    host.close()
 
 
 def test_a_sample_shows_a_share_and_no_counter_of_runs(host: Host) -> None:
