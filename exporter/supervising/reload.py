@@ -132,8 +132,12 @@ class Reload:
         if self._asked and self._reader is None:
             self._asked = False
             self._begin()
-        if self._reader is None and self._is_loaded():
-            self._exchange()
+        if self._reader is None and self._pending is not None and self._is_loaded():
+            if any(step.do is Do.BIND and not _is_running(step.entry) for step in self._pending.plan.steps):
+                # A lifetime or a budget ended it while others were loaded: there are no maps to bind to any more.
+                self._load(self._pending.config, self._pending.sources, outdated=self._pending.outdated)
+            else:
+                self._exchange()
 
     def end(self) -> None:
         if self._reader is not None:
@@ -228,7 +232,7 @@ class Reload:
 
     # Loading, and the exchange
 
-    def _load(self, config: model.Config, sources: Sources) -> None:
+    def _load(self, config: model.Config, sources: Sources, *, outdated: bool = False) -> None:
         """Take away what is to go, and start loading what is to come."""
         self._running.limit(config)
         specs = allowed(config.programs, self.report.disabled)
@@ -238,7 +242,7 @@ class Reload:
         for entry in before.values():
             if entry not in tried.values():
                 self._abandon(entry)
-        self._pending = _Pending(planned, tried, config, sources)
+        self._pending = _Pending(planned, tried, config, sources, outdated)
         for entry in tried.values():
             if entry not in before.values():
                 self._loaders.add(entry)
@@ -355,6 +359,10 @@ def is_disabled(source: Source) -> bool:
 def allowed(programs: Sequence[model.Program], disabled: bool) -> list[model.Program]:
     """The programs as they may run: none while everything is disabled."""
     return [program.model_copy(update={"enabled": False}) if disabled else program for program in programs]
+
+
+def _is_running(entry: Entry | None) -> bool:
+    return entry is not None and entry.program.state is State.RUNNING
 
 
 def _unbound(step: Step) -> str:

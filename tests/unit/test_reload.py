@@ -140,3 +140,30 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
         if run.pid:
             os.kill(run.pid, signal.SIGKILL)
             os.waitpid(run.pid, 0)
+
+
+def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_says(tmp_path: Path) -> None:
+    def load(program: model.Program) -> tuple[Program, Descriptors]:
+        while program.name == "slow" and not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        return loads(program)
+
+    def read() -> dict[str, Any]:
+        return answer(spec("a", lifetime=3600), spec("slow"))
+
+    first = Read(model.Config(programs=[spec("a")]))
+    run = Run(tmp_path, load, [spec("a", lifetime=3)], source=Source(read, first, tmp_path / "disable"))
+    try:
+        run.wait(lambda: run.states().get("a", {}).get("state") == "running")
+        os.kill(run.pid, signal.SIGHUP)
+        run.wait(lambda: run.states()["a"]["state"] == "ended")
+        (tmp_path / "ready").touch()
+        run.wait(lambda: run.states().get("slow", {}).get("state") == "running")
+        run.wait(lambda: 'event="configuration reloaded" ' in run.log)
+        assert run.states()["a"]["state"] == "running"
+        assert run.log.count("event=loading program=slow") == 1
+        assert run.end() == 0
+    finally:
+        if run.pid:
+            os.kill(run.pid, signal.SIGKILL)
+            os.waitpid(run.pid, 0)
