@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Sequence
 
@@ -24,6 +25,22 @@ def store(name: str, fd: int) -> bool:
 def remove(name: str) -> bool:
     """Have the manager close what it keeps under this name."""
     return _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+def barrier() -> bool:
+    """Wait until the manager has done what it was told before (sd_notify_barrier(3)); whether it has."""
+    try:
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+    except OSError:  # no descriptor left
+        return False
+    try:
+        sent = _send("BARRIER=1", [theirs])
+        os.close(theirs)
+        poll = select.poll()
+        poll.register(ours, 0)  # it hangs up when the manager closes its end
+        return sent and bool(poll.poll(TIMEOUT * 1000))
+    finally:
+        os.close(ours)
 
 
 def watchdog() -> float | None:

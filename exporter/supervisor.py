@@ -105,6 +105,7 @@ class Supervisor:
         adopt: Same | None = None,
     ) -> None:
         self._config = config
+        self._log = log.get()
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._entries = [Entry.of(spec) for spec in allowed(specs, source is not None and is_disabled(source))]
@@ -115,6 +116,8 @@ class Supervisor:
         for entry in self._entries:
             if entry.program.state is State.LOADING:
                 self._loaders.add(entry)
+            elif entry.program.state is State.RUNNING and entry.totals is None:
+                self.new_totals(entry)  # its metrics are others than those that it was stored with
         self._server = server(self._selector, self._greet)
         self._parts: tuple[Part, ...] = (
             self._server,
@@ -141,7 +144,6 @@ class Supervisor:
             self._parts = (*self._parts, self._store)
         self._announced = False
         self._wakeup, self._wakeup_write = socket.socketpair()
-        self._log = log.get()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; the exit code. Everything is detached when it returns."""
@@ -228,6 +230,7 @@ class Supervisor:
     def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
         """Detach a program, and say what it is from now on, and why."""
         self._loaders.drop(entry)
+        self._let_go([entry])
         entry.detach()
         entry.program = replace(entry.program, state=state, reason=reason, text=text, maps=(), attachments=())
         self._say(entry)
@@ -262,9 +265,14 @@ class Supervisor:
         self._server.tell({"programs": [entry.spec.name for entry in entries], "news": len(news)})
         for entry in news:
             self._tell(entry)
+        self._let_go(gone)
         for entry in gone:
             self._loaders.drop(entry)
             entry.detach()
+
+    def _let_go(self, entries: Sequence[Entry]) -> None:
+        if self._store is not None:
+            self._store.let_go(entries)
 
     def new_totals(self, entry: Entry) -> None:
         """Give a program another memory of its totals, which begin at what its maps hold."""

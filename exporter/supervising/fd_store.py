@@ -16,15 +16,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from exporter import log, messages, notify
+from exporter.binding import BindingError, bind_all
 from exporter.config import model
 from exporter.program import Program, State, from_json
 from exporter.supervising import handover
 from exporter.supervising.adopting import Same
 from exporter.supervising.entry import Entry
-from exporter.supervising.reload_plan import same_meaning
+from exporter.supervising.reload_plan import same_in_kernel, same_series
 
 VERSION = 1  # of the stored document; a store of another version is closed, all of it
 _DOCUMENT = re.compile(r"(?P<token>[0-9]+)\.d(?P<generation>[0-9]+)")
@@ -81,24 +83,28 @@ class FdStore:
     # Taking over
 
     def adopt(self, same: Same) -> None:
-        """Make those of the entries run that are in the store and would be loaded the same; close all else."""
+        """Make those of the entries run that are in the store and would be loaded the same; close all else.
+
+        One whose metrics are others than before has no memory of totals then."""
         wanted = {entry.spec.name: entry for entry in self._entries if entry.program.state is State.LOADING}
         candidates: list[tuple[_Found, Entry, Program]] = []
         for found in self._found():
-            with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
+            with contextlib.suppress(AttributeError, BindingError, LookupError, TypeError, ValueError):
                 entry, program = wanted.get(found.spec.name), from_json(found.document["program"])
-                fits = entry is not None and found.document["label_length"] == self.label_length
-                if entry is not None and fits and same_meaning(found.spec, entry.spec):
+                if entry is not None and same_in_kernel(found.spec, entry.spec):
+                    bind_all(entry.spec.metrics, program.maps, entry.spec.maps)
                     candidates.append((found, entry, program))
         answers = same([(entry.spec, program) for _, entry, program in candidates]) if candidates else []
         for (found, entry, _), is_same in zip(candidates, answers, strict=True):
             if is_same and entry not in self._stored:
                 self._take_over(found, entry)
         adopted = {name for stored in self._stored.values() for name in (*stored.names.values(), stored.document)}
-        for name, fd in self._passed.items():
-            if name not in adopted:
-                notify.remove(name)
-                os.close(fd)
+        unwanted = [name for name in self._passed if name not in adopted]
+        if unwanted:
+            self._remove(unwanted)
+            notify.barrier()
+        for name in unwanted:
+            os.close(self._passed[name])
         self._passed = {}
 
     def _found(self) -> list[_Found]:
@@ -122,11 +128,14 @@ class FdStore:
     def _take_over(self, found: _Found, entry: Entry) -> None:
         document = found.document
         entry.program, entry.fds = handover.unpack(document["program"], [found.fds[name] for name in document["names"]])
-        entry.totals = found.fds[document["totals"]] if document["totals"] else None
         entry.since = document["since"]
-        names = {fd: name for name, fd in found.fds.items()}
+        names = {found.fds[name]: name for name in document["names"]}
+        goes_on = document["label_length"] == self.label_length and same_series(found.spec, entry.spec)
+        if document["totals"] and goes_on:
+            entry.totals = found.fds[document["totals"]]
+            names[entry.totals] = document["totals"]
         stored = _Stored(found.token, entry, names, found.name, found.generation)
-        stored.made_of = _made_of(entry)
+        stored.made_of = (*_made_of(entry)[:4], found.spec, entry.since)  # with another entry it is stored anew
         self._stored[entry] = stored
         os.close(self._passed[found.name])
         log.get().info("program taken over", program=entry.spec.name, attachments=len(entry.fds.links))
@@ -138,11 +147,19 @@ class FdStore:
 
     def work(self) -> None:
         """Store what has begun to run or has changed, and let go of what runs no more."""
-        for entry in [e for e in self._stored if e not in self._entries or not _runs(e)]:
-            self._let_go(self._stored.pop(entry))
+        self.let_go([entry for entry in self._stored if entry not in self._entries or not _runs(entry)])
         for entry in self._entries:
             if _runs(entry):
                 self._keep(entry)
+
+    def let_go(self, entries: Sequence[Entry]) -> None:
+        """Have the manager close what it keeps of these, and wait for it: before they are detached, because whoever
+        closes an attachment last waits for the kernel (docs/attach.md), and PID 1 has the host to look after."""
+        stored = [self._stored.pop(entry) for entry in entries if entry in self._stored]
+        for each in stored:
+            self._let_go(each)
+        if stored:
+            notify.barrier()
 
     def _keep(self, entry: Entry) -> None:
         made_of = _made_of(entry)
@@ -157,12 +174,7 @@ class FdStore:
             self._next_token += 1
         document, numbers = handover.pack(entry.program, entry.fds)
         wanted = [*numbers, *([] if entry.totals is None else [entry.totals])]
-        changed = set(stored.names) - set(wanted)
-        if stored.made_of and stored.made_of[1] != made_of[1]:
-            changed |= set(stored.names) & set(entry.fds.links)  # a number may stand for another link than before
-        if stored.made_of and stored.made_of[2] != made_of[2]:
-            changed |= {fd for fd in (entry.totals,) if fd in stored.names}
-        self._remove([stored.names.pop(fd) for fd in changed])
+        stale = [stored.names.pop(fd) for fd in _stale(stored, made_of, wanted)]
         stored.generation += 1
         before, stored.document = stored.document, f"{stored.token}.d{stored.generation}"
         for fd in wanted:
@@ -181,7 +193,7 @@ class FdStore:
         fd = messages.sealed(described)
         self._store(stored.document, fd)
         os.close(fd)
-        self._remove([before] if before else [])
+        self._remove([*([before] if before else []), *stale])  # last: the one before is whole until this one is
         stored.made_of = made_of
 
     def _let_go(self, stored: _Stored) -> None:
@@ -203,7 +215,9 @@ def _runs(entry: Entry) -> bool:
 
 def _made_of(entry: Entry) -> tuple[Any, ...]:
     """What the document of a program depends on: when one of these is another, it is stored anew."""
-    return entry.fds, tuple(entry.fds.links), entry.totals, entry.program, entry.spec, entry.since
+    # A new memory of totals often gets the number of the one that was closed for it.
+    memory = None if entry.totals is None else (entry.totals, os.fstat(entry.totals).st_ino)
+    return entry.fds, tuple(entry.fds.links), memory, entry.program, entry.spec, entry.since
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
@@ -212,6 +226,19 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return (
         fds is fds_ and (links, totals) == (links_, totals_) and all(a is b for a, b in zip(rest, rest_, strict=True))
     )
+
+
+def _stale(stored: _Stored, made_of: tuple[Any, ...], wanted: Sequence[int]) -> set[int]:
+    """Stored descriptors that are closed by now, also where their numbers stand for other files already: a link that is
+    not at its place of before is another one."""
+    stale = set(stored.names) - set(wanted)
+    if stored.made_of:
+        (_, links, memory, *_), (_, before, memory_before, *_) = made_of, stored.made_of
+        others = {link for link, old in zip_longest(links, before) if link != old}
+        if memory is not None and memory != memory_before:
+            others.add(memory[0])
+        stale |= others & set(stored.names)
+    return stale
 
 
 def _read(fd: int) -> dict[str, Any]:
