@@ -145,7 +145,7 @@ class Guarded:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
         settings = self._settings
         if not self._limiter.allows():
-            return _refused(start_response, "429 Too Many Requests", ())
+            return _refused(environ, start_response, "429 Too Many Requests", ())
 
         def start(code: str, headers: list[tuple[str, str]]) -> Any:
             ours = {name.lower() for name, _ in settings.headers}
@@ -154,13 +154,16 @@ class Guarded:
         if settings.users:
             try:
                 if not self._passwords.admits(environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")):
-                    return _refused(start, "401 Unauthorized", [("WWW-Authenticate", 'Basic realm="bpf-exporter"')])
+                    challenge = [("WWW-Authenticate", 'Basic realm="bpf-exporter"')]
+                    return _refused(environ, start, "401 Unauthorized", challenge)
             except BusyError:
-                return _refused(start, "429 Too Many Requests", [("Retry-After", "1")])
+                return _refused(environ, start, "429 Too Many Requests", [("Retry-After", "1")])
         return self._application(environ, start)
 
 
-def _refused(start_response: Callable[..., Any], code: str, headers: Iterable[tuple[str, str]]) -> Iterable[bytes]:
+def _refused(
+    environ: Mapping[str, Any], start_response: Callable[..., Any], code: str, headers: Iterable[tuple[str, str]]
+) -> Iterable[bytes]:
     body = code.partition(" ")[2].encode() + b"\n"
     start_response(code, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *headers])
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]  # it would be read as the next answer

@@ -28,10 +28,11 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
 
 def ask(
-    guarded: guarding.Guarded, authorization: str = "", address: str = "192.0.2.1"
+    guarded: guarding.Guarded, authorization: str = "", address: str = "192.0.2.1", method: str = "GET"
 ) -> tuple[str, dict[str, str], bytes]:
     said: list[Any] = []
-    environ = {"REMOTE_ADDR": address, **({"HTTP_AUTHORIZATION": authorization} if authorization else {})}
+    environ = {"REQUEST_METHOD": method, "REMOTE_ADDR": address}
+    environ |= {"HTTP_AUTHORIZATION": authorization} if authorization else {}
     body = b"".join(guarded(environ, lambda *given: said.extend(given)))
     assert len(dict(said[1])) == len(said[1]), "a header twice"
     return said[0], dict(said[1]), body
@@ -175,3 +176,10 @@ def test_headers_are_set_once_and_for_every_answer() -> None:
         _, headers, _ = ask(guarded(settings), authorization)
         assert headers["X-Frame-Options"] == "deny"
         assert [name.lower() for name in headers].count("x-content-type-options") == 1
+
+
+def test_a_refused_head_has_no_body_that_would_be_read_as_the_next_answer() -> None:
+    for settings in (Settings(users={"alice": ALICE}), Settings(interval=1e9, burst=0)):
+        code, headers, body = ask(guarded(settings), method="GET")
+        assert int(headers["Content-Length"]) == len(body) > 0
+        assert ask(guarded(settings), method="HEAD") == (code, headers, b"")
