@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import inf
 
+LONGEST = 86400.0  # seconds that a scraper waits; one that waits longer gets all, however long it takes
 _KNOWN = 16  # headers: a scraper sends the same ones again and again
 
 
@@ -37,7 +37,7 @@ def seconds(timeout: str) -> float | None:
         waits = float(timeout)
     except ValueError:
         return None
-    return waits if 0 < waits < inf else None
+    return waits if 0 < waits <= LONGEST else None
 
 
 def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:
