@@ -23,6 +23,7 @@ SEND = 64 << 10  # bytes that are worth a system call of their own
 LINGERS = 2.0  # seconds for the end of what a client sends and nobody reads
 _BEGINS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n")  # what a request may begin with
 _END = b"\r\n\r\n"
+_OF_BODIES = {b"Content-Length", b"Transfer-Encoding"}
 _TO_PLAIN = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks HTTPS: write https://\n"
 
 
@@ -138,8 +139,10 @@ class Request(HTTPRequest):  # type: ignore[misc, unused-ignore]
 
     def parse_request(self) -> None:
         super().parse_request()
-        if self.chunked_read or self.inheaders.get(b"Content-Length", b"0") != b"0":
-            self.close_connection = True  # or what follows would be taken for the next request
+        if not _OF_BODIES.isdisjoint(self.inheaders):
+            # Or what follows would be taken for the next request. Whatever the length: of two that differ, and of one
+            # that goes on in the next line, cheroot sees the last.
+            self.close_connection = True
             self.conn.sends_more = True
         if not self.ready:
             self.conn.sends_more = True
@@ -270,12 +273,13 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         return self._linger()
 
     def _linger(self) -> int | None:
+        """A little at a time: a client that sends faster than this reads would hold a thread."""
         try:
-            while socket.socket.recv(self.socket, RECEIVED):  # below TLS
-                pass
+            if not socket.socket.recv(self.socket, RECEIVED):  # below TLS
+                return None
         except BlockingIOError:
-            return select.EPOLLIN
-        return None
+            pass
+        return select.EPOLLIN if time.monotonic() < self.until else None
 
     def _receive(self) -> bytes:
         data: bytes

@@ -137,8 +137,10 @@ class Threads:
         dropped = False
         for connection in connections:
             with self._lock:
+                # A thread that is woken for it takes it without the lock, between any two of these steps too.
                 if self._waiting.get(connection.fd) is connection:
-                    del self._waiting[connection.fd]
-                    connection.close()
-                    dropped = True
+                    taken = self._waiting.pop(connection.fd, None) is None
+                    if not taken:
+                        connection.close()
+                        dropped = True
         return dropped

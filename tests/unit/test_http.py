@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.connection import HEADER_LIMIT
+from exporter.web.connection import HEADER_LIMIT, Connection, State
 from exporter.web.listening import listen
 from exporter.web.serving import THREADS, WAITING, Server
 
@@ -237,9 +239,46 @@ def test_answers_that_are_not_taken_hold_up_nobody(serve: Callable[..., int]) ->
 
 def test_a_body_is_not_taken_for_the_next_request(serve: Callable[..., int]) -> None:
     smuggled = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    for length in (b"Content-Length: %d" % len(smuggled), b"Transfer-Encoding: chunked"):
-        text = raw(serve(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n" + smuggled)
-        assert text.count(b"HTTP/1.1 200 OK") == 1
+    length = b"Content-Length: %d" % len(smuggled)
+    zero = b"Content-Length: 0"
+    ways = (length, length + b"\r\n" + zero, length + b"\r\n 0", b"Transfer-Encoding: chunked", b"Transfer-Encoding: ,")
+    for way in ways:
+        text = raw(serve(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + way + b"\r\n\r\n" + smuggled)
+        assert text.count(b"HTTP/1.1 200 OK") == 1, way
+
+
+def test_a_client_that_never_ends_its_body_holds_no_thread(logged: Logged) -> None:
+    server = Server([], _application)
+    server.prepare()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(ENOUGH)
+        connection = Connection(server, ours, "")
+        theirs.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * (100 << 10))
+        assert connection.work() == select.EPOLLIN
+        assert connection.state is State.LINGERING
+        assert ours.recv(1, socket.MSG_PEEK) == b"x", "read for as long as something came"
+        connection.until = 0.0
+        assert connection.work() is None, "longer than its time"
+        connection.close()
+
+
+def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
+    class TakenWhenFound(dict[int, Connection]):
+        """As if another thread ran between any two steps of the one that looks."""
+
+        def get(self, fd: int, default: Any = None) -> Any:
+            found = super().get(fd, default)
+            self.clear()
+            return found
+
+    server = Server([], _application)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(server, ours, "")
+        server._threads._waiting = TakenWhenFound({connection.fd: connection})
+        assert not server._threads._drop(connection)
+        assert connection.socket.fileno() == connection.fd, "closed under the thread that has it"
 
 
 def test_what_cannot_be_http_is_answered_at_once(serve: Callable[..., int]) -> None:
