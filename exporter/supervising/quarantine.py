@@ -71,6 +71,7 @@ class Quarantine:
             self._warn(OSError("/proc does not say which boot this is"))
         self._read()
         self._before = self._known.young  # of the process before this one, in this boot
+        self._unwritten = bool(self._before)  # some of them may be old by now, or gone
 
     @property
     def armed(self) -> bool:
@@ -112,7 +113,8 @@ class Quarantine:
             elif young.attached is not None and now - young.attached >= SETTLED:
                 del self._young[entry]
                 self._settled.add(entry)
-        if before != list(self._young):
+        if self._unwritten or before != list(self._young):
+            self._unwritten = False
             self._write()
         if now >= self._look and any(_is_quarantined(entry) for entry in self._entries):
             self._look = now + LOOK
@@ -157,7 +159,7 @@ class Quarantine:
         if not self._boot:
             return
         try:
-            self._known = self._record.change(how)
+            self._known = self._record.change(how, self._known)
         except OSError as error:
             self._known = how(self._known)
             self._warn(error)

@@ -191,6 +191,20 @@ def test_what_another_process_left_attached_keeps_its_age(tmp_path: Path, age: f
     after.detach()
 
 
+def test_what_grew_old_while_nobody_looked_is_not_suspected_at_the_next_boot(
+    crashed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor was killed young, as by its watchdog, and the next one took its programs over later."""
+    directory = crashed(spec())
+    later = time.monotonic() + quarantine.SETTLED + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    after = Exporter(directory, ONE, spec())
+    after.attach()
+    assert young(directory) == []
+    after.detach()
+    assert Exporter(directory, TWO, spec()).admit() == ["tcp"]
+
+
 def test_what_a_person_clears_is_loaded_again(crashed: Callable[..., Path]) -> None:
     state = crashed(spec(), spec("b", "int b;"))
     exporter = Exporter(state, TWO, spec(), spec("b", "int b;"))
