@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 
 FORMAT = 1
 _LARGEST = 16 << 20  # bytes; a program is some 200
+_LATEST = 253402300799.0  # the last second of the year 9999, as far as time.strftime() goes
 
 
 class DamagedError(ValueError):
@@ -52,6 +54,9 @@ class Content:
     ended: bool = False
     young: Mapping[str, Suspect] = field(default_factory=dict)
     quarantined: Mapping[str, Suspect] = field(default_factory=dict)
+
+
+EMPTY = Content()
 
 
 def seen_from(content: Content, boot: str) -> Content:
@@ -90,15 +95,14 @@ class CrashRecord:
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise DamagedError(f"not a crash record: {type(error).__name__}: {error}") from error
 
-    def change(self, how: Callable[[Content], Content]) -> Content:
-        """What `how` makes of the content, on disk when this returns; damage counts as empty. OSError if it cannot be
-        written, and then the old one is there."""
+    def change(self, how: Callable[[Content], Content], known: Content = EMPTY) -> Content:
+        """What `how` makes of the content, or of what is `known` where that is damaged; on disk when this returns.
+        OSError if it cannot be written, and then the old one is there."""
         with self._locked() as directory:
-            try:
+            before: Content | None = None
+            with contextlib.suppress(DamagedError):
                 before = self.read()
-            except DamagedError:
-                before = Content()
-            after = how(before)
+            after = how(known if before is None else before)
             if after != before or not self.path.exists():
                 self._write(after, directory)
         return after
@@ -161,7 +165,11 @@ def _content(document: dict[str, Any]) -> Content:
 
 
 def _suspects(documents: dict[str, Any]) -> dict[str, Suspect]:
-    return {
+    suspects = {
         key: Suspect(str(each["program"]), float(each["since"]), float(each["began"]))
         for key, each in documents.items()
     }
+    for suspect in suspects.values():
+        if not 0 <= suspect.since <= _LATEST or not math.isfinite(suspect.began):
+            raise ValueError(f"{suspect.program} is of no time: {suspect.since}")
+    return suspects

@@ -243,6 +243,10 @@ def test_it_can_be_cleared_before_the_exporter_has_seen_it(crashed: Callable[...
         b'{"format": 1, "boot": "", "ended": false, "young": {"k": 7}, "quarantined": {}}',
         b'{"format": 1, "boot": "", "ended": false, "young": {"k": {"program": "x"}}, "quarantined": {}}',
         b'{"format": 1, "boot": 0, "ended": false, "young": {}, "quarantined": {}}',
+        b'{"format": 1, "boot": "", "ended": false, "young": {"k": {"program": "x", "since": 1e300, "began": 1}}, '
+        b'"quarantined": {}}',
+        b'{"format": 1, "boot": "", "ended": false, "young": {"k": {"program": "x", "since": NaN, "began": 1}}, '
+        b'"quarantined": {}}',
         b"[" * 100_000,
     ],
 )
@@ -256,6 +260,22 @@ def test_a_torn_or_foreign_file_is_told_and_written_anew(tmp_path: Path, content
         assert Exporter(tmp_path, ONE, spec()).admit() == ["tcp"]
     assert {line["event"] for line in said} == {"crash record starts anew"}
     assert young(tmp_path) == ["tcp"]
+
+
+def test_a_file_that_is_damaged_while_the_exporter_runs_releases_nobody(crashed: Callable[..., Path]) -> None:
+    state = crashed(spec())
+    exporter = Exporter(state, TWO, spec(), spec("b", "int b;"))
+    assert exporter.admit() == ["b"]
+    path = CrashRecord(state).path
+    for content, mode in ((path.read_text(), 0o666), ("{", 0o600)):
+        path.write_text(content)
+        path.chmod(mode)
+        assert exporter.admit() == ["b"]
+        with patch("time.monotonic", return_value=time.monotonic() + quarantine.LOOK):
+            exporter.quarantine.work()
+        assert exporter.again == []
+        assert [suspect.program for suspect in CrashRecord(state).read().quarantined.values()] == ["tcp"]
+        assert young(state) == ["b"]
 
 
 def test_a_file_that_others_can_write_is_not_believed(crashed: Callable[..., Path]) -> None:
