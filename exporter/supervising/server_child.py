@@ -112,9 +112,8 @@ class ServerChild:
             word = child.sock.recv(16)
         except OSError:
             word = b""
-        self.ready = self.ready or bool(word)
-        if not word:
-            self._selector.unregister(child.sock)
+        self.ready = bool(word)
+        self._selector.unregister(child.sock)  # it has no more to say, and its end is seen by its pidfd
         return False
 
     def _on_end(self, child: Child) -> bool:

@@ -75,6 +75,7 @@ class ServerConnection:
         self._selector = selector
         self._greet = greet
         self._sock: socket.socket | None = None
+        self._ready = False  # whether it has said so
         self._pid = 0  # of the last server
         self._servers = 0
         selector.register(listener, selectors.EVENT_READ, self._on_connection)
@@ -126,7 +127,7 @@ class ServerConnection:
             return False
         if self._sock is not None:
             self._forget()
-        self._sock = sock
+        self._sock, self._ready = sock, False
         sock.settimeout(SEND_TIMEOUT)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_word(sock))
         self._servers += pid != self._pid
@@ -136,7 +137,8 @@ class ServerConnection:
         return False
 
     def _on_word(self, sock: socket.socket) -> bool:
-        """What a server says is not read, because it is not trusted; its end is noticed."""
+        """What a server says is not read, because it is not trusted; its end is noticed. It has one word to say: one
+        that goes on must not keep this loop turning."""
         if sock is not self._sock:
             return False  # it was let go in this round of the loop
         try:
@@ -148,6 +150,10 @@ class ServerConnection:
                 "the server has gone: the kernel goes on counting until the next one comes", pid=self._pid
             )
             self._forget()
+        elif self._ready:
+            log.get().warning("the server says more than it has to: it has to connect again", pid=self._pid)
+            self._forget()
+        self._ready = True
         return False
 
     def _forget(self) -> None:

@@ -84,3 +84,18 @@ def test_a_second_server_is_refused_at_once_and_a_dead_one_replaced(listener: so
     with connect(path) as third:
         supervising.turn()
         assert messages.receive(third) == ({"before": 0}, [])  # the same process: it has only connected again
+
+
+def test_a_server_that_goes_on_talking_is_let_go(listener: socket.socket, path: Path) -> None:
+    """One that was taken over would keep the supervisor's loop turning."""
+    supervising = Supervising(listener, os.getuid())
+    with connect(path) as server:
+        supervising.turn()
+        assert messages.receive(server) == ({"before": 0}, [])
+        server.send(b"ready")
+        supervising.turn()
+        supervising.connection.tell({"still": "here"})
+        assert messages.receive(server) == ({"still": "here"}, [])
+        server.send(b"ready")
+        supervising.turn()
+        assert messages.receive(server) is None
