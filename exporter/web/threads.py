@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from exporter import log
@@ -105,7 +106,11 @@ class Threads:
             self._epoll.modify(listener, _ONCE)
         if accepted is not None:
             self._armed.discard(accepted[0].fileno())  # who had the number is gone, and out of the epoll
-            self._go_on(self._connect(*accepted))
+            connection = None
+            with suppress(OSError):  # a client that only looks whether the port is open has left before TLS begins
+                connection = self._connect(*accepted)
+            if connection is not None:
+                self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
         events = None

@@ -98,6 +98,7 @@ def context(tls: Tls) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version, made.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
     made.set_alpn_protocols(["http/1.1"])
+    made.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL before 3.0 lets clients ask for one handshake after another
     if not tls.server_chooses:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     _certificate(made, tls)
