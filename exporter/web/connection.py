@@ -158,11 +158,14 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
     RequestHandlerClass = Request
 
     def __init__(self, server: Any, sock: socket.socket, address: Any) -> None:
-        """`server`: cheroot's, with `tls` (a Security or None), `timeout`, `rest_timeout` and `answer_timeout`."""
+        """`server`: cheroot's, with `way` (an application, and a Security or None), `timeout`, `rest_timeout` and
+        `answer_timeout`."""
         # Not cheroot's own: it makes buffers that are not needed, and cycles, which only the collector would free.
         sock.setblocking(False)
         self.server = server
-        self.tls: Security | None = server.tls
+        self.application: Any
+        self.tls: Security | None
+        self.application, self.tls = server.way
         self.socket = sock if self.tls is None else self.tls.wrap(sock)
         self.fd = self.socket.fileno()
         self.remote_addr, self.remote_port = address[:2] if isinstance(address, tuple) else ("", 0)
@@ -188,7 +191,8 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
                 return self._linger()
             if self.state is not State.ANSWER:
                 self._receive_request()
-                if self._secured_by is not self.server.tls:
+                self.application, tls = self.server.way
+                if self._secured_by is not tls:
                     return None  # who may come in has changed since it did
                 self._wait(State.ANSWER, self.server.answer_timeout)
                 self._goes_on = self._answer()
@@ -247,7 +251,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
     def _answer_plain(self, request: plain.Request) -> None:
         said: list[Any] = []
         environ = {**request.environ, "wsgi.url_scheme": "http", "REMOTE_ADDR": self.remote_addr}
-        body = self.server.wsgi_app(environ, lambda *status_and_headers: said.extend(status_and_headers))
+        body = self.application(environ, lambda *status_and_headers: said.extend(status_and_headers))
         headers = [*said[1], ("Server", self.server.server_name)]
         self.wfile.hold()
         self.wfile.write(plain.head(said[0], headers, closes=request.closes))

@@ -26,7 +26,7 @@ class Door:
         if settings == self._settings:
             return
         if settings is None:
-            self._server.wsgi_app, self._server.tls = self._open, None
+            self._server.way = self._open, None
         else:
             # OpenSSL and bcrypt are 6 MB, for those who want them. Now and not when a file first asks for TLS: by then
             # this process may no longer read its own modules.
@@ -36,11 +36,9 @@ class Door:
             security = None
             if settings.tls is not None:
                 before = self._settings.tls if self._settings is not None else None
-                security = self._server.tls if before == settings.tls else Security(settings.tls)
-            if self._guarded is None:
-                self._guarded = Guarded(self._open)
-            self._guarded.use(settings)
-            self._server.wsgi_app, self._server.tls = self._guarded, security
+                security = self._server.way[1] if before == settings.tls else Security(settings.tls)
+            self._guarded = (self._guarded or Guarded(self._open)).use(settings)
+            self._server.way = self._guarded, security
         self._settings = settings
         _say(settings)
 

@@ -60,19 +60,14 @@ class Passwords:
     """
 
     def __init__(self) -> None:
-        self._users: dict[str, str] = {}
         self._secret = os.urandom(32)
         self._known: dict[bool, OrderedDict[bytes, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._lock = threading.Lock()
         self._checking: set[str] = set()  # addresses; one that guesses leaves room for another's first password
 
-    def use(self, users: Mapping[str, str]) -> None:
-        """From now on these: bcrypt hashes by name. What is known of a hash that stays is still known."""
-        self._users = dict(users)
-
-    def admits(self, header: str, address: str) -> bool:
-        """Whether an Authorization header, of this client address, has the name and password of a user. BusyError."""
-        users = self._users
+    def admits(self, users: Mapping[str, str], header: str, address: str) -> bool:
+        """Whether an Authorization header, of this client address, has the name and password of one of these users
+        (bcrypt hashes by name; what is known of a hash is known as long as it is there). BusyError."""
         given = _credentials(header)
         if given is None:
             return False
@@ -127,7 +122,8 @@ def _credentials(header: str) -> tuple[str, bytes] | None:
 
 
 class Guarded:
-    """An application behind settings that may be changed at any time, by any thread."""
+    """An application behind settings. Other settings make another one: a request is held up by these or by those, and
+    not by a part of each."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -135,12 +131,13 @@ class Guarded:
         self._settings = Settings()
         self._limiter = Limiter(0, 0)
 
-    def use(self, settings: Settings) -> None:
-        """From the next request on."""
-        if (settings.interval, settings.burst) != (self._limiter.interval, self._limiter.burst):
-            self._limiter = Limiter(settings.interval, settings.burst)
-        self._passwords.use(settings.users)
-        self._settings = settings
+    def use(self, settings: Settings) -> Guarded:
+        """The application behind these. What is known of passwords stays, and so does a rate limit that is the same."""
+        made = Guarded(self._application)
+        made._passwords, made._settings = self._passwords, settings
+        same = (settings.interval, settings.burst) == (self._limiter.interval, self._limiter.burst)
+        made._limiter = self._limiter if same else Limiter(settings.interval, settings.burst)
+        return made
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
         settings = self._settings
@@ -153,7 +150,8 @@ class Guarded:
 
         if settings.users:
             try:
-                if not self._passwords.admits(environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")):
+                header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
+                if not self._passwords.admits(settings.users, header, address):
                     challenge = [("WWW-Authenticate", 'Basic realm="bpf-exporter"')]
                     return _refused(environ, start, "401 Unauthorized", challenge)
             except BusyError:

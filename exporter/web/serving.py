@@ -24,7 +24,7 @@ class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
     """PEP 3333, but an application may also give memoryviews, and all pieces are sent without a copy."""
 
     def respond(self) -> None:
-        answer = self.req.server.wsgi_app(self.env, self.start_response)
+        answer = self.req.conn.application(self.env, self.start_response)
         self.req.conn.wfile.hold()
         try:
             self.req.ensure_headers_sent()
@@ -35,7 +35,8 @@ class _Gateway(wsgi.Gateway_10):  # type: ignore[misc, unused-ignore]
 class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
     """What cheroot makes of a request, on sockets and threads of our own. Every resource is bounded.
 
-    tls  of connections from now on; those of before end when they send a request. None for none
+    way  the application that requests go to from now on, and the TLS of connections from now on, None for none; those
+         with another one end when they send a request. Both at once: no request finds one of before and one of after
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Server(wsgi.Server):  # type: ignore[misc, unused-ignore]
         # cheroot tells its own name and version if it is not given another.
         super().__init__(("localhost", 0), application, server_name="bpf-exporter", timeout=timeout)
         self.gateway = _Gateway
-        self.tls: Security | None = None
+        self.way: tuple[Any, Security | None] = application, None
         self.rest_timeout = rest_timeout
         self.answer_timeout = answer_timeout
         self.max_request_header_size = HEADER_LIMIT

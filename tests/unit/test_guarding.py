@@ -39,9 +39,7 @@ def ask(
 
 
 def guarded(settings: Settings) -> guarding.Guarded:
-    made = guarding.Guarded(application)
-    made.use(settings)
-    return made
+    return guarding.Guarded(application).use(settings)
 
 
 @pytest.fixture
@@ -121,7 +119,7 @@ def test_no_more_passwords_are_remembered_than_there_is_room_for(checks: list[st
 def test_a_changed_password_holds_from_the_next_request_on() -> None:
     door = guarded(Settings(users={"alice": ALICE}))
     assert ask(door, basic("alice", "correct horse"))[0] == "200 OK"
-    door.use(Settings(users={"alice": BOB}))
+    door = door.use(Settings(users={"alice": BOB}))
     assert ask(door, basic("alice", "correct horse"))[0] == "401 Unauthorized"
     assert ask(door, basic("alice", "battery staple"))[0] == "200 OK"
 
@@ -153,9 +151,9 @@ def test_more_requests_than_the_burst_are_too_many() -> None:
     door = guarded(Settings(interval=1000.0, burst=3, users={"alice": ALICE}))
     codes = [ask(door, basic("alice", "correct horse"))[0] for _ in range(5)]
     assert codes == ["200 OK"] * 3 + ["429 Too Many Requests"] * 2
-    door.use(Settings(interval=1000.0, burst=3))
+    door = door.use(Settings(interval=1000.0, burst=3))
     assert ask(door)[0] == "429 Too Many Requests"  # the same limit goes on
-    door.use(Settings())
+    door = door.use(Settings())
     assert ask(door)[0] == "200 OK"
 
 

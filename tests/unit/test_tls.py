@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from exporter.web import config_file
+from exporter.web.connection import Connection
 from exporter.web.door import Door
 from exporter.web.listening import listen
 from exporter.web.serving import Server
-from exporter.web.settings import to_json
+from exporter.web.settings import Settings, to_json
 from exporter.web.tls import sans
 from tests.e2e import certificates
 
@@ -173,6 +175,53 @@ def test_names_are_compared_as_they_are_written_by_kind() -> None:
     certificate = {"subjectAltName": (("DNS", "a"), ("IP Address", "0:0:0:0:0:0:0:1"), ("othername", "<unsupported>"))}
     assert sans(certificate) == {"a", "::1"}
     assert sans({}) == frozenset()
+
+
+def test_a_client_that_leaves_before_tls_begins_is_not_worth_a_line(pki: certificates.Pki, logged: Logged) -> None:
+    server = Secure(pki)
+    server.use()
+    for said in (b"", b"x"):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(said)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close(2) resets it
+    server.start()
+    try:
+        assert server.get() == b"hello\n"
+    finally:
+        server.stop()
+    assert not [line for line in logged() if "error" in line]
+
+
+def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: certificates.Pki, logged: Logged) -> None:
+    answers: list[bytes] = []
+
+    class Watched(Server):
+        """As if a request came before each of what a change of settings sets."""
+
+        connection: Connection
+        client: socket.socket
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if hasattr(self, "client"):
+                self.client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                if self.connection.work() is not None:
+                    answers.append(self.client.recv(65536).partition(b"\r\n")[0])
+            super().__setattr__(name, value)
+
+    server = Watched([], application)
+    server.prepare()
+    door = Door(server)
+    door.take(to_json(Settings(users={"alice": certificates.hashed("correct horse")})))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(ENOUGH)
+        server.connection = Connection(server, ours, "")
+        server.client = theirs
+        path = pki.web_file(client_auth_type="RequireAndVerifyClientCert", client_ca_file=str(pki.authority))
+        door.take(to_json(config_file.load(path, {path.stat().st_uid}).settings))
+        assert set(answers) == {b"HTTP/1.1 401 Unauthorized"}
+        theirs.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.connection.work() is None, "a connection without a certificate goes on"
 
 
 def test_another_certificate_is_used_from_the_next_connection_on(secure: Secure) -> None:
