@@ -27,7 +27,7 @@ from exporter.supervising import children, handover
 from exporter.supervising.children import Child
 from exporter.supervising.entry import Entry
 from exporter.supervising.loaders import Loaders
-from exporter.supervising.reload_plan import Do, Plan, Step, plan, refusals, runs, same_series
+from exporter.supervising.reload_plan import Do, Plan, Step, plan, refusals, runs, same_series, staying
 
 READ_DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual
 ANSWER_TIMEOUT = 10.0  # seconds that the reader may take over its one message
@@ -270,20 +270,27 @@ class Reload:
         assert pending is not None
         steps, tried = pending.plan.steps, pending.tried
         unbound = {step.spec.name: why for step in steps if (why := _unbound(step))}
-        refused = refusals(steps, tried, unbound)
+        kept = staying(pending.plan.replaced, tried)
+        stay = [entry for entry in pending.plan.replaced if entry.spec.name in kept]
+        refused = refusals(steps, tried, unbound, stay)
         anew, self._label_length = pending.config.label_length != self._label_length, pending.config.label_length
         entries, news = [], []
         for step in steps:
             entry, is_news = self._take(step, tried.get(step.spec.name), refused.get(step.spec.name, ""), anew=anew)
             entries.append(entry)
             news += [entry] if is_news else []
-        self._running.exchange(entries, news)
+        for entry in stay:
+            entry.program = replace(entry.program, text=f"goes on until it is replaced: {kept[entry.spec.name]}")
+        self._running.exchange([*entries, *stay], [*news, *stay])
+        for name, why in kept.items():
+            log.get().error("program goes on: what takes its metrics over was not loaded", program=name, why=why)
         for name, why in refused.items():
             log.get().error("program goes on with its previous text", program=name, why=why)
         counts = {str(do): sum(step.do is do for step in steps) for do in Do}
-        say, how = (log.get().error, " in part") if refused else (log.get().info, "")
-        say("configuration reloaded" + how, **counts, gone=len(pending.plan.gone), refused=len(refused))
-        if refused or pending.outdated:
+        left = len(refused) + len(stay)
+        say, how = (log.get().error, " in part") if left else (log.get().info, "")
+        say("configuration reloaded" + how, **counts, gone=len(pending.plan.gone) - len(stay), refused=left)
+        if left or pending.outdated:
             self._finish(replace(self.report, successful=False))
         else:
             digest = pending.sources.digest()
@@ -297,6 +304,8 @@ class Reload:
                 self._abandon(candidate)
             text = f"goes on with its previous text: {refused}"
             entry.program = replace(entry.program, text=text)
+            if anew and entry.program.state is State.RUNNING:
+                self._running.new_totals(entry)
             return entry, True
         if candidate is not None:
             if refused:

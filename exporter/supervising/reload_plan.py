@@ -107,34 +107,48 @@ def same_series(one: model.Program, other: model.Program) -> bool:
     return metrics[0] == metrics[1] and one.maps == other.maps
 
 
-def refusals(steps: Sequence[Step], tried: Mapping[str, Entry], unbound: Mapping[str, str]) -> dict[str, str]:
+def staying(replaced: Sequence[Entry], tried: Mapping[str, Entry]) -> dict[str, str]:
+    """Those of `replaced` that go on, by name, with why: what takes a metric of theirs over was not loaded."""
+    return {
+        entry.spec.name: new.program.text
+        for entry in replaced
+        for new in tried.values()
+        if runs(entry) and _is_broken(new) and _shown(entry.spec) & _shown(new.spec)
+    }
+
+
+def refusals(
+    steps: Sequence[Step], tried: Mapping[str, Entry], unbound: Mapping[str, str], stay: Sequence[Entry] = ()
+) -> dict[str, str]:
     """Steps that are not taken, by the program's name, with why: their programs go on as they are.
 
     tried    what became of those that were loaded, by name
     unbound  steps whose metrics do not fit the maps, by name, with why
+    stay     programs that are in the configuration no more, and go on
     """
     refused = dict(unbound)
     for step in steps:
         new = tried.get(step.spec.name)
-        if new and runs(step.entry) and new.program.state in (State.FAILED, State.QUARANTINED):
+        if new and runs(step.entry) and _is_broken(new):
             refused[step.spec.name] = new.program.text
+    harmless = {name for name, new in tried.items() if _is_broken(new)}
     while True:
         # No metric in two programs, also not in the previous text of one of them.
-        held = {
-            metric: step.entry.spec.name
-            for step in steps
-            if step.entry is not None and step.spec.name in refused and runs(step.entry)
-            for metric in _shown(step.entry.spec)
-        }
+        previous = [step.entry for step in steps if step.spec.name in refused and step.entry and runs(step.entry)]
+        held = {metric: entry.spec.name for entry in (*stay, *previous) for metric in _shown(entry.spec)}
         clashing = {
             step.spec.name: f"{step.spec.name}: metric {metric} is still that of {held[metric]}, which has a mistake"
             for step in steps
-            if step.do in (Do.LOAD, Do.BIND) and step.spec.name not in refused
+            if step.do in (Do.LOAD, Do.BIND) and step.spec.name not in refused and step.spec.name not in harmless
             for metric in sorted(_shown(step.spec) & held.keys())
         }
         if not clashing:
             return refused
         refused |= clashing
+
+
+def _is_broken(new: Entry) -> bool:
+    return new.program.state in (State.FAILED, State.QUARANTINED)
 
 
 def runs(entry: Entry | None) -> bool:

@@ -280,6 +280,19 @@ def test_c_that_does_not_compile_leaves_the_old_text_running_and_the_rest_is_tak
     assert "previous text" not in exporter.daemon.get("/")
 
 
+def test_a_new_name_and_a_typo_leave_the_program_of_the_old_name_counting(exporter: Reloaded) -> None:
+    before = exporter.ids
+    rename(23)
+    named = CONFIG.replace("name: renames\n", "name: renamed\n")
+    assert not exporter.reload(named.replace("u64 zero = 0;", "u64 zero = nonsense;"))
+    assert exporter.states() == {"renamed": "failed", "renames": "running"}
+    rename(23)
+    assert (exporter.renames(), exporter.ids) == (46, before)
+    assert "goes on until it is replaced: renamed: compile" in exporter.daemon.get("/")
+    assert exporter.reload(named)
+    assert exporter.states() == {"renamed": "running"}
+
+
 def test_metrics_that_do_not_fit_the_maps_leave_the_old_ones(exporter: Reloaded) -> None:
     before = exporter.ids
     rename(23)

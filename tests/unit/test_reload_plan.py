@@ -12,7 +12,7 @@ from exporter.config import model
 from exporter.program import Program, Reason, State
 from exporter.supervising.entry import Entry
 from exporter.supervising.handover import failed
-from exporter.supervising.reload_plan import Do, plan, refusals, same_in_kernel, same_meaning, same_series
+from exporter.supervising.reload_plan import Do, plan, refusals, same_in_kernel, same_meaning, same_series, staying
 
 
 def spec(name: str, metric: str = "", **more: Any) -> model.Program:
@@ -157,6 +157,19 @@ def test_a_metric_waits_for_the_program_that_still_has_it() -> None:
         "d": "d: metric z is still that of c, which has a mistake",
     }
     assert refusals(made, {"a": entry(wanted[0]), "d": entry(wanted[3])}, {}) == {}
+
+
+def test_a_program_goes_on_where_what_takes_its_metric_over_does_not_load() -> None:
+    gone, other = entry(spec("a", metric="x")), entry(spec("o", metric="y"))
+    wanted = [spec("b", metric="x", text="typo"), spec("c", metric="y")]
+    made = plan([gone, other], wanted)
+    assert made.replaced == (gone, other)
+    tried = {"b": Entry(wanted[0], failed(wanted[0], Reason.COMPILER, "b: typo")), "c": entry(wanted[1])}
+    assert staying(made.replaced, tried) == {"a": "b: typo"}
+    assert refusals(made.steps, tried, {}, [gone]) == {}  # b is broken, and shows nothing
+    both = replace(spec("b", metric="y"), metrics=[*spec("b", metric="y").metrics, *wanted[0].metrics])
+    made = plan([gone], [wanted[0], both])
+    assert refusals(made.steps, {"b": tried["b"]}, {}, [gone]) == {}
 
 
 def test_metrics_that_do_not_fit_are_refused() -> None:
