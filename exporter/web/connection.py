@@ -138,7 +138,10 @@ class Request(HTTPRequest):  # type: ignore[misc, unused-ignore]
     """A request that is in memory as a whole, or as much of it as may come. Bodies are not read: nobody wants one."""
 
     def parse_request(self) -> None:
-        super().parse_request()
+        try:
+            super().parse_request()
+        except (ValueError, UnboundLocalError):  # cheroot of a target as "//[", and of a first header that goes on
+            self.simple_response("400 Bad Request")
         if not _OF_BODIES.isdisjoint(self.inheaders):
             # Or what follows would be taken for the next request. Whatever the length: of two that differ, and of one
             # that goes on in the next line, cheroot sees the last.

@@ -133,6 +133,8 @@ def test_a_connection_is_kept_for_the_next_scrape(serve: Callable[..., int]) -> 
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"413"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET //[x HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n that: goes on\r\n\r\n", b"400"),
     ],
 )
 def test_what_is_too_large_or_no_http_is_refused(serve: Callable[..., int], request_text: bytes, code: bytes) -> None:
