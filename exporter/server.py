@@ -179,7 +179,7 @@ class Programs:
             memory = fds[count] if len(fds) > count else None
             first = fds[0] if count else None
             news = _News(_Held(from_json(document), self._lock, spec, fds=fds, memory=memory, map=first), maps)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
             self._not_understood(document, f"{type(error).__name__}: {error}".partition("\n")[0])
