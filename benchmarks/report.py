@@ -81,7 +81,7 @@ LIMITS = """## What it cannot do
   CPU.
 - Most of what a latency costs is reading the clock (20 ns here, 57 ns on another virtual machine), two or three times
   an event. No program can be faster than its clock reads.
-- A uprobe or USDT probe is a trap into the kernel: 1 to 2 µs on bare metal, 15 µs in a virtual machine. Run
+- A uprobe or USDT probe is a trap into the kernel: 1 to 2 µs on bare metal, 4 to 16 µs in virtual machines. Run
   statistics show none of it.
 - Run statistics cost 20 to 110 ns a run of *every* BPF program of the host while they are on, so they are not left
   on.
