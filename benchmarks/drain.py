@@ -23,8 +23,7 @@ from pathlib import Path
 
 from benchmarks import rows
 from exporter import config
-from exporter.kernel import bpf
-from exporter.kernel.bpf_attr import Attr, u32
+from exporter.kernel import bpf, bpf_stats
 from exporter.loading.child import load_program
 from tests.daemon import running
 from tests.kernel.loaded import accept
@@ -33,7 +32,6 @@ from tests.kernel.programs import NR_GETPPID, compile_all, host
 ENTRIES = 10_240
 DRIVER = Path(__file__).parents[1] / "tests/kernel/workloads/getppid.c"
 RATES = ((50_000, 0.0), (100_000, 0.0), (200_000, None))  # keys a second, and what part may be lost: ENTRIES / 0.1 s
-BPF_ENABLE_STATS = 32  # include/uapi/linux/bpf.h
 
 CONFIG = """\
 programs:
@@ -77,10 +75,6 @@ DRAINED = {
 }
 
 
-class EnableStats(Attr):
-    _fields_ = (("type", u32),)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=1_000_000, help="of both CPUs together (%(default)s)")
@@ -93,9 +87,7 @@ def main() -> None:
         found = [_lost(work, driver, chosen.keys, rate, most) for rate, most in RATES]
         plain, drained = (_nanoseconds(work, driver, form, chosen.keys // 4) for form in (PLAIN, DRAINED))
     found.append(rows.Row("the program, beside a plain hash", drained, "ns", floor=plain, ratio=drained / plain))
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
 
 
 def _config(work: Path, form: dict[str, str]) -> tuple[Path, int]:
@@ -138,7 +130,7 @@ def _nanoseconds(work: Path, driver: Path, form: dict[str, str], count: int) -> 
     try:
         [function] = fds.programs.values()
         _write(driver, magic, 5000, 5000, 0)
-        statistics = bpf.call(BPF_ENABLE_STATS, EnableStats(type=0), "BPF_ENABLE_STATS", "")
+        statistics = bpf_stats.enable()
         before = bpf.prog_info(function)
         _write(driver, magic, count, 5000, 0)
         after = bpf.prog_info(function)

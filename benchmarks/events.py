@@ -33,8 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import rows
-from exporter.kernel import bpf
-from exporter.kernel.bpf_attr import Attr, u32
+from exporter.kernel import bpf_stats
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SLICES_A_SECOND = {"syscalls": 6000, "softirqs": 400}  # of load.c on a machine of 2023 or so
@@ -53,12 +52,6 @@ programs:
     metrics:
       - {name: ebpf_nothing_total, type: counter, help: Stays 0., map: nothing}
 """
-BPF_ENABLE_STATS = 32  # include/uapi/linux/bpf.h
-BPF_STATS_RUN_TIME = 0
-
-
-class EnableStats(Attr):
-    _fields_ = (("type", u32),)
 
 
 @dataclass(frozen=True)
@@ -108,9 +101,7 @@ def main() -> None:
         load = _build_load(work)
         for case in CASES:
             found += _rows(case, _measure(case, work, load, chosen.rounds, chosen.seconds, chosen.peer))
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
 
 
 def _measure(case: Case, work: Path, load: Path, rounds: int, seconds: float, peer: Path | None) -> dict[str, Measured]:
@@ -199,7 +190,7 @@ def _program_time(ids: list[int], load: Path, kind: str, slices: int) -> float:
 @contextmanager
 def _statistics_on() -> Iterator[None]:
     """Run statistics of all programs for as long as the fd is open (5.8, d46edd671a14)."""
-    fd = bpf.call(BPF_ENABLE_STATS, EnableStats(type=BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS", "")
+    fd = bpf_stats.enable()
     try:
         yield
     finally:

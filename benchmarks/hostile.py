@@ -257,9 +257,7 @@ def main() -> None:
             exporter.wait_ready()
             outcome = attack(exporter, directory, chosen.processes, ENTRIES)
     found = table(outcome)
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
     if outcome.wrong:
         sys.exit("; ".join(outcome.wrong))
 

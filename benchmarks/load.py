@@ -136,9 +136,7 @@ def main() -> None:
             exporter.wait_ready()
             outcome = bear(exporter, chosen.seconds)
     found = table(outcome)
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
     if outcome.wrong:
         sys.exit("; ".join(outcome.wrong))
 

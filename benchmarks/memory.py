@@ -74,9 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = [] if chosen.only_churn else _roles(Path(scratch), chosen.peer)
         found.append(churn(Path(scratch), chosen.churn))
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
 
 
 def _roles(scratch: Path, built: Path | None) -> list[rows.Row]:

@@ -65,6 +65,13 @@ def show(rows: Sequence[Row]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def leave(rows: Sequence[Row], path: Path | None) -> None:
+    """Show them, and write them to the file of --json where one is named."""
+    show(rows)
+    if path is not None:
+        write(path, rows)
+
+
 def number(value: float) -> str:
     """Three digits that count, and no exponent."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -441,9 +441,7 @@ def main() -> None:
         found += counters(size, repeats, build)
     found += histograms(chosen.repeats, build)
     found += scaling(chosen.repeats)
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
 
 
 if __name__ == "__main__":

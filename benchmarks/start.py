@@ -59,9 +59,7 @@ def main() -> None:
         *_rows(f"warm, {chosen.programs} programs", warm, 1.0, WARM),
         rows.Row("warm, processes with LLVM or bcc mapped", seen, "processes", ratio=seen, target=0.0),
     ]
-    rows.show(found)
-    if chosen.json:
-        rows.write(chosen.json, found)
+    rows.leave(found, chosen.json)
 
 
 def entries(count: int) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from exporter import config
 from exporter.config import model
+from exporter.config.findings import lines
 from exporter.config.sources import Sources
 from exporter.loading import separate
 
@@ -33,9 +34,7 @@ def read(path: Path, trust_owner: Sequence[int]) -> Read:
     outcome = separate.run(lambda _: json.dumps(answer(path, trust_owner)))
     if outcome.answer:
         return understood(json.loads(outcome.answer))
-    last = outcome.output.strip().rpartition("\n")[2]
-    how = f"signal {-outcome.status}" if outcome.status < 0 else f"exit code {outcome.status}"
-    return Read(None, ((str(path), f"read: the process that reads it ended with {how}: {last or 'no word'}"),))
+    return Read(None, ((str(path), f"read: the process that reads it ended with {outcome.last_words}"),))
 
 
 def answer(path: Path, trust_owner: Sequence[int]) -> dict[str, Any]:
@@ -43,10 +42,10 @@ def answer(path: Path, trust_owner: Sequence[int]) -> dict[str, Any]:
     try:
         loaded = config.load(path, trust_owner=trust_owner, enforce_owner=True)
     except config.ConfigErrors as errors:
-        return {"mistakes": _lines(errors.findings), "sources": errors.sources.to_json()}
+        return {"mistakes": lines(errors.findings), "sources": errors.sources.to_json()}
     return {
         "config": loaded.config.model_dump(),
-        "warnings": _lines(loaded.warnings),
+        "warnings": lines(loaded.warnings),
         "sources": loaded.sources.to_json(),
     }
 
@@ -59,7 +58,3 @@ def understood(document: Mapping[str, Any]) -> Read:
         tuple((place, text) for place, text in document.get("warnings", ())),
         Sources.from_json(document["sources"]),
     )
-
-
-def _lines(findings: Sequence[config.Finding]) -> list[tuple[str, str]]:
-    return [(finding.mark.place, finding.text) for finding in findings]

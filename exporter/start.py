@@ -19,6 +19,7 @@ from typing import NoReturn
 from exporter import __version__, log
 from exporter.binding import bind_all
 from exporter.config import bundled_dir, model
+from exporter.exits import EXIT_RIGHTS, EXIT_RUNTIME
 from exporter.kernel import boot, credentials, features, malloc, rights
 from exporter.loading import artifact, child, compiler, origin, scratch, target
 from exporter.loading.refusal import RefusedError
@@ -32,7 +33,6 @@ from exporter.supervising.server_child import ServeFunction, ServerChild
 from exporter.supervisor import RecordFunction, ServerFunction, Supervisor
 from exporter.web import listening
 
-EXIT_RUNTIME, EXIT_RIGHTS = 1, 4
 LOADER_NICE = 5  # compiling must not be felt by what the host is there for
 
 
@@ -172,7 +172,7 @@ def _header() -> str:
 
 def _child(options: Options) -> ServerFunction:
     """A server that is forked from the supervisor, with sockets that listen from now on."""
-    listeners = listening.passed() if options.systemd_socket else [listening.listen(a) for a in options.listen]
+    listeners = listening.sockets(options.listen, from_service_manager=options.systemd_socket)
     secure = options.web is not None and bool((options.web.first.settings or {}).get("tls"))
     for sock in listeners:
         log.get().info("listening", url=listening.url(sock, options.metrics_path, secure=secure))

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter import __version__, log
+from exporter.exits import EXIT_RIGHTS, EXIT_RUNTIME
 from exporter.kernel import malloc, rights
 from exporter.serving import connected_server, server_process
 from exporter.web import listening
-
-EXIT_RUNTIME, EXIT_RIGHTS = 1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def run(options: Options) -> int:
         logger.error(f"a server of user {uid} needs {', '.join(missing)}: run as that user, or as root")
         return EXIT_RIGHTS
     try:
-        listeners = listening.passed() if options.systemd_socket else [listening.listen(a) for a in options.listen]
+        listeners = listening.sockets(options.listen, from_service_manager=options.systemd_socket)
     except listening.AddressError as error:
         logger.error(str(error))
         return EXIT_RUNTIME

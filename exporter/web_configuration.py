@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.config.findings import ConfigErrors, Finding
+from exporter.config.findings import ConfigErrors, lines
 from exporter.config.sources import Sources
 from exporter.loading import separate
 
@@ -33,9 +33,7 @@ def read(path: Path, trust_owner: Collection[int]) -> Read:
     outcome = separate.run(lambda _: json.dumps(answer(path, trust_owner)))
     if outcome.answer:
         return understood(json.loads(outcome.answer))
-    last = outcome.output.strip().rpartition("\n")[2]
-    how = f"signal {-outcome.status}" if outcome.status < 0 else f"exit code {outcome.status}"
-    return Read(None, ((str(path), f"read: the process that reads it ended with {how}: {last or 'no word'}"),))
+    return Read(None, ((str(path), f"read: the process that reads it ended with {outcome.last_words}"),))
 
 
 def answer(path: Path, trust_owner: Collection[int]) -> dict[str, Any]:
@@ -46,10 +44,10 @@ def answer(path: Path, trust_owner: Collection[int]) -> dict[str, Any]:
     try:
         loaded = config_file.load(path, {0, os.geteuid(), *trust_owner})
     except ConfigErrors as errors:
-        return {"mistakes": _lines(errors.findings), "sources": errors.sources.to_json()}
+        return {"mistakes": lines(errors.findings), "sources": errors.sources.to_json()}
     return {
         "settings": to_json(loaded.settings),
-        "warnings": _lines(loaded.warnings),
+        "warnings": lines(loaded.warnings),
         "sources": loaded.sources.to_json(),
     }
 
@@ -62,7 +60,3 @@ def understood(document: Mapping[str, Any]) -> Read:
         tuple((place, text) for place, text in document.get("warnings", ())),
         Sources.from_json(document["sources"]),
     )
-
-
-def _lines(findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    return [(finding.mark.place, finding.text) for finding in findings]

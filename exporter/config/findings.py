@@ -36,6 +36,11 @@ class Finding:
         return f"{self.mark.place}: {self.text}"
 
 
+def lines(findings: Iterable[Finding]) -> list[tuple[str, str]]:
+    """Where and what of each, as a child that reads answers it."""
+    return [(finding.mark.place, finding.text) for finding in findings]
+
+
 class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)
     """Everything that is wrong with a configuration, sorted by position; `str()` gives one finding a line. `sources`:
     what was read of it."""

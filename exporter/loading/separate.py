@@ -26,6 +26,13 @@ class Outcome:
     output: str
     status: int
 
+    @property
+    def last_words(self) -> str:
+        """How it ended, and the last line that it printed."""
+        how = f"signal {-self.status}" if self.status < 0 else f"exit code {self.status}"
+        last = self.output.strip().rpartition("\n")[2]
+        return f"{how}: {last or 'no word'}"
+
 
 def run(work: Callable[[IO[bytes]], str]) -> Outcome:
     """Forks and calls `work` with the file that its standard output and error go to. OSError where it cannot fork."""

@@ -7,9 +7,10 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from exporter import messages
+from exporter.kernel import credentials
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +54,18 @@ def fork(run: Callable[[socket.socket], NoReturn], keep: Sequence[int] = ()) -> 
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+def ask(answer: Callable[[], dict[str, Any]]) -> Child:
+    """A child that sends one document and ends, or dies with this process. OSError if there is none."""
+    parent = os.getpid()
+
+    def run(sock: socket.socket) -> NoReturn:
+        credentials.die_with_parent(signal.SIGKILL, parent)
+        messages.send(sock, answer())
+        os._exit(0)
+
+    return fork(run)
 
 
 def _become_child(*keep: int) -> None:

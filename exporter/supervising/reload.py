@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from exporter import configuration, log, messages
 from exporter.binding import BindingError, bind_all
 from exporter.config import model
 from exporter.config.sources import Sources
-from exporter.kernel import credentials
 from exporter.notify import notify
 from exporter.program import Reason, State
 from exporter.supervising import children, handover
@@ -151,15 +149,8 @@ class Reload:
         if self._running.announced:
             notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._switch(is_disabled(self._source))  # first, and whatever the files say
-        parent = os.getpid()
-
-        def read(sock: Any) -> NoReturn:
-            credentials.die_with_parent(signal.SIGKILL, parent)
-            messages.send(sock, self._source.answer())
-            os._exit(0)
-
         try:
-            self._reader = child = children.fork(read)
+            self._reader = child = children.ask(self._source.answer)
         except OSError as error:
             self._failed([("configuration", f"no process to read with: {error.strerror or error}")])
             return

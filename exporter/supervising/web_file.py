@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from exporter import log, messages, web_configuration
 from exporter.config.sources import Sources
-from exporter.kernel import credentials
 from exporter.supervising import children
 from exporter.supervising.children import Child
 
@@ -89,15 +86,8 @@ class WebFile:
             self._reap(self._reader)
 
     def _begin(self) -> None:
-        parent = os.getpid()
-
-        def read(sock: socket.socket) -> NoReturn:
-            credentials.die_with_parent(signal.SIGKILL, parent)
-            messages.send(sock, self._source.answer())
-            os._exit(0)
-
         try:
-            self._reader = child = children.fork(read)
+            self._reader = child = children.ask(self._source.answer)
         except OSError as error:  # the next look tries again
             log.get().error("web configuration cannot be read", why=str(error))
             return

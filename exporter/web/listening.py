@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from exporter import listen_fds
@@ -48,10 +49,15 @@ def listen(address: str) -> socket.socket:
 
 def passed() -> list[socket.socket]:
     """The sockets that the service manager listens on for this process. AddressError if there are none."""
-    sockets = [_inherited(fd) for _, fd in listen_fds.take()]
-    if not sockets:
+    taken = [_inherited(fd) for _, fd in listen_fds.take()]
+    if not taken:
         raise AddressError("--web.systemd-socket: no socket was passed (start the service by its .socket unit)")
-    return sockets
+    return taken
+
+
+def sockets(addresses: Sequence[str], *, from_service_manager: bool) -> list[socket.socket]:
+    """Those that the service manager listens on, else one for each address. AddressError."""
+    return passed() if from_service_manager else [listen(address) for address in addresses]
 
 
 def _without_delay(sock: socket.socket) -> socket.socket:
