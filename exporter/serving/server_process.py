@@ -21,11 +21,12 @@ from exporter import log, messages
 from exporter.decoders import Names
 from exporter.kernel import credentials, features
 from exporter.server import Programs
+from exporter.web import threads
 from exporter.web.application import Application
 from exporter.web.door import Door
 from exporter.web.serving import Server
 
-FINISH = 5.0  # seconds for requests that are being answered when the server is asked to end
+FINISH = 1.0 + threads.FINISH  # seconds for those who have connected when the server is asked to end
 READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without CAP_BPF read a map that it holds
 
 
@@ -51,7 +52,7 @@ class Http:
             self._thread.start()
 
     def finish(self) -> None:
-        """Answer the requests that are being answered; who connects from now on waits for the next server."""
+        """Answer those who have connected; who connects from now on waits for the next server."""
         if self._thread.ident is not None:
             self._server.stop()
             self._thread.join(FINISH)

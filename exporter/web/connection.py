@@ -21,6 +21,7 @@ HEADER_LIMIT = 16 << 10  # bytes of a request line and its headers
 RECEIVED = 16 << 10  # bytes at once
 SEND = 64 << 10  # bytes that are worth a system call of their own
 LINGERS = 2.0  # seconds for the end of what a client sends and nobody reads
+ASKS = 1.0  # seconds within which a client that has connected begins to ask
 _BEGINS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n")  # what a request may begin with
 _END = b"\r\n\r\n"
 _OF_BODIES = {b"Content-Length", b"Transfer-Encoding"}
@@ -180,12 +181,20 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         self.progress = Progress.NOTHING
         self._came = b""
         self._goes_on = False
+        self._rests = False
         self._secured_by = self.tls
         self._wait(State.REQUEST if self.tls is None else State.HANDSHAKE, server.timeout)
 
     def _wait(self, state: State, seconds: float) -> None:
         self.state, self.since = state, time.monotonic()
         self.until = self.since + seconds
+
+    def is_owed(self) -> bool:
+        """Whether its client has no whole answer: to what it asked, or is about to ask because it has just come."""
+        if self._rests:
+            return False
+        asks = self.state not in {State.REQUEST, State.HANDSHAKE} or self.progress is not Progress.NOTHING
+        return asks or time.monotonic() - self.since < ASKS
 
     def work(self) -> int | None:
         """Do what can be done without waiting: what to wait for then, as epoll(7) has it; None where it has ended."""
@@ -219,8 +228,9 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
             data = self.tls.receive(self.socket, RECEIVED) if self.tls else self._receive()
             if not data:
                 raise ConnectionResetError
-            if not self._came and self.since + self.server.timeout < self.until:
-                self._wait(State.REQUEST, self.server.timeout)  # it was at rest
+            if self._rests:
+                self._rests = False
+                self._wait(State.REQUEST, self.server.timeout)
             self._came += data
 
     def _has_request(self) -> bool:
@@ -263,7 +273,8 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
     def _rest(self) -> int:
         """Until the next request. One that has come already waits behind those of others: a socket that can be written
         to is ready at once."""
-        self._wait(State.REQUEST, self.server.timeout if self._came else self.server.rest_timeout)
+        self._rests = not self._came
+        self._wait(State.REQUEST, self.server.rest_timeout if self._rests else self.server.timeout)
         self.progress = Progress.GREETED
         more = self._has_request() or (self.tls is not None and self.tls.has_more(self.socket))
         return select.EPOLLIN | select.EPOLLOUT if more else select.EPOLLIN

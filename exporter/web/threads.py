@@ -22,8 +22,10 @@ from exporter.web.connection import Connection
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT  # and nobody else is woken for it until it is asked for again
 _LOOKS = 4  # for connections whose time is over, in `timeout`
+_LOOKS_APART = 0.05  # seconds, at the end, between two looks for clients that are owed an answer
 _CROWDED = 0.01  # seconds until the next one is let in where too many have just come
 _NO_DESCRIPTORS = 0.1  # seconds until accept(2) is tried again
+FINISH = 4.0  # seconds in which clients that came before the end still get their answers
 
 
 class Threads:
@@ -66,14 +68,30 @@ class Threads:
             self._drop(*(one for one in list(self._waiting.values()) if one.until < now))
         for worker in self._workers:
             worker.join()
+        self._finish()
         self._drop(*list(self._waiting.values()))
         self._epoll.close()
         os.close(self._end)
 
     def stop(self) -> None:
-        """Requests that are being answered are answered; what waits is closed. Does not wait for that."""
+        """Who has connected gets its answer, who is at rest is closed; does not wait for that. Nobody new is taken: who
+        comes now waits in the listening socket, for whoever listens next."""
         self._over.set()
         os.eventfd_write(self._end, 1)  # stays: every thread sees it
+
+    def _finish(self) -> None:
+        """A client may be taken before its request comes, and cannot know that it would have to ask again."""
+        self._epoll.unregister(self._end)
+        until = time.monotonic() + FINISH
+        owed = True
+        while owed and (left := until - time.monotonic()) > 0:
+            ready = self._epoll.poll(min(left, _LOOKS_APART), maxevents=1)
+            for fd, _ in ready:
+                if (waited := self._waiting.pop(fd, None)) is not None:  # no listener
+                    self._go_on(waited)
+            if not ready:
+                self._drop(*(one for one in list(self._waiting.values()) if not one.is_owed()))
+                owed = bool(self._waiting)
 
     def _work(self) -> None:
         while True:

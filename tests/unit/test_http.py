@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from exporter.web.connection import HEADER_LIMIT, Connection, State
 from exporter.web.listening import listen
 from exporter.web.serving import THREADS, WAITING, Server
+from exporter.web.threads import FINISH
 
 Logged = Callable[[], list[str]]
 
@@ -43,19 +44,24 @@ def _application(environ: dict[str, str], start_response: Callable[..., object])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
+def begin(**timeouts: int) -> tuple[Server, threading.Thread, int]:
+    """A server on loopback with the timeouts given, what it runs in, and its port."""
+    sock = listen("127.0.0.1:0")
+    server = Server([sock], _application, **timeouts)
+    server.prepare()
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    return server, thread, sock.getsockname()[1]
+
+
 @pytest.fixture
 def serve(logged: Logged) -> Iterator[Callable[..., int]]:
     """Starts servers on loopback with the timeouts given, and ends them; gives the port."""
     started: list[tuple[Server, threading.Thread]] = []
 
     def start(**timeouts: int) -> int:
-        sock = listen("127.0.0.1:0")
-        server = Server([sock], _application, **timeouts)
-        server.prepare()
-        thread = threading.Thread(target=server.serve, daemon=True)
-        thread.start()
+        server, thread, port = begin(**timeouts)
         started.append((server, thread))
-        port: int = sock.getsockname()[1]
         return port
 
     yield start
@@ -281,6 +287,50 @@ def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
         server._threads._waiting = TakenWhenFound({connection.fd: connection})
         assert not server._threads._drop(connection)
         assert connection.socket.fileno() == connection.fd, "closed under the thread that has it"
+
+
+def rest(client: socket.socket) -> bytes:
+    with client:
+        return b"".join(iter(lambda: client.recv(1 << 20), b""))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + ENOUGH
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_who_connected_before_the_end_is_answered() -> None:
+    """A client that was taken and has not asked yet cannot know that it would have to ask somebody else."""
+    server, thread, port = begin()
+    client, rested, slow = connect(port), connect(port), connect(port)
+    rested.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert rested.recv(1)
+    slow.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert slow.recv(1)
+    wait_until(lambda: len(server._threads._waiting) == 3)
+    server.stop()
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert rest(client).endswith(PAGE)
+    assert rest(slow).endswith(HUGE)
+    assert rest(rested).endswith(PAGE[-1:])
+    thread.join(ENOUGH)
+    with connect(port) as late:
+        late.settimeout(0.1)
+        with pytest.raises(TimeoutError):  # it is for the next server, which has the same listening socket
+            late.recv(1)
+
+
+def test_silent_clients_do_not_put_off_the_end() -> None:
+    server, thread, port = begin()
+    silent = [connect(port) for _ in range(5 * THREADS)]
+    wait_until(lambda: len(server._threads._waiting) == len(silent))
+    server.stop()
+    thread.join(FINISH - 1)
+    assert not thread.is_alive()
+    for client in silent:
+        assert rest(client) == b""
 
 
 def test_what_cannot_be_http_is_answered_at_once(serve: Callable[..., int]) -> None:
