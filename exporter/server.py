@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from exporter import log, run_time, totals
 from exporter.binding import BindingError
-from exporter.collecting import exposition, own, watched
+from exporter.collecting import exposition, own
 from exporter.collecting.collector import ProgramCollector, Report
 from exporter.collecting.opening import open_tables, with_drained
 from exporter.collecting.series import Budget
@@ -148,6 +148,7 @@ class Programs:
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
         self._pages = Pages()
+        self._own = own.Own()
         # One collection at a time: all programs ask the same `names`, whose caches are not made for threads.
         self._lock = threading.Lock()
 
@@ -344,22 +345,20 @@ class Programs:
     def _page(self, names: frozenset[str] | None, openmetrics: bool, seconds: float | None) -> Page:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
 
-        def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
-            programs = [held.program for held in chosen]
-            own_families = own.families(
-                programs,
-                reports,
-                late=late,
-                unprivileged=self._unprivileged,
-                restarts=self._restarts,
-                connected=self.connected,
-                web=self._web,
-                configuration=self._configuration,
-            )
-            return own_families + watched.families(self._run_times, self._armed, {p.name for p in programs})
+        standing = own.Standing(
+            unprivileged=self._unprivileged,
+            restarts=self._restarts,
+            connected=self.connected,
+            web=self._web,
+            configuration=self._configuration,
+            run_times=self._run_times,
+            armed=self._armed,
+        )
 
-        of = (self._restarts, self.connected, self._web, self._configuration, self._run_times, self._armed)
-        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=of)
+        def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Text]:
+            return self._own.texts([held.program for held in chosen], reports, late, standing)
+
+        return self._pages.page(chosen, say, openmetrics=openmetrics, seconds=seconds, of=standing)
 
     def _in_order(self) -> list[_Held]:
         held = self._held.copy()  # the receiving thread may add one meanwhile

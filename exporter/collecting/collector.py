@@ -47,9 +47,9 @@ class MetricReport:
 @dataclass(slots=True)
 class Report:
     """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all went
-    well."""
+    well. Two are equal if they say the same and took different `seconds`."""
 
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     success: bool = True
     error: str = ""
     entries: dict[str, int] = field(default_factory=dict)

@@ -67,31 +67,44 @@ def family(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """A family written. Both formats have the same lines of samples, in pieces that are not changed later."""
+    """Families written, in each format. In pieces that are not changed later; both have the same pieces of samples."""
 
-    header: bytes
-    openmetrics_header: bytes
-    samples: list[bytes | memoryview]
+    plain: list[bytes | memoryview]
+    openmetrics: list[bytes | memoryview]
 
 
 def write(families: Iterable[Family]) -> list[Text]:
     """The text of each. A family without series has its HELP and TYPE all the same."""
     return [
         Text(
-            _header(f.name, f.type, f.help, openmetrics=False),
-            _header(f.name, f.type, f.help, openmetrics=True),
-            _samples(f),
+            [_header(f.name, f.type, f.help, openmetrics=False), *lines],
+            [_header(f.name, f.type, f.help, openmetrics=True), *lines],
         )
         for f in families
+        for lines in [_samples(f)]
     ]
+
+
+def joined(written: Sequence[Text]) -> Text:
+    """The same in one piece."""
+    return Text([b"".join(page(written, openmetrics=False))], [b"".join(p for t in written for p in t.openmetrics)])
+
+
+def template(families: Iterable[Family]) -> tuple[bytes, bytes]:
+    """Counters and gauges in both formats, with %b for each value."""
+    plain, openmetrics = b"", b""
+    for f in families:
+        lines = samples(f.series, ALL, f.name, b"%b")
+        plain += _header(f.name, f.type, f.help, openmetrics=False).replace(b"%", b"%%") + lines
+        openmetrics += _header(f.name, f.type, f.help, openmetrics=True).replace(b"%", b"%%") + lines
+    return plain, openmetrics
 
 
 def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]:
     """The whole page in pieces."""
     pieces: list[bytes | memoryview] = []
     for text in written:
-        pieces.append(text.openmetrics_header if openmetrics else text.header)
-        pieces += text.samples
+        pieces += text.openmetrics if openmetrics else text.plain
     if openmetrics:
         pieces.append(b"# EOF\n")
     return pieces

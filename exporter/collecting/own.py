@@ -1,22 +1,25 @@
-"""States and reports -> families that say how the exporter itself is doing."""
+"""States and reports -> the text of families that say how the exporter itself is doing."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import Literal
 
 from exporter import __version__
 from exporter.binding import LRU
-from exporter.collecting import exposition
+from exporter.collecting import exposition, watched
 from exporter.collecting.collector import Report
-from exporter.collecting.exposition import Family
+from exporter.collecting.decimals import float_text
+from exporter.collecting.exposition import Family, Text, family
 from exporter.kernel import bpf, cpus
-from exporter.kernel.own_process import own_process
+from exporter.kernel.own_process import OwnProcess, own_process
 from exporter.map_memory import map_memory
 from exporter.program import Program, Reason, State, hidden
+from exporter.run_time import RunTimes
 
 # As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
 _MAP_TYPES = {
@@ -52,50 +55,82 @@ class WebConfiguration:
     timestamp: float
 
 
-def families(
-    programs: Sequence[Program],
-    reports: Mapping[str, Report],
-    *,
-    unprivileged: bool,
-    restarts: int,
-    connected: bool = True,
-    late: Mapping[str, int] | None = None,
-    web: WebConfiguration | None = None,
-    configuration: Configuration | None = None,
-) -> list[Family]:
-    """Everything but the metrics of the programs. `reports` by program name; a program that is not running has none.
-    `late`: scrapes that programs were left out of. Families without a sample are left out; one whose samples are those
-    of the last time is the same object."""
-    everything = [
-        *_server(unprivileged, restarts, connected),
-        *(_web(web) if web is not None else ()),
-        *(_configuration(configuration) if configuration is not None else ()),
-        *_of_programs(programs),
-        *_filling(reports),
-        *_collections(reports, late or {}),
-        *_process(),
-    ]
-    return [f for f in everything if f.series.sets]
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the server and what is above it are doing.
+
+    unprivileged  whether the server has no capability
+    restarts      how often it died
+    connected     whether its supervisor is there
+    armed         whether a crash would be remembered; None where there is no quarantine
+    """
+
+    unprivileged: bool
+    restarts: int = 0
+    connected: bool = True
+    web: WebConfiguration | None = None
+    configuration: Configuration | None = None
+    run_times: RunTimes = field(default_factory=RunTimes)
+    armed: bool | None = None
 
 
-_last: dict[str, tuple[object, Family]] = {}  # by name: the samples and what they made
+class Own:
+    """The text of all this, scrape after scrape: what has not changed is not written again, and of what always changes
+    only the numbers are. A host with a thousand series would spend more time on it than on them."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, tuple[object, Text]] = {}  # and what it was made of
+        self._moving: tuple[object, bytes, bytes] = (None, b"", b"")  # what it is of, and a template of each format
+
+    def texts(
+        self, programs: Sequence[Program], reports: Mapping[str, Report], late: Mapping[str, int], standing: Standing
+    ) -> list[Text]:
+        """Everything but the metrics of the programs. `reports` by program name; a program that is not running has
+        none. `late`: scrapes that programs were left out of. Families without a sample are left out."""
+        names = {program.name for program in programs}
+        return [
+            self._text("standing", standing, lambda: _standing(standing)),
+            self._text("programs", tuple(programs), lambda: [*_loading(programs), *_maps(programs)]),
+            self._text("reports", (dict(reports), dict(late)), lambda: [*_filling(reports), *_found(reports, late)]),
+            self._text(
+                "watched",
+                (standing.run_times, standing.armed, names),
+                lambda: watched.families(standing.run_times, standing.armed, names),
+            ),
+            self._moved(reports),
+        ]
+
+    def _text(self, group: str, of: object, families: Callable[[], Iterable[Family]]) -> Text:
+        last = self._written.get(group)
+        if last is None or last[0] != of:
+            shown = [f for f in families() if f.series.sets]
+            self._written[group] = last = (of, exposition.joined(exposition.write(shown)))
+        return last[1]
+
+    def _moved(self, reports: Mapping[str, Report]) -> Text:
+        """What is another number each time."""
+        process = own_process()
+        of = (list(reports), process is None)
+        if self._moving[0] != of:
+            families = [_durations(reports), *(() if process is None else _process(process))]
+            self._moving = (of, *exposition.template(f for f in families if f.series.sets))
+        numbers = [report.seconds for report in reports.values()]
+        if process is not None:
+            numbers += _process_numbers(process)
+        values = tuple(map(_spelled, numbers))
+        _, plain, openmetrics = self._moving
+        return Text([plain % values], [openmetrics % values])
 
 
-def family(
-    name: str,
-    type: Literal["counter", "gauge"],  # noqa: A002 (the format's word)
-    help: str,  # noqa: A002
-    labels: tuple[str, ...],
-    samples: Iterable[tuple[Sequence[str], float]],
-) -> Family:
-    given = (labels, list(samples))
-    last = _last.get(name)
-    if last is None or last[0] != given:
-        _last[name] = last = (given, exposition.family(name, type, help, *given))
-    return last[1]
+def _standing(standing: Standing) -> Iterator[Family]:
+    yield from _server(standing)
+    if standing.web is not None:
+        yield from _web(standing.web)
+    if standing.configuration is not None:
+        yield from _configuration(standing.configuration)
 
 
-def _server(unprivileged: bool, restarts: int, connected: bool) -> Iterator[Family]:
+def _server(standing: Standing) -> Iterator[Family]:
     yield family(
         "bpf_exporter_build_info",
         "gauge",
@@ -108,21 +143,21 @@ def _server(unprivileged: bool, restarts: int, connected: bool) -> Iterator[Fami
         "gauge",
         "1 if the process that answers scrapes has no capability at all.",
         (),
-        [((), int(unprivileged))],
+        [((), int(standing.unprivileged))],
     )
     yield family(
         "bpf_exporter_server_restarts_total",
         "counter",
         "How often the process that answers scrapes died and was started again.",
         (),
-        [((), restarts)],
+        [((), standing.restarts)],
     )
     yield family(
         "bpf_exporter_supervisor_connected",
         "gauge",
         "1 if the process that keeps the programs is there; without it, maps are read as it left them.",
         (),
-        [((), int(connected))],
+        [((), int(standing.connected))],
     )
 
 
@@ -186,19 +221,6 @@ def _web(web: WebConfiguration) -> Iterator[Family]:
         (),
         [((), web.timestamp)],
     )
-
-
-_programs: tuple[Sequence[Program], Sequence[Family]] = ((), ())  # the last ones, and what is said of them
-
-
-def _of_programs(programs: Sequence[Program]) -> Sequence[Family]:
-    """What changes with the programs alone: seldom, and a scrape of a thousand series takes a millisecond."""
-    global _programs
-    last, families_ = _programs
-    if len(programs) != len(last) or any(a is not b for a, b in zip(programs, last, strict=True)):
-        families_ = [*_loading(programs), *_maps(programs)]
-        _programs = (tuple(programs), families_)
-    return families_
 
 
 def _loading(programs: Sequence[Program]) -> Iterator[Family]:
@@ -302,14 +324,17 @@ def _filling(reports: Mapping[str, Report]) -> Iterator[Family]:
     )
 
 
-def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Family]:
-    yield family(
+def _durations(reports: Mapping[str, Report]) -> Family:
+    return family(
         "bpf_exporter_program_collect_duration_seconds",
         "gauge",
         "Time that reading the program's maps and making its metrics took.",
         ("program",),
-        [((name,), float(report.seconds)) for name, report in reports.items()],
+        [((name,), report.seconds) for name, report in reports.items()],
     )
+
+
+def _found(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Family]:
     yield family(
         "bpf_exporter_program_collect_success",
         "gauge",
@@ -363,34 +388,22 @@ def _collections(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iter
     )
 
 
-def _process() -> Iterator[Family]:
-    """Names and texts as every Prometheus client library has them."""
-    now = own_process()
-    if now is None:
-        return
-    yield from (
-        family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", (), [((), now.virtual)]),
-        family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", (), [((), now.resident)]),
-        family(
-            "process_start_time_seconds",
-            "gauge",
-            "Start time of the process since unix epoch in seconds.",
-            (),
-            [((), now.started)],
-        ),
-        family(
-            "process_cpu_seconds_total",
-            "counter",
-            "Total user and system CPU time spent in seconds.",
-            (),
-            [((), now.cpu)],
-        ),
-        family("process_open_fds", "gauge", "Number of open file descriptors.", (), [((), now.descriptors)]),
-        family(
-            "process_max_fds",
-            "gauge",
-            "Maximum number of open file descriptors.",
-            (),
-            [((), now.most_descriptors)],
-        ),
-    )
+# Names and texts as every Prometheus client library has them, and what of an OwnProcess each shows.
+_PROCESS: tuple[tuple[str, Literal["counter", "gauge"], str, str], ...] = (
+    ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", "virtual"),
+    ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", "resident"),
+    ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", "started"),
+    ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", "cpu"),
+    ("process_open_fds", "gauge", "Number of open file descriptors.", "descriptors"),
+    ("process_max_fds", "gauge", "Maximum number of open file descriptors.", "most_descriptors"),
+)
+_process_numbers = attrgetter(*(shows for *_, shows in _PROCESS))
+
+
+def _process(now: OwnProcess) -> Iterator[Family]:
+    for (name, kind, text, _), number in zip(_PROCESS, _process_numbers(now), strict=True):
+        yield family(name, kind, text, (), [((), number)])
+
+
+def _spelled(number: float) -> bytes:
+    return b"%d" % number if isinstance(number, int) else float_text(number)

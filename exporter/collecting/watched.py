@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Literal
 
-from exporter.collecting.exposition import Family
-from exporter.collecting.own import family
+from exporter.collecting.exposition import Family, family
 from exporter.run_time import RunTimes
 
 _LABELS = ("program",)
@@ -14,9 +13,8 @@ _COUNTED = "only where every run is counted, with --overhead.stats=always or the
 
 
 def families(times: RunTimes, armed: bool | None, chosen: Collection[str]) -> list[Family]:
-    """Of the chosen programs. `armed`: None where there is no quarantine. What nobody has measured is left out."""
-    everything = [*_programs(times, chosen), *_host(times, armed)]
-    return [f for f in everything if f.series.sets]
+    """Of the chosen programs. `armed`: None where there is no quarantine. What nobody has measured has no sample."""
+    return [*_programs(times, chosen), *_host(times, armed)]
 
 
 def _programs(times: RunTimes, chosen: Collection[str]) -> Iterator[Family]:

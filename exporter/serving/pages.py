@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,7 +32,7 @@ class Collected(Protocol):
 
 
 # What the exporter says of itself: reports by program, and in how many scrapes each was late so far.
-Own = Callable[[Mapping[str, Report], Mapping[str, int]], Sequence[exposition.Family]]
+Own = Callable[[Mapping[str, Report], Mapping[str, int]], Sequence[exposition.Text]]
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class _Round:
 class _Made:
     """A page and what it was made of."""
 
-    of: tuple[Hashable, ...]
+    of: object
     programs: Sequence[Collected]  # alive, so that no other has their ids
     texts: list[Sequence[exposition.Text]]
     at: float
@@ -74,7 +74,6 @@ class Pages:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._late: Counter[str] = Counter()
         self._made: dict[bool, _Made] = {}  # the last page of each format
-        self._own: dict[int, tuple[exposition.Family, exposition.Text]] = {}  # by the families' ids
         self._compressed = Compressed()
         self._lock = threading.Lock()
 
@@ -85,7 +84,7 @@ class Pages:
         *,
         openmetrics: bool,
         seconds: float | None = None,
-        of: tuple[Hashable, ...] = (),
+        of: object = None,
     ) -> Page:
         """The programs' metrics and the exporter's own. `seconds`: how long the scraper waits; `of`: whatever else
         `own` depends on."""
@@ -95,7 +94,7 @@ class Pages:
                 del self._made[openmetrics]  # its memory is free for the next
         collected = self._collected(programs, seconds)
         texts = [each for each, _ in collected]
-        of = (*of, *map(id, programs))
+        of = (of, *map(id, programs))
         with self._lock:
             made = self._made.get(openmetrics)
             if (
@@ -111,8 +110,7 @@ class Pages:
                 name = late.program.name
                 self._late[name] += 1
                 reports[name] = Report(success=False, error=f"{name}: collect: not done before the scraper's timeout")
-            families = own(reports, self._late)
-            everything = [text for each in texts for text in each] + self._own_texts(families)
+            everything = [*(text for each in texts for text in each), *own(reports, self._late)]
             page = Page(exposition.page(everything, openmetrics), self._compressed)
             self._made[openmetrics] = _Made(of, programs, texts, time.monotonic(), page)
             return page
@@ -121,20 +119,12 @@ class Pages:
         self, programs: Sequence[Collected], seconds: float | None
     ) -> list[tuple[Sequence[exposition.Text], Report | None]]:
         """Of the first programs, as many as could be collected in time."""
-        round_ = _Round(programs)
         if seconds is None:
-            round_.run()
-        else:
-            self._worker.submit(round_.run)
-            round_.done.wait(COLLECTING * seconds)
-            round_.over = True
+            return [one.collect() for one in programs]
+        round_ = _Round(programs)
+        self._worker.submit(round_.run)
+        round_.done.wait(COLLECTING * seconds)
+        round_.over = True
         if round_.error is not None:
             raise round_.error
         return list(round_.collected)
-
-    def _own_texts(self, families: Sequence[exposition.Family]) -> list[exposition.Text]:
-        """Their text; of those that are the same object as the last time, the same."""
-        known, self._own = self._own, {}
-        for family in families:
-            self._own[id(family)] = known.get(id(family)) or (family, exposition.write([family])[0])
-        return [text for _, text in self._own.values()]

@@ -6,15 +6,17 @@ After an intended change: pytest tests/golden --update-golden, and review the di
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from exporter.collecting import own, recording
-from exporter.collecting.exposition import render
+from exporter.collecting.exposition import page, write
 from exporter.decoders import Names
 
 HERE = Path(__file__).parent
+OF_THIS_PROCESS = re.compile("(# (HELP|TYPE) )?(process_|bpf_exporter_build_info)")
 NAMES = sorted(path.stem for path in HERE.glob("*.json"))
 
 
@@ -26,17 +28,10 @@ def golden_page(name: str, host: Path) -> str:
     families = collector.collect()
     assert collector.report.error == ""
     collector.report.seconds = 0.0  # the one figure that is measured here
-    families += [
-        family
-        for family in own.families(
-            [collector.program],
-            {collector.program.name: collector.report},
-            unprivileged=True,
-            restarts=0,
-        )
-        if not family.name.startswith(("process_", "bpf_exporter_build_info"))  # of the process that runs this test
-    ]
-    return render(families, openmetrics=False).decode()
+    reports = {collector.program.name: collector.report}
+    texts = write(families) + own.Own().texts([collector.program], reports, {}, own.Standing(unprivileged=True))
+    lines = b"".join(page(texts, openmetrics=False)).decode().splitlines(keepends=True)
+    return "".join(line for line in lines if not OF_THIS_PROCESS.match(line))
 
 
 def test_there_are_recordings() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import prometheus_client
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
-from exporter.collecting import own, watched
+from exporter.collecting import own
 from exporter.collecting.collector import MetricReport, Report
-from exporter.collecting.exposition import render
+from exporter.collecting.exposition import page
 from exporter.kernel import bpf
 from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Attachment, Attempt, Map, Program, Reason, State
 from exporter.run_time import RunTime, RunTimes
@@ -55,23 +58,30 @@ TIMES = RunTimes(
     trap=4e-6,
 )
 
+STANDING = own.Standing(
+    unprivileged=True,
+    restarts=3,
+    web=own.WebConfiguration(successful=False, timestamp=1.76e9),
+    configuration=CONFIGURATION,
+    run_times=TIMES,
+    armed=True,
+)
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(report: Report = REPORT) -> Samples:
-    families = own.families(
-        [RUNNING, SKIPPED],
-        {"tcp": report},
-        unprivileged=True,
-        restarts=3,
-        configuration=CONFIGURATION,
-        web=own.WebConfiguration(successful=False, timestamp=1.76e9),
-    )
+    return parsed(own.Own(), report)
+
+
+def parsed(of: own.Own, report: Report = REPORT, standing: own.Standing = STANDING) -> Samples:
+    texts = of.texts([RUNNING, SKIPPED], {"tcp": report}, {}, standing)
+    plain, openmetrics = (b"".join(page(texts, openmetrics)).decode() for openmetrics in (False, True))
+    in_openmetrics = list(openmetrics_parser.text_string_to_metric_families(openmetrics))  # type: ignore[no-untyped-call]
+    assert len(in_openmetrics) == plain.count("# TYPE")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(
-            render(families + watched.families(TIMES, True, {"tcp", "xfs"}), openmetrics=False).decode()
-        )
+        for family in text_string_to_metric_families(plain)
         for sample in family.samples
     }
 
@@ -181,3 +191,21 @@ def test_process_metrics_are_those_of_prometheus_client() -> None:
         assert ours[steady] == theirs[steady]
     for within in ours.keys() - {"process_max_fds", "process_start_time_seconds"}:
         assert theirs[within] / 2 < ours[within] < theirs[within] * 2
+
+
+def test_what_is_kept_from_scrape_to_scrape_is_what_would_be_written_anew() -> None:
+    kept = own.Own()
+    first = parsed(kept)
+    reports = [REPORT, replace(REPORT, seconds=0.5), replace(REPORT, entries={"m": 24}, success=False)]
+    standings = [STANDING, replace(STANDING, restarts=4), replace(STANDING, run_times=RunTimes(), armed=None)]
+    for report in reports:
+        for standing in standings:
+            assert unmoved(parsed(kept, report, standing)) == unmoved(parsed(own.Own(), report, standing))
+    assert unmoved(parsed(kept)) == unmoved(first)
+    texts = [kept.texts([RUNNING, SKIPPED], {"tcp": report}, {}, STANDING) for report in reports[:2]]
+    assert [a is b for a, b in zip(*texts, strict=True)] == [True, True, True, True, False]
+
+
+def unmoved(found: Samples) -> Samples:
+    """Without the numbers of this process."""
+    return {key: number for key, number in found.items() if not key[0].startswith("process_")}

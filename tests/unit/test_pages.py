@@ -36,12 +36,14 @@ class Counting:
         return self.texts, Report()
 
 
-def own(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Family]:
+def own(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Text]:
     success = [((name,), int(report.success)) for name, report in reports.items()]
-    return [
-        family("success", "gauge", "", ("program",), success),
-        family("late_total", "counter", "", ("program",), [((name,), late[name]) for name in reports]),
-    ]
+    return exposition.write(
+        [
+            family("success", "gauge", "", ("program",), success),
+            family("late_total", "counter", "", ("program",), [((name,), late[name]) for name in reports]),
+        ]
+    )
 
 
 def lines(page: Page) -> list[str]:
