@@ -15,6 +15,7 @@ import argparse
 import math
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,15 @@ programs:
 """
 SETS, BUCKETS = 5000, 28  # of the histogram
 SHARED = 0.55  # seconds between scrapes: those within half a second share one collection
+_PATIENCE = struct.pack("ll", 120, 0)  # struct timeval
+
+
+class _Received(threading.local):
+    def __init__(self) -> None:
+        self.buffer = bytearray(1 << 20)
+
+
+_received = _Received()
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type(
     "struct", "key_t", 16, members=tuple(Member(n, 32 * i, U32) for i, n in enumerate(("pid", "port", "ip", "op")))
@@ -202,9 +212,12 @@ def await_answer(port: int, path: bytes, process: subprocess.Popen[bytes], log: 
 
 
 def ask(port: int, path: bytes = b"/metrics", encoding: bytes = b"identity") -> tuple[int, int]:
-    """Status and bytes of an answer, on a connection of its own."""
-    buffer = bytearray(1 << 20)
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as client:
+    """Status and bytes of an answer, on a connection of its own. Does little itself: it is the exporters' time that is
+    taken, and a fresh buffer and getaddrinfo(3) alone are 0.16 ms."""
+    buffer = _received.buffer
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+        client.connect(("127.0.0.1", port))
         lines = b"GET %s HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %s\r\nConnection: close\r\n\r\n"
         client.sendall(lines % (path, encoding))
         size = client.recv_into(buffer)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from struct import Struct
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.collecting.words import Codes, Words
+
+_WORD = Struct("=q")
 
 LabelSet = tuple[str, ...]  # label values in the order of the label names
 Places = NDArray[np.intp]
@@ -97,8 +100,9 @@ def together(first: LabelSets, *more: LabelSets) -> LabelSets:
 
 
 def constant(code: int, count: int) -> Codes:
-    """A column of one code, which takes no memory."""
-    return np.broadcast_to(np.int64(code), count)
+    """A column of one code, which takes no memory; it cannot be written to."""
+    # As np.broadcast_to, which takes ten times as long: there are dozens of them in a scrape that finds new keys.
+    return np.ndarray(count, np.int64, _WORD.pack(code), strides=(0,))
 
 
 def is_constant(column: Codes) -> bool:

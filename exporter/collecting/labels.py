@@ -154,6 +154,10 @@ class LabelTexts:
         self._keys: Bytes | None = None  # the whole keys, where labels come from nothing else
         self._rows = Rows(self.none, np.zeros(0, bool))
 
+    def looks_again(self, now: float) -> bool:
+        """Whether texts may have changed although what they are of has not."""
+        return self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
+
     def resolve(
         self,
         entries: Entries,
@@ -163,7 +167,7 @@ class LabelTexts:
     ) -> Rows:
         """Label sets of the entries at the time `now` (seconds of a monotonic clock); where a label splits by CPU, of
         the given `rows` and `cpus` (indices)."""
-        look_again = self._volatile and now - self._looked >= LOOK_AGAIN_SECONDS
+        look_again = self.looks_again(now)
         by_key = self._by_key and rows is None
         if by_key and not look_again and self._keys is not None and same_keys(entries.keys, self._keys):
             return self._rows

@@ -21,6 +21,7 @@ _BYTE_ORDER: Literal["little", "big"] = sys.byteorder
 _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
 _ALL = slice(None)
+COMPARED = 1 << 20  # bytes of values that are kept to be compared with those of the next read
 _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
 
 
@@ -38,6 +39,10 @@ def same_keys(one: Bytes, other: Bytes) -> bool:
     return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
 
 
+def _flat(values: Bytes) -> Bytes:
+    return values.reshape(len(values), values.shape[1] * values.shape[2])
+
+
 class ReadError(Exception):
     """A map that could not be read to its end; the text names the map."""
 
@@ -46,10 +51,12 @@ class ReadError(Exception):
 class Entries:
     """What a map held. `keys`: (n, key size); `values`: (n, CPUs, value size), one CPU for a map that is not per-CPU;
     of a per-CPU map one for each possible CPU and the size rounded up to 8. The keys are not changed by later reads,
-    and the same array is given again while they stay the same; the values are good until the table is read again."""
+    and the same array is given again while they stay the same; the values are good until the table is read again.
+    `same`: both are what the read before found (False where nobody compared)."""
 
     keys: Bytes
     values: Bytes
+    same: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -84,6 +91,9 @@ class Table:
         self._batches = True
         self._keys = np.empty((0, map.key_size), np.uint8)
         self._values = np.empty((0, self._cpus, self._value_size), np.uint8)
+        self._before: Bytes | None = None  # a buffer like `_values`, with those of the read before where they are few
+        self._whole = False  # whether the last read came to its end, and what it gave is what is in the buffers
+        self._addresses = (0, 0)  # of keys and values
         self._grow(self._chunk)
         self._stable = self._keys[:0]  # the keys of the last read
         self._cursors = np.zeros((2, max(_CURSOR_BYTES, map.key_size)), np.uint8)
@@ -91,6 +101,7 @@ class Table:
 
     def read(self) -> Entries:
         """All entries. OSError from the kernel, ReadError if there is no end to them."""
+        self._keep_values()
         if self._batches:
             try:
                 count = self._read_batches()
@@ -119,10 +130,25 @@ class Table:
         return bpf.map_delete(self.fd, key)
 
     def _entries(self, count: int, rows: NDArray[np.intp] | slice = _ALL) -> Entries:
-        keys = self._keys[:count][rows]
+        keys, values = self._keys[:count][rows], self._values[:count][rows]
+        before, self._whole = self._before, rows is _ALL
         if not same_keys(keys, self._stable):
             self._stable = keys.copy()
-        return Entries(self._stable, self._values[:count][rows])
+            return Entries(self._stable, values)
+        same = self._whole and before is not None and same_keys(_flat(values), _flat(before[:count]))
+        return Entries(self._stable, values, same)
+
+    def _keep_values(self) -> None:
+        """Before a read: it is not to write over what it is compared with."""
+        whole, self._whole = self._whole, False
+        if not whole or len(self._stable) * self._cpus * self._value_size > COMPARED:
+            self._before = None
+            return
+        other = self._before
+        if other is None or len(other) < len(self._values):
+            other = np.empty_like(self._values)
+        self._before, self._values = self._values, other
+        self._addresses = (self._addresses[0], other.ctypes.data)
 
     def _read_batches(self) -> int:
         count = 0

@@ -73,6 +73,39 @@ def test_every_entry_is_read_once_and_exactly(make_map: MakeMap, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_read_knows_whether_it_found_what_the_one_before_found(make_map: MakeMap, kind: str) -> None:
+    fd, description = make_map(kind, 23 if "array" in kind else 1000)
+    fill(fd, kind, range(23))
+    table = Table(fd, description, CPUS)
+    assert [table.read().same for _ in range(3)] == [False, True, True]
+    last = [0] * (len(value_of(kind, 7)) - 1) + [1]
+    bpf.map_update(fd, struct.pack("I", 7), struct.pack(f"{len(last)}Q", *last))
+    assert [table.read().same for _ in range(3)] == [False, True, True]
+    assert contents(table)[7] == last
+    if "array" not in kind:
+        bpf.map_delete(fd, struct.pack("I", 7))
+        assert [table.read().same for _ in range(3)] == [False, True, True]
+        fill(fd, kind, range(23, 900))  # the buffers grow
+        assert [table.read().same for _ in range(3)] == [False, True, True]
+        if "LRU" not in kind:  # which makes room before it is full
+            assert len(contents(table)) == 899
+
+
+def test_a_read_that_failed_is_not_what_the_next_one_is_compared_with(make_map: MakeMap) -> None:
+    fd, description = make_map("hash", 8)
+    fill(fd, "hash", range(8))
+    table = Table(fd, description, CPUS)
+    table.read()
+    bpf.map_update(fd, struct.pack("I", 1), struct.pack("Q", 5))
+    whole, table._most = table._most, 4  # so that it ends in the middle
+    table._chunk = 2
+    with pytest.raises((ReadError, OSError)):
+        table.read()
+    table._most, table._chunk = whole, 8
+    assert not table.read().same
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_read_only_descriptors_are_enough(make_map: MakeMap, kind: str) -> None:
     fd, description = make_map(kind, 8)
     fill(fd, kind, range(5))
