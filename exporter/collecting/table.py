@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.binding import ARRAYS, READABLE
+from exporter.collecting.second_reader import Part, second_reader
 from exporter.kernel import bpf
 from exporter.program import Map
 
@@ -22,6 +25,10 @@ _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
 _ALL = slice(None)
 COMPARED = 1 << 20  # bytes of values that are kept to be compared with those of the next read
+_STILL = 2  # reads that found the same keys: then the next one will, most likely
+_WORTH = 8192  # entries: fewer are read before another thread is awake
+_BEGINNING = -1  # a cursor's place for none
+_FIRST, _SECOND = (0, 1), (2, 3)  # places of the cursors of who reads from the beginning, and from the middle
 _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
 
 
@@ -37,6 +44,13 @@ def same_keys(one: Bytes, other: Bytes) -> bool:
         return one is other
     word = math.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
     return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
+
+
+def _middle(marks: Sequence[tuple[int, Bytes]], count: int) -> tuple[int, Bytes] | None:
+    """Of the places between chunks the one that is nearest to the middle; None where it is not worth it."""
+    if count < _WORTH or not marks or len(os.sched_getaffinity(0)) < 2:
+        return None
+    return min(marks, key=lambda mark: abs(2 * mark[0] - count))
 
 
 def _flat(values: Bytes) -> Bytes:
@@ -96,7 +110,9 @@ class Table:
         self._addresses = (0, 0)  # of keys and values
         self._grow(self._chunk)
         self._stable = self._keys[:0]  # the keys of the last read
-        self._cursors = np.zeros((2, max(_CURSOR_BYTES, map.key_size)), np.uint8)
+        self._still = 0  # reads in a row that found the keys of the one before
+        self._middle: tuple[int, Bytes] | None = None  # rows in front of it, and its cursor
+        self._cursors = np.zeros((4, max(_CURSOR_BYTES, map.key_size)), np.uint8)
         self._cursor_addresses = [row.ctypes.data for row in self._cursors]
 
     def read(self) -> Entries:
@@ -133,8 +149,9 @@ class Table:
         keys, values = self._keys[:count][rows], self._values[:count][rows]
         before, self._whole = self._before, rows is _ALL
         if not same_keys(keys, self._stable):
-            self._stable = keys.copy()
+            self._stable, self._still = keys.copy(), 0
             return Entries(self._stable, values)
+        self._still += 1
         same = self._whole and before is not None and same_keys(_flat(values), _flat(before[:count]))
         return Entries(self._stable, values, same)
 
@@ -151,36 +168,92 @@ class Table:
         self._addresses = (self._addresses[0], other.ctypes.data)
 
     def _read_batches(self) -> int:
+        if self._middle is not None and self._still >= _STILL:
+            count = self._read_halves(*self._middle)
+            if count is not None:
+                return count
+        return self._read_through()
+
+    def _read_through(self) -> int:
+        """From the beginning to the end; and remember where its middle was."""
         count = 0
-        cursor = 0  # address of where to go on; 0 starts
-        ours, theirs = self._cursor_addresses
+        cursor = _BEGINNING
+        half = len(self._stable) // 2
+        marks: list[tuple[int, Bytes]] = []
         while True:
-            room = min(self._chunk, self._most - count)
+            room = whole = min(self._chunk, self._most - count)
+            if count < half:
+                room = min(whole, half - count)  # a chunk ends in the middle
             if room <= 0:
                 raise ReadError(
                     f"read map {self.map.name}: more than {count} entries, it should hold {self.map.max_entries}"
                 )
             self._grow(count + room)
+            following = 1 - max(cursor, 0)
             try:
-                got, done = bpf.map_lookup_batch(
-                    self.fd,
-                    cursor,
-                    theirs,
-                    self._addresses[0] + count * self._keys.strides[0],
-                    self._addresses[1] + count * self._values.strides[0],
-                    room,
-                )
+                got, done = self._batch(cursor, following, count, room)
             except OSError as error:
                 # One bucket holds more than the chunk: ask for more, from the same place.
+                if error.errno == errno.ENOSPC and room < whole:
+                    half = 0
+                    continue
                 if error.errno != errno.ENOSPC or self._chunk >= self._most:
                     raise
                 self._chunk = min(self._chunk * 2, self._most)
                 continue
             count += got
             if done:
+                self._middle = _middle(marks, count) if self.map.type != bpf.BPF_MAP_TYPE_LPM_TRIE else None
                 return count
-            ours, theirs = theirs, ours
-            cursor = ours
+            cursor = following
+            marks.append((count, self._cursors[cursor].copy()))
+
+    def _read_halves(self, rows: int, middle: Bytes) -> int | None:
+        """From the beginning and from the middle at once, on two CPUs: `rows` were in front of it in the last read.
+
+        Copying is nearly all that a scrape of a large map takes, and the kernel does it on one CPU a call. Where keys
+        come and go the first half ends elsewhere: None, and the read is for nothing.
+        """
+        self._cursors[_SECOND[0]] = middle
+        reader = second_reader()
+        if not reader.begin(lambda: self._read_part(_SECOND, _SECOND[0], rows, len(self._keys))):
+            return None
+        try:
+            first = self._read_part(_FIRST, _BEGINNING, 0, rows)
+        finally:
+            second = reader.result()  # in any case: it writes into the same buffers
+        if first is None or second is None:
+            return None
+        (count, cursor), (end, goes_on) = first, second
+        if count != rows or cursor is None or goes_on is not None or (self._cursors[cursor] != middle).any():
+            return None
+        return end
+
+    def _read_part(self, cursors: tuple[int, int], cursor: int, row: int, end: int) -> Part:
+        """Into the rows from `row` to `end`, or until the map ends: the row behind the last one, and the cursor of
+        where it would go on, None at the end of the map. None where the kernel says no."""
+        try:
+            while row < end:
+                following = cursors[1] if cursor == cursors[0] else cursors[0]
+                got, done = self._batch(cursor, following, row, min(self._chunk, end - row))
+                row += got
+                if done:
+                    return row, None
+                cursor = following
+        except OSError:
+            return None
+        return row, cursor
+
+    def _batch(self, cursor: int, following: int, row: int, room: int) -> tuple[int, bool]:
+        """Cursors by their place; what is read goes to the buffers, from the row on."""
+        return bpf.map_lookup_batch(
+            self.fd,
+            0 if cursor == _BEGINNING else self._cursor_addresses[cursor],
+            self._cursor_addresses[following],
+            self._addresses[0] + row * self._keys.strides[0],
+            self._addresses[1] + row * self._values.strides[0],
+            room,
+        )
 
     def _read_indices(self) -> int:
         """An array without batch: look up each index; they cannot be deleted."""

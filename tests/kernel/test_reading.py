@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from exporter.collecting.table import ReadError, Table
+from exporter.collecting.table import Bytes, ReadError, Table
 from exporter.kernel import bpf, cpus
 from exporter.program import Map
 
@@ -103,6 +104,72 @@ def test_a_read_that_failed_is_not_what_the_next_one_is_compared_with(make_map: 
         table.read()
     table._most, table._chunk = whole, 8
     assert not table.read().same
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_map_whose_keys_stand_still_is_read_from_two_places(
+    make_map: MakeMap, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 20_000
+    fd, description = make_map(kind, count if "array" in kind else 2 * count)
+    fill(fd, kind, range(count))
+    table = Table(fd, description, CPUS)
+    halves: list[int | None] = []
+    read = table._read_halves
+
+    def watched(rows: int, middle: Bytes) -> int | None:
+        halves.append(read(rows, middle))
+        return halves[-1]
+
+    monkeypatch.setattr(table, "_read_halves", watched)
+
+    def found() -> dict[int, list[int]]:
+        for _ in range(4):
+            last = contents(table)
+        return last
+
+    everything = found()
+    assert halves == [len(everything)]
+    assert contents(table) == everything
+    expected = dict(everything)
+    for key in (5, 15_000, 7):
+        values = [1] * len(value_of(kind, key))
+        bpf.map_update(fd, struct.pack("I", key), struct.pack(f"{len(values)}Q", *values))
+        expected[key] = values
+    assert contents(table) == expected
+    assert halves == [len(everything)] * 3, "values alone change nothing"
+    if "array" in kind:
+        return
+    found()  # an update from user space may have moved a key within its bucket
+    halves.clear()
+    for key in list(expected)[:50] + list(expected)[-50:]:  # of both halves
+        bpf.map_delete(fd, struct.pack("I", key))
+        del expected[key]
+    assert contents(table) == expected
+    assert halves == [None], "the keys in front of the middle were others"
+    assert found() == expected
+    assert halves[1:] == [len(expected)] * 2, "tried before they stood still for two reads, or not then"
+
+
+def test_what_one_half_cannot_read_is_read_by_the_other_way(make_map: MakeMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd, description = make_map("hash", 40_000)
+    fill(fd, "hash", range(20_000))
+    table, lookup = Table(fd, description, CPUS), bpf.map_lookup_batch
+    expected = [contents(table) for _ in range(4)][-1]
+    for thread_fails in (True, False):
+        failed: list[int] = []
+
+        def failing(*arguments: int, of: bool = thread_fails, seen: list[int] = failed) -> tuple[int, bool]:
+            if not seen and (threading.current_thread() is not threading.main_thread()) == of:
+                seen.append(1)
+                raise OSError(errno.ENOMEM, "no memory")
+            return lookup(*arguments)
+
+        monkeypatch.setattr(bpf, "map_lookup_batch", failing)
+        assert contents(table) == expected
+        assert failed
+        monkeypatch.setattr(bpf, "map_lookup_batch", lookup)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,8 +281,14 @@ def test_a_walk_that_never_ends_is_an_error(make_map: MakeMap, monkeypatch: pyte
         table.read()
 
 
+@pytest.mark.parametrize("always_halves", [False, True])
 @pytest.mark.parametrize("kind", ["hash", "per-CPU hash"])
-def test_entries_that_stay_are_read_while_others_come_and_go(make_map: MakeMap, kind: str) -> None:
+def test_entries_that_stay_are_read_while_others_come_and_go(
+    make_map: MakeMap, kind: str, always_halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if always_halves:
+        monkeypatch.setattr("exporter.collecting.table._CHUNK", 512)
+        monkeypatch.setattr("exporter.collecting.table._STILL", 0)
     fd, description = make_map(kind, 20_000)
     fill(fd, kind, range(5000))
     child = os.fork()
