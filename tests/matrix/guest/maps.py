@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 from typing import Any
 
 import numpy as np
 
+from exporter.collecting.table import Bytes, Entries, Table
 from exporter.config import model
 from exporter.kernel import bpf, cpus
 from exporter.loading import child
@@ -46,6 +48,55 @@ def read_back(spec: model.Program, on: child.Host) -> dict[str, Any]:
             wrong = [f"{k}: {shown.get(k)} not {v}" for k, v in expected.items() if shown.get(k) != v]
             found[map_.name] = {"wrong": wrong[:5], "calls": calls, "batch": _batch(map_, fds, possible)}
     return found
+
+
+LARGE = 9000  # keys: enough to be read from two places
+KINDS = {
+    "hash": bpf.BPF_MAP_TYPE_HASH,
+    "percpu_hash": bpf.BPF_MAP_TYPE_PERCPU_HASH,
+    "lru_percpu_hash": bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    "percpu_array": bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
+}
+
+
+class Watched(Table):
+    """A table that knows how often it was read from two places."""
+
+    halves = 0
+
+    def _read_halves(self, rows: int, middle: Bytes) -> int | None:
+        count = super()._read_halves(rows, middle)
+        self.halves += count is not None
+        return count
+
+
+def from_two_places() -> dict[str, Any]:
+    """By kind of map: how often it was so read in five reads, and in how many of them something was wrong."""
+    found: dict[str, Any] = {}
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # counted before 5.11
+    possible = cpus.possible()
+    for name, kind in KINDS.items():
+        array = kind == bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+        fd = bpf.map_create(kind, 4, 8, LARGE if array else 2 * LARGE, name=name)
+        try:
+            for key in range(LARGE):
+                numbers = values(key, possible if kind in bpf.PERCPU_MAPS else 1)
+                bpf.map_update(fd, struct.pack("=I", key), struct.pack(f"={len(numbers)}Q", *numbers))
+            table = Watched(fd, Map(name, kind, 4, 8, LARGE if array else 2 * LARGE), possible)
+            expected = {key: values(key, possible if kind in bpf.PERCPU_MAPS else 1) for key in range(LARGE)}
+            wrong = 0
+            for _ in range(5):
+                entries = table.read()
+                wrong += len(entries) != LARGE or _contents(entries) != expected
+            found[name] = {"halves": table.halves, "wrong": wrong}
+        finally:
+            os.close(fd)
+    return found
+
+
+def _contents(entries: Entries) -> dict[int, list[int]]:
+    numbers = entries.values.view(np.uint64)[:, :, 0].tolist()
+    return dict(zip(entries.keys.view(np.uint32)[:, 0].tolist(), numbers, strict=True))
 
 
 def _fill(map_: Map, fds: Descriptors, possible: int) -> None:
