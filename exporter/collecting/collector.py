@@ -47,7 +47,7 @@ class MetricReport:
 @dataclass(slots=True)
 class Report:
     """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all went
-    well. Two are equal if they say the same and took different `seconds`."""
+    well. Two that say the same are equal, whatever `seconds` they took."""
 
     seconds: float = field(default=0.0, compare=False)
     success: bool = True

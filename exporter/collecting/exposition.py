@@ -87,7 +87,10 @@ def write(families: Iterable[Family]) -> list[Text]:
 
 def joined(written: Sequence[Text]) -> Text:
     """The same in one piece."""
-    return Text([b"".join(page(written, openmetrics=False))], [b"".join(p for t in written for p in t.openmetrics)])
+    return Text(
+        [b"".join(piece for text in written for piece in text.plain)],
+        [b"".join(piece for text in written for piece in text.openmetrics)],
+    )
 
 
 def template(families: Iterable[Family]) -> tuple[bytes, bytes]:

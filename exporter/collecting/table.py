@@ -53,6 +53,11 @@ def _middle(marks: Sequence[tuple[int, Bytes]], count: int) -> tuple[int, Bytes]
     return min(marks, key=lambda mark: abs(2 * mark[0] - count))
 
 
+def _other(cursors: tuple[int, int], cursor: int) -> int:
+    """Of the two places of one walk the one that `cursor` is not."""
+    return cursors[1] if cursor == cursors[0] else cursors[0]
+
+
 def _flat(values: Bytes) -> Bytes:
     return values.reshape(len(values), values.shape[1] * values.shape[2])
 
@@ -189,7 +194,7 @@ class Table:
                     f"read map {self.map.name}: more than {count} entries, it should hold {self.map.max_entries}"
                 )
             self._grow(count + room)
-            following = 1 - max(cursor, 0)
+            following = _other(_FIRST, cursor)
             try:
                 got, done = self._batch(cursor, following, count, room)
             except OSError as error:
@@ -234,7 +239,7 @@ class Table:
         where it would go on, None at the end of the map. None where the kernel says no."""
         try:
             while row < end:
-                following = cursors[1] if cursor == cursors[0] else cursors[0]
+                following = _other(cursors, cursor)
                 got, done = self._batch(cursor, following, row, min(self._chunk, end - row))
                 row += got
                 if done:

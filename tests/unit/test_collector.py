@@ -94,8 +94,9 @@ def collector(
     possible: tuple[int, ...] = (0, 1),
     online: tuple[int, ...] = (0, 1),
     clock: Clock | None = None,
+    options: Mapping[str, model.MapOptions] | None = None,
 ) -> ProgramCollector:
-    spec = model.Program(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics)
+    spec = model.Program(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=dict(options or {}))
     program = Program("p", State.RUNNING, maps=tuple(maps))
     return ProgramCollector(
         program, spec, tables, names, possible=possible, online=lambda: online, clock=clock or Clock()
@@ -158,27 +159,12 @@ def test_after_a_failure_all_is_collected_again(names: Names) -> None:
 
 def test_what_depends_on_more_than_the_maps_is_always_collected(names: Names) -> None:
     """CPUs that come and go, entries that grow old, names that change."""
-    clock, online = Clock(), [0]
+    clock = Clock()
     user = [model.Label(name="user", field="port", decode=[model.Decode(name="username")])]
     for labels, options, seconds in ((CPU, {}, 0), (PORT, {"m": model.MapOptions(ttl=60)}, 0), (user, {}, 61)):
         held = Compared({key(443): u64s(1, 0)})
-        spec = model.Program(
-            name="p",
-            variants=[],
-            source=Path("p.c"),
-            text="",
-            metrics=[metric("x_total", "m", labels=labels)],
-            maps=options,
-        )
-        c = ProgramCollector(
-            Program("p", State.RUNNING, maps=(a_map("m"),)),
-            spec,
-            {"m": held},
-            names,
-            possible=(0, 1),
-            online=lambda: online,
-            clock=clock,
-        )
+        metrics = [metric("x_total", "m", labels=labels)]
+        c = collector(names, metrics, [a_map("m")], {"m": held}, online=(0,), clock=clock, options=options)
         page(c)
         clock.now += seconds
         page(c)

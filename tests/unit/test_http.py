@@ -93,9 +93,15 @@ def test_the_server_header_names_the_exporter_and_no_version(serve: Callable[...
 
 def raw(port: int, request: bytes) -> bytes:
     """Everything that the server answers to these bytes until it closes."""
-    with connect(port) as client:
-        client.sendall(request)
-        return b"".join(iter(lambda: client.recv(65536), b""))
+    client = connect(port)
+    client.sendall(request)
+    return rest(client)
+
+
+def rest(client: socket.socket) -> bytes:
+    """What still comes until the server closes."""
+    with client:
+        return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
 def test_head_has_the_length_of_the_body_and_none(serve: Callable[..., int]) -> None:
@@ -287,11 +293,6 @@ def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
         server._threads._waiting = TakenWhenFound({connection.fd: connection})
         assert not server._threads._drop(connection)
         assert connection.socket.fileno() == connection.fd, "closed under the thread that has it"
-
-
-def rest(client: socket.socket) -> bytes:
-    with client:
-        return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
