@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from exporter import log, run_time, totals
@@ -134,19 +134,13 @@ class Programs:
 
     def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
         self._names = names
-        self._configuration: own.Configuration | None = None
-        self._run_times = run_time.RunTimes()
-        self._armed: bool | None = None  # whether a crash would be remembered
+        self._standing = own.Standing(unprivileged=unprivileged)
         self._exchange: _Exchange | None = None
         self._exchanges = 0
         self.door: Door | None = None  # from the start of the HTTP server on
-        self._web: own.WebConfiguration | None = None
         self._label_length = label_length
         self._budget = Budget(series)
-        self._unprivileged = unprivileged
         self._draining = False
-        self._restarts = 0
-        self.connected = True  # whether its supervisor is there
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
         self._pages = Pages()
@@ -169,12 +163,12 @@ class Programs:
                 self._expect(document)
                 return
             if "run_times" in document:
-                self._run_times, self._armed = run_time.from_json(document["run_times"]), document["armed"]
+                self._say(run_times=run_time.from_json(document["run_times"]), armed=document["armed"])
                 return
             if "configuration" in document:
                 limits = document["limits"]
                 self._label_length, self._budget.most = int(limits["label_length"]), int(limits["series"])
-                self._configuration = own.Configuration(**document["configuration"])
+                self._say(configuration=own.Configuration(**document["configuration"]))
                 return
             spec = model.Program.model_validate(document["spec"])
             count = len(document["maps"])
@@ -196,10 +190,19 @@ class Programs:
             with self._lock:
                 self._put(news)
 
+    def is_connected(self, connected: bool) -> None:
+        """Whether its supervisor is there."""
+        self._say(connected=connected)
+
+    def _say(self, **changes: Any) -> None:
+        """What the page says of the server itself. By one thread: the one that hears the supervisor."""
+        self._standing = replace(self._standing, **changes)
+
     def _expect(self, document: dict[str, Any]) -> None:
         """Which programs there are from now on: at once, or with the `news` of some of them that follow."""
         names, awaited = list(document["programs"]), int(document.get("news", 0))
-        self._restarts = max(self._restarts, int(document.get("restarts", 0)))  # a new supervisor begins at 0
+        # A new supervisor begins at 0.
+        self._say(restarts=max(self._standing.restarts, int(document.get("restarts", 0))))
         exchange = _Exchange(names, awaited)
         if awaited:
             self._exchange = exchange
@@ -234,7 +237,7 @@ class Programs:
         """What --web.config.file says by now; None where there is none."""
         if self.door is not None:
             self.door.take(None if news is None else news["settings"])
-        self._web = None if news is None else own.WebConfiguration(news["successful"], news["timestamp"])
+        self._say(web=None if news is None else own.WebConfiguration(news["successful"], news["timestamp"]))
 
     def _not_understood(self, document: dict[str, Any], why: str) -> None:
         """A program that was not there before has failed by it; one that runs goes on."""
@@ -346,16 +349,7 @@ class Programs:
 
     def _page(self, names: frozenset[str] | None, openmetrics: bool, seconds: float | None) -> Page:
         chosen = [held for held in self._in_order() if names is None or held.program.name in names]
-
-        standing = own.Standing(
-            unprivileged=self._unprivileged,
-            restarts=self._restarts,
-            connected=self.connected,
-            web=self._web,
-            configuration=self._configuration,
-            run_times=self._run_times,
-            armed=self._armed,
-        )
+        standing = self._standing
 
         def say(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Text]:
             return self._own.texts([held.program for held in chosen], reports, late, standing)

@@ -13,8 +13,8 @@ from exporter import __version__
 from exporter.binding import LRU
 from exporter.collecting import exposition, watched
 from exporter.collecting.collector import Report
-from exporter.collecting.decimals import float_text
 from exporter.collecting.exposition import Family, Text, family
+from exporter.collecting.renumbered import Renumbered, Samples
 from exporter.kernel import bpf, cpus
 from exporter.kernel.own_process import OwnProcess, own_process
 from exporter.map_memory import map_memory
@@ -80,7 +80,8 @@ class Own:
 
     def __init__(self) -> None:
         self._written: dict[str, tuple[object, Text]] = {}  # and what it was made of
-        self._moving: tuple[object, bytes, bytes] = (None, b"", b"")  # what it is of, and a template of each format
+        self._reported = Renumbered()
+        self._moving = Renumbered()
 
     def texts(
         self, programs: Sequence[Program], reports: Mapping[str, Report], late: Mapping[str, int], standing: Standing
@@ -89,37 +90,30 @@ class Own:
         none. `late`: scrapes that programs were left out of. Families without a sample are left out."""
         names = {program.name for program in programs}
         return [
-            self._text("standing", standing, lambda: _standing(standing)),
-            self._text("programs", tuple(programs), lambda: [*_loading(programs), *_maps(programs)]),
-            self._text("reports", (dict(reports), dict(late)), lambda: [*_filling(reports), *_found(reports, late)]),
-            self._text(
+            self._kept("standing", standing, lambda: _text(_standing(standing))),
+            self._kept("programs", tuple(programs), lambda: _text([*_loading(programs), *_maps(programs)])),
+            self._kept(
+                "reports",
+                (dict(reports), dict(late)),
+                lambda: self._reported.text([*_filling(reports), *_found(reports, late)]),
+            ),
+            self._kept(
                 "watched",
                 (standing.run_times, standing.armed, names),
-                lambda: watched.families(standing.run_times, standing.armed, names),
+                lambda: _text(watched.families(standing.run_times, standing.armed, names)),
             ),
-            self._moved(reports),
+            self._moving.text([_durations(reports), *_process(own_process())]),
         ]
 
-    def _text(self, group: str, of: object, families: Callable[[], Iterable[Family]]) -> Text:
+    def _kept(self, group: str, of: object, write: Callable[[], Text]) -> Text:
         last = self._written.get(group)
-        if last is None or last[0] != of:
-            shown = [f for f in families() if f.series.sets]
-            self._written[group] = last = (of, exposition.joined(exposition.write(shown)))
+        if last is None or (last[0] is not of and last[0] != of):
+            self._written[group] = last = (of, write())
         return last[1]
 
-    def _moved(self, reports: Mapping[str, Report]) -> Text:
-        """What is another number each time."""
-        process = own_process()
-        of = (list(reports), process is None)
-        if self._moving[0] != of:
-            families = [_durations(reports), *(() if process is None else _process(process))]
-            self._moving = (of, *exposition.template(f for f in families if f.series.sets))
-        numbers = [report.seconds for report in reports.values()]
-        if process is not None:
-            numbers += _process_numbers(process)
-        values = tuple(map(_spelled, numbers))
-        _, plain, openmetrics = self._moving
-        return Text([plain % values], [openmetrics % values])
+
+def _text(families: Iterable[Family]) -> Text:
+    return exposition.joined(exposition.write(f for f in families if f.series.sets))
 
 
 def _standing(standing: Standing) -> Iterator[Family]:
@@ -306,16 +300,16 @@ def _maps(programs: Sequence[Program]) -> Iterator[Family]:
     )
 
 
-def _filling(reports: Mapping[str, Report]) -> Iterator[Family]:
+def _filling(reports: Mapping[str, Report]) -> Iterator[Samples]:
     labels = ("program", "map")
-    yield family(
+    yield Samples(
         "bpf_exporter_map_entries",
         "gauge",
         "Entries in the map when it was last read; maps without a metric are read every 30 seconds.",
         labels,
         [((name, map_), n) for name, report in reports.items() for map_, n in report.entries.items()],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_map_insert_failures_total",
         "counter",
         "Events that were not counted because their entry could not be inserted, mostly because the map was full.",
@@ -324,8 +318,8 @@ def _filling(reports: Mapping[str, Report]) -> Iterator[Family]:
     )
 
 
-def _durations(reports: Mapping[str, Report]) -> Family:
-    return family(
+def _durations(reports: Mapping[str, Report]) -> Samples:
+    return Samples(
         "bpf_exporter_program_collect_duration_seconds",
         "gauge",
         "Time that reading the program's maps and making its metrics took.",
@@ -334,22 +328,22 @@ def _durations(reports: Mapping[str, Report]) -> Family:
     )
 
 
-def _found(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Family]:
-    yield family(
+def _found(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[Samples]:
+    yield Samples(
         "bpf_exporter_program_collect_success",
         "gauge",
         "1 if all of the program's metrics could be collected.",
         ("program",),
         [((name,), int(report.success)) for name, report in reports.items()],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_program_late_scrapes_total",
         "counter",
         "Scrapes that the program's metrics were left out of, because the scraper would not have waited for them.",
         ("program",),
         [((name,), late.get(name, 0)) for name in reports],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_decoder_errors_total",
         "counter",
         "Values for which a decoder had no answer, that were not UTF-8, or that were too long for a label.",
@@ -358,28 +352,28 @@ def _found(reports: Mapping[str, Report], late: Mapping[str, int]) -> Iterator[F
     )
     labels = ("program", "metric")
     metrics = [((name, metric), m) for name, report in reports.items() for metric, m in report.metrics.items()]
-    yield family(
+    yield Samples(
         "bpf_exporter_metric_series",
         "gauge",
         "Label sets that the metric shows.",
         labels,
         [(which, m.series) for which, m in metrics],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_metric_folded_series",
         "gauge",
         'Label sets beyond max_series, which the metric shows as "other".',
         labels,
         [(which, m.folded) for which, m in metrics],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_metric_dropped_series",
         "gauge",
         "Map entries that the metric leaves out because a decoder has no answer and says drop.",
         labels,
         [(which, m.dropped) for which, m in metrics],
     )
-    yield family(
+    yield Samples(
         "bpf_exporter_metric_expired_series_total",
         "counter",
         "Label sets that ended because their map entries did not change for the ttl of the map.",
@@ -400,10 +394,8 @@ _PROCESS: tuple[tuple[str, Literal["counter", "gauge"], str, str], ...] = (
 _process_numbers = attrgetter(*(shows for *_, shows in _PROCESS))
 
 
-def _process(now: OwnProcess) -> Iterator[Family]:
-    for (name, kind, text, _), number in zip(_PROCESS, _process_numbers(now), strict=True):
-        yield family(name, kind, text, (), [((), number)])
-
-
-def _spelled(number: float) -> bytes:
-    return b"%d" % number if isinstance(number, int) else float_text(number)
+def _process(now: OwnProcess | None) -> Iterator[Samples]:
+    """None where nobody can tell."""
+    numbers = [None] * len(_PROCESS) if now is None else _process_numbers(now)
+    for (name, kind, text, _), number in zip(_PROCESS, numbers, strict=True):
+        yield Samples(name, kind, text, (), [] if number is None else [((), number)])

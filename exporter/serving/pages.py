@@ -10,9 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from queue import SimpleQueue
+from typing import NoReturn, Protocol
 
 from exporter.collecting import exposition
 from exporter.collecting.collector import Report
@@ -35,6 +35,12 @@ class Collected(Protocol):
 Own = Callable[[Mapping[str, Report], Mapping[str, int]], Sequence[exposition.Text]]
 
 
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(slots=True)
 class _Round:
     """One collection of all programs of a page."""
@@ -42,7 +48,7 @@ class _Round:
     programs: Sequence[Collected]
     collected: list[tuple[Sequence[exposition.Text], Report | None]] = field(default_factory=list)
     over: bool = False  # nobody waits for it any more
-    done: threading.Event = field(default_factory=threading.Event)
+    done: threading.Lock = field(default_factory=_locked)  # free once it is
     error: Exception | None = None
 
     def run(self) -> None:
@@ -53,7 +59,7 @@ class _Round:
                 self.collected.append(one.collect())
         except Exception as error:  # noqa: BLE001 - for the thread that waits
             self.error = error
-        self.done.set()
+        self.done.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,9 @@ class Pages:
     """For any number of threads."""
 
     def __init__(self) -> None:
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="collect")
+        # An executor would do, but a future with its condition takes as long as the rest of a small page.
+        self._rounds: SimpleQueue[_Round] = SimpleQueue()
+        self._collects = False  # whether there is a thread for them
         self._late: Counter[str] = Counter()
         self._made: dict[bool, _Made] = {}  # the last page of each format
         self._compressed = Compressed()
@@ -122,9 +130,18 @@ class Pages:
         if seconds is None:
             return [one.collect() for one in programs]
         round_ = _Round(programs)
-        self._worker.submit(round_.run)
-        round_.done.wait(COLLECTING * seconds)
+        self._rounds.put(round_)
+        if not self._collects:
+            with self._lock:
+                if not self._collects:
+                    threading.Thread(target=self._collect, name="collect", daemon=True).start()
+                    self._collects = True
+        round_.done.acquire(timeout=COLLECTING * seconds)
         round_.over = True
         if round_.error is not None:
             raise round_.error
         return list(round_.collected)
+
+    def _collect(self) -> NoReturn:
+        while True:
+            self._rounds.get().run()
