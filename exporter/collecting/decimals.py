@@ -56,10 +56,10 @@ def _unsigned(numbers: NDArray[np.uint64]) -> Texts:
         left = rest // np.uint64(10_000)
         fours[:, place] = _FOUR_DIGITS[(rest - left * np.uint64(10_000)).view(np.int64)]
         rest = left
-    lengths = np.ones(len(numbers), np.intp)
+    lengths = np.ones(len(numbers), np.uint8)  # of one byte, as a comparison gives: eight times as many at once
     for power in _POWERS[1:most]:
-        lengths += numbers >= power
-    return Texts(rows, lengths)
+        lengths += (numbers >= power).view(np.uint8)
+    return Texts(rows, lengths.astype(np.intp))
 
 
 def _floats(numbers: NDArray[np.float64]) -> Texts:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from exporter.collecting.words import Codes, Words
 
 _WORD = Struct("=q")
+_FEW = 64  # label sets that are sorted one by one: numpy would take longer to begin
 
 LabelSet = tuple[str, ...]  # label values in the order of the label names
 Places = NDArray[np.intp]
@@ -51,7 +52,7 @@ class LabelSets(Sequence[LabelSet]):
         return (
             self._count == other._count
             and len(self.columns) == len(other.columns)
-            and all(map(np.array_equal, self.columns, other.columns))
+            and all(map(_equal, self.columns, other.columns))
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -69,7 +70,9 @@ class LabelSets(Sequence[LabelSet]):
         """Each once, in the order of the texts, and where each of these is there."""
         if not self._count:
             return self, np.empty(0, np.intp)
-        varying = [column for column in self.columns if (column != column[0]).any()]
+        if self._count <= _FEW:
+            return self._sorted_distinct_of_few()
+        varying = [c for c in self.columns if not is_constant(c) and (c != c[0]).any()]
         if not varying:
             return self.at(np.zeros(1, np.intp)), np.zeros(self._count, np.intp)
         ranks = [self.words.ranks(column) for column in varying]
@@ -82,6 +85,13 @@ class LabelSets(Sequence[LabelSet]):
         places = np.empty(self._count, np.intp)
         places[order] = np.cumsum(new) - 1
         return self.at(order[new]), places
+
+    def _sorted_distinct_of_few(self) -> tuple[LabelSets, Places]:
+        texts = list(self)
+        last = {of: row for row, of in enumerate(texts)}
+        rows = [last[of] for of in sorted(last)]
+        places = {of: place for place, of in enumerate(sorted(last))}
+        return self.at(np.array(rows, np.intp)), np.array([places[of] for of in texts], np.intp)
 
 
 def from_texts(words: Words, sets: Sequence[LabelSet], labels: int) -> LabelSets:
@@ -107,6 +117,13 @@ def constant(code: int, count: int) -> Codes:
 
 def is_constant(column: Codes) -> bool:
     return column.strides == (0,)
+
+
+def _equal(one: Codes, other: Codes) -> bool:
+    """Of one length."""
+    if is_constant(one) and is_constant(other) and len(one):
+        return bool(one[0] == other[0])
+    return one is other or bool((one == other).all())
 
 
 def _at(column: Codes, places: Places | NDArray[np.bool_], count: int) -> Codes:

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from exporter.collecting.label_sets import LabelSet, LabelSets
+from exporter.collecting.label_sets import LabelSet, LabelSets, is_constant
 
 
 def pairs(names: tuple[str, ...], sets: Sequence[LabelSet] | LabelSets) -> bytes:
@@ -33,7 +33,7 @@ def _text(
     parts: list[bytes] = []
     varying: list[list[int] | list[bytes]] = []
     for start, codes in zip(starts, sets.columns, strict=True):
-        if (codes == codes[0]).all():
+        if is_constant(codes) or (codes == codes[0]).all():
             parts.append((start + encoded(sets.words.text(int(codes[0]))) + stop).replace(b"%", b"%%"))
         elif codes.min() >= 0:
             parts.append(start + b"%d" + stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from itertools import count
@@ -21,6 +21,7 @@ from exporter.decoders import Chain, Names
 from exporter.fields import ORDERS
 
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
+_FEW = 64  # rows whose labels are made one after the other
 DEFAULT_LENGTH = 128  # bytes of a label value (limits.label_length)
 
 _numbers_of_rows = count()
@@ -92,23 +93,44 @@ class Field:
     def codes(self, raw: Bytes, *, all_rows: bool = True) -> Codes:
         """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded; with
         `all_rows` what is not seen now is forgotten."""
-        if len(raw) > 1 and _all_equal(raw):
-            return constant(int(self.codes(raw[:1], all_rows=all_rows)[0]), len(raw))
+        if len(raw) <= _FEW:
+            return self._codes_of_few(raw, all_rows)
+        if _all_equal(raw):
+            return constant(int(self._codes_of_few(raw[:1], all_rows)[0]), len(raw))
         if self._number is not None:
             return self._words.numbers(raw.view(self._number)[:, 0])
         order, starts = _runs(raw)
-        known = self._codes
         fields = as_bytes(raw[order[starts]])
-        for field in fields:
-            if field not in known:
-                text = self._decode(field)
-                known[field] = NO_TEXT if text is None else self._words.code(text)
-        if all_rows and len(known) > 2 * len(fields) + 1:
-            self._codes = known = {field: known[field] for field in fields}
+        distinct = np.fromiter(map(self._code, fields), np.int64, len(fields))
+        if all_rows:
+            self._keep(fields)
         codes = np.empty(len(raw), np.int64)
         lengths = np.diff(starts, append=len(raw))
-        codes[order] = np.repeat(np.fromiter(map(known.__getitem__, fields), np.int64, len(fields)), lengths)
+        codes[order] = np.repeat(distinct, lengths)
         return codes
+
+    def _codes_of_few(self, raw: Bytes, all_rows: bool) -> Codes:
+        """One after the other: numpy would take longer to begin."""
+        if self._number is not None:
+            codes = [self._words.code(str(number)) for number in raw.view(self._number)[:, 0].tolist()]
+        else:
+            fields = as_bytes(raw)
+            codes = list(map(self._code, fields))
+            if all_rows:
+                self._keep(set(fields))
+        return constant(codes[0], len(codes)) if len(set(codes)) == 1 else np.array(codes, np.int64)
+
+    def _code(self, field: bytes) -> int:
+        code = self._codes.get(field)
+        if code is None:
+            text = self._decode(field)
+            code = self._codes[field] = NO_TEXT if text is None else self._words.code(text)
+        return code
+
+    def _keep(self, fields: Collection[bytes]) -> None:
+        """Forget the others, once they are so many that it is worth it."""
+        if len(self._codes) > 2 * len(fields) + 1:
+            self._codes = {field: self._codes[field] for field in fields}
 
     def crowded(self, rows: int) -> bool:
         """Whether more is kept than so many rows are worth: what is dead goes when all rows are decoded."""
@@ -223,7 +245,8 @@ class LabelTexts:
     def _made(self, decoded: Sequence[Codes], count: int) -> Rows:
         missing = np.zeros(count, bool)
         for codes in decoded:
-            missing |= codes == NO_TEXT
+            if not is_constant(codes) or (count and codes[0] == NO_TEXT):
+                missing |= codes == NO_TEXT
         rest = iter(decoded)
         columns = [
             constant(self._words.code(field), count) if isinstance(field, str) else next(rest) for field in self._fields

@@ -22,7 +22,7 @@ from exporter.collecting.templates import Series
 Bits = NDArray[np.uint64]
 
 BLOCK = 4096  # lines: small enough for the second-level cache, large enough that a block's fixed costs are little
-_NEWLINE = ord("\n")
+_NEWLINE, _BLANK = ord("\n"), ord(" ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,16 +115,18 @@ class Lines:
         for first in range(start // each, len(cells.bits), step):
             rows = slice(first, min(first + step, len(cells.bits)))
             mine = bits[rows.start * each : rows.stop * each]
-            found.append(_made(template(rows) % cells.values(rows), mine, cells))
+            found.append(_made(template(rows) % cells.values(rows), mine))
         self._blocks, self._kinds, self._number = _merged(found), cells.kinds, series.number
         return [block.text for block in self._blocks]
 
 
-def _made(text: bytes, bits: Bits, cells: Cells) -> _Block:
-    lengths = cells.texts(bits, np.arange(len(bits))).lengths
-    # No label or name has a newline in it: they are escaped.
-    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE).astype(np.int32)
-    return _Block(memoryview(text), ends, lengths.astype(np.uint8), bits.copy())
+def _made(text: bytes, bits: Bits) -> _Block:
+    characters = np.frombuffer(text, np.uint8)
+    # No label or name has a newline in it: they are escaped. A value is what is behind the last blank of its line.
+    ends = np.flatnonzero(characters == _NEWLINE)
+    blanks = np.flatnonzero(characters == _BLANK)
+    lengths = ends - blanks[np.searchsorted(blanks, ends) - 1] - 1
+    return _Block(memoryview(text), ends.astype(np.int32), lengths.astype(np.uint8), bits.copy())
 
 
 def _with_values(block: _Block, bits: Bits, cells: Cells) -> _Block:
@@ -141,10 +143,11 @@ def _with_values(block: _Block, bits: Bits, cells: Cells) -> _Block:
     ends_changed = ends[changed]
     for length in np.flatnonzero(np.bincount(new.lengths)).tolist():
         rows = np.flatnonzero(new.lengths == length)
-        values = np.ascontiguousarray(new.rows[rows, WIDTH - length :]).view(f"V{length}")[:, 0]
-        # Every place of the text where `length` bytes begin, overlapping: so a text is written by one store.
-        places: NDArray[np.void] = np.ndarray((len(text) - length + 1,), f"V{length}", text, strides=(1,))
-        places[ends_changed[rows] - length] = values
+        # As one item each. Every place of the text where `length` bytes begin, overlapping: so a text is one store.
+        kind = f"V{length}"
+        values: NDArray[np.void] = np.ndarray(len(new.rows), kind, new.rows, WIDTH - length, (WIDTH,))
+        places: NDArray[np.void] = np.ndarray(len(text) - length + 1, kind, text, strides=(1,))
+        places[ends_changed[rows] - length] = values[rows]
     return _Block(text.data, ends, lengths, bits.copy())
 
 

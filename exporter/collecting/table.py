@@ -25,6 +25,7 @@ _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
 _ALL = slice(None)
 COMPARED = 1 << 20  # bytes of values that are kept to be compared with those of the next read
+_FEW_BYTES = 64 << 10  # are copied and compared before numpy has found out how to compare them
 _STILL = 2  # reads that found the same keys: then the next one will, most likely
 _WORTH = 8192  # entries: fewer are read before another thread is awake
 _BEGINNING = -1  # a cursor's place for none
@@ -34,7 +35,11 @@ _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
 
 def as_bytes(records: Bytes) -> list[bytes]:
     """Each row of (n, size) as a bytes object."""
-    rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, records.shape[1]))).ravel().tolist()
+    size = records.shape[1]
+    if 0 < records.size <= _FEW_BYTES // 64:
+        text = records.tobytes()
+        return [text[start : start + size] for start in range(0, len(text), size)]
+    rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, size))).ravel().tolist()
     return rows
 
 
@@ -42,6 +47,8 @@ def same_keys(one: Bytes, other: Bytes) -> bool:
     """Whether two reads found the same keys in the same order. A table that finds them again gives the same array."""
     if one is other or one.shape != other.shape:
         return one is other
+    if one.nbytes <= _FEW_BYTES:
+        return one.tobytes() == other.tobytes()
     word = math.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
     return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
 
@@ -111,6 +118,7 @@ class Table:
         self._keys = np.empty((0, map.key_size), np.uint8)
         self._values = np.empty((0, self._cpus, self._value_size), np.uint8)
         self._before: Bytes | None = None  # a buffer like `_values`, with those of the read before where they are few
+        self._before_address = 0
         self._whole = False  # whether the last read came to its end, and what it gave is what is in the buffers
         self._addresses = (0, 0)  # of keys and values
         self._grow(self._chunk)
@@ -166,11 +174,12 @@ class Table:
         if not whole or len(self._stable) * self._cpus * self._value_size > COMPARED:
             self._before = None
             return
-        other = self._before
+        other, address = self._before, self._before_address
         if other is None or len(other) < len(self._values):
             other = np.empty_like(self._values)
-        self._before, self._values = self._values, other
-        self._addresses = (self._addresses[0], other.ctypes.data)
+            address = other.ctypes.data
+        keys, self._before_address = self._addresses
+        self._before, self._values, self._addresses = self._values, other, (keys, address)
 
     def _read_batches(self) -> int:
         if self._middle is not None and self._still >= _STILL:
@@ -183,7 +192,7 @@ class Table:
         """From the beginning to the end; and remember where its middle was."""
         count = 0
         cursor = _BEGINNING
-        half = len(self._stable) // 2
+        half = len(self._stable) // 2 if len(self._stable) >= _WORTH else 0
         marks: list[tuple[int, Bytes]] = []
         while True:
             room = whole = min(self._chunk, self._most - count)

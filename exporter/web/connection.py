@@ -91,11 +91,12 @@ class Writer:
         """Keep what is written until `send`."""
         self._held = []
 
-    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """What was kept and the pieces, as `push` sends it: small ones together, large ones as they are."""
+    def send(self, pieces: Sequence[bytes | memoryview], head: bytes | None = None) -> None:
+        """The head, or what was kept, and the pieces, as `push` sends it: small ones together, large ones as they
+        are."""
         before, self._held = self._held or [], None
         self.page = pieces
-        self._rest = _together([*self._unsent(), *before], pieces)
+        self._rest = _together([*self._unsent(), *(before if head is None else [head])], pieces)
 
     def push(self) -> None:
         """Send all that is to be sent. Wants, where the client has to take some first; OSError where it is gone."""
@@ -266,9 +267,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         environ = {**request.environ, "wsgi.url_scheme": "http", "REMOTE_ADDR": self.remote_addr}
         body = self.application(environ, lambda *status_and_headers: said.extend(status_and_headers))
         headers = [*said[1], ("Server", self.server.server_name)]
-        self.wfile.hold()
-        self.wfile.write(plain.head(said[0], headers, closes=request.closes))
-        self.wfile.send(body)
+        self.wfile.send(body, plain.head(said[0], headers, closes=request.closes))
 
     def _rest(self) -> int:
         """Until the next request. One that has come already waits behind those of others: a socket that can be written

@@ -33,6 +33,8 @@ def gzip(accept_encoding: str) -> bool:
 
 def seconds(timeout: str) -> float | None:
     """How long a scraper waits by its own word (X-Prometheus-Scrape-Timeout-Seconds); None if it does not say."""
+    if not timeout:
+        return None
     try:
         waits = float(timeout)
     except ValueError:
