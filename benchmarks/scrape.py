@@ -3,10 +3,10 @@ writing the page's bytes once.
 
     python -m benchmarks.scrape [--sizes 1000,...] [--repeats 7] [--peer OUTDIR] [--json FILE]
 
-A per-CPU hash with 16-byte keys, 4 labels and N series, plain and gzip; with other values each time; while 1 % and
-100 % of the keys change; histograms of 5,000 label sets x 28 buckets; 128 possible CPUs simulated in the buffers.
+A per-CPU hash with 16-byte keys, 4 labels and N series, plain and gzip; with every value higher each time; while 1 %
+and 100 % of the keys change; histograms of 5,000 label sets x 28 buckets; 128 possible CPUs simulated in the buffers.
 OUTDIR is the one given to peer/build.sh. Peer and ours are asked in turns, so that both meet the same disturbances, and
-the best of the repeats counts. Needs root.
+the best of the repeats counts. They are asked on a connection that is kept, as Prometheus does. Needs root.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,12 @@ SHARED = 0.55  # seconds between scrapes: those within half a second share one c
 _PATIENCE = struct.pack("ll", 120, 0)  # struct timeval
 
 
-class _Received(threading.local):
-    def __init__(self) -> None:
-        self.buffer = bytearray(1 << 20)
-
-
-_received = _Received()
+_ENDS = b"0\r\n\r\n"  # of an answer in chunks
+# What else Prometheus says of itself.
+PROMETHEUS = (
+    b"Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1\r\n"
+    b"User-Agent: Prometheus/2.42.0\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n"
+)
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type(
     "struct", "key_t", 16, members=tuple(Member(n, 32 * i, U32) for i, n in enumerate(("pid", "port", "ip", "op")))
@@ -133,9 +134,10 @@ def slot_keys(count: int) -> np.ndarray:
     return keys.view(np.uint8)
 
 
-def fill(fd: int, keys: np.ndarray, words: int = 1, seed: int = 1) -> None:
-    """An entry for each key, with `words` random numbers for each CPU."""
-    values = np.random.default_rng(seed).integers(0, 2**30, (len(keys), cpus.possible() * words), dtype=np.uint64)
+def fill(fd: int, keys: np.ndarray, words: int = 1, more: int = 0) -> None:
+    """An entry for each key, with `words` random numbers for each CPU, the same ones each time and so much `more`."""
+    values = np.random.default_rng(1).integers(0, 2**30, (len(keys), cpus.possible() * words), dtype=np.uint64)
+    values += np.uint64(more)
     for key, value in zip(keys, values, strict=True):
         bpf.map_update(fd, key.tobytes(), value.tobytes())
 
@@ -160,9 +162,54 @@ class Keys:
 class Exporter:
     """One that runs: the port that it listens on, and its filled map."""
 
-    port: int
+    client: Client
     fd: int
     processes: Sequence[int]
+
+
+class Client:
+    """A scraper. Does little itself: it is the exporters' time that is taken, and a fresh buffer and getaddrinfo(3)
+    alone are 0.16 ms. For one thread."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._buffer = bytearray(1 << 20)
+        self._connection: socket.socket | None = None
+
+    def ask(self, path: bytes = b"/metrics", encoding: bytes = b"identity", headers: bytes = b"") -> tuple[int, int]:
+        """Status and bytes of an answer."""
+        if self._connection is None:
+            self._connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+            self._connection.connect(("127.0.0.1", self.port))
+        lines = b"GET %s HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %s\r\n%s\r\n"
+        self._connection.sendall(lines % (path, encoding, headers))
+        buffer = self._buffer
+        size = self._connection.recv_into(buffer)
+        end = buffer.find(b"\r\n\r\n", 0, size) + 4
+        head = bytes(buffer[:end])
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+        if length:
+            while size < end + int(length):
+                size += self._more()
+        else:
+            last = bytes(buffer[max(end, size - len(_ENDS)) : size])
+            while last != _ENDS:
+                got = self._more()
+                last = (last + bytes(buffer[max(0, got - len(_ENDS)) : got]))[-len(_ENDS) :]
+                size += got
+        return int(head[9:12]), size
+
+    def _more(self) -> int:
+        assert self._connection is not None
+        if not (got := self._connection.recv_into(self._buffer)):
+            raise ConnectionResetError("the answer ends early")
+        return got
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @contextmanager
@@ -181,11 +228,12 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
         subprocess.Popen([*command, "--web.listen-address", f"127.0.0.1:{port}"], stderr=log, stdout=log) as process,
     ):
         try:
-            await_answer(port, b"/-/ready", process, directory / "log")
+            client = Client(port)
+            await_answer(client, b"/-/ready", process, directory / "log")
             (map_id,) = peer_.map_ids(name) - before
             fd = bpf.map_fd_by_id(map_id)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            yield Exporter(port, fd, [process.pid, *map(int, children)])
+            yield Exporter(client, fd, [process.pid, *map(int, children)])
             os.close(fd)
         finally:
             process.terminate()
@@ -195,43 +243,29 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
 def the_peer(build: Path, shape: peer_.Shape, entries: int, directory: Path) -> Iterator[Exporter]:
     """ebpf_exporter on a map of its own, empty."""
     with peer_.running(build, shape, entries, directory) as (port, fd, pid):
-        yield Exporter(port, fd, [pid])
+        yield Exporter(Client(port), fd, [pid])
 
 
-def await_answer(port: int, path: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
+def await_answer(client: Client, path: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
         if process.poll() is not None:
             raise RuntimeError(f"exit {process.returncode}: {log.read_text()}")
         try:
-            if ask(port, path)[0] == 200:
+            if client.ask(path)[0] == 200:
                 return
         except ConnectionError:
-            pass
+            client.close()
         time.sleep(0.1)
-    raise TimeoutError(f"port {port}: no answer")
+    raise TimeoutError(f"{path.decode()}: no answer")
 
 
-def ask(port: int, path: bytes = b"/metrics", encoding: bytes = b"identity") -> tuple[int, int]:
-    """Status and bytes of an answer, on a connection of its own. Does little itself: it is the exporters' time that is
-    taken, and a fresh buffer and getaddrinfo(3) alone are 0.16 ms."""
-    buffer = _received.buffer
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
-        client.connect(("127.0.0.1", port))
-        lines = b"GET %s HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %s\r\nConnection: close\r\n\r\n"
-        client.sendall(lines % (path, encoding))
-        size = client.recv_into(buffer)
-        status = int(buffer[9:12])
-        while more := client.recv_into(buffer):
-            size += more
-    return status, size
-
-
-def scrape(exporter: Exporter, encoding: bytes = b"identity") -> float:
-    """Seconds of one, that reads the maps."""
+def scrape(exporter: Exporter, encoding: bytes = b"identity", headers: bytes = b"", *, fresh: bool = False) -> float:
+    """Seconds of one, that reads the maps. `fresh`: on a new connection."""
     time.sleep(SHARED)
+    if fresh:
+        exporter.client.close()
     start = time.perf_counter()
-    assert ask(exporter.port, encoding=encoding)[0] == 200
+    assert exporter.client.ask(encoding=encoding, headers=headers)[0] == 200
     return time.perf_counter() - start
 
 
@@ -308,7 +342,7 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
         table = Table(mine.fd, Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size), cpus.possible())
         found: list[rows.Row] = []
         for encoding in (b"identity", b"gzip"):
-            bytes_ = ask(mine.port, encoding=encoding)[1]
+            bytes_ = mine.client.ask(encoding=encoding)[1]
             least = floor(table, bytes(bytes_))
             asked = encoding
             mine_s, peer_s, least_s = in_turns(
@@ -321,16 +355,18 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
             found.append(against_peer(what, mine_s, peer_s, least_s, target))
             found.append(against_floor(what, mine_s, least_s, 1.6 if size == 100_000 else None))
             if encoding == b"identity":
-                unchanged = mine_s
+                unchanged, theirs = mine_s, peer_s
         three = min(_three(mine) for _ in range(repeats))
         found.append(rows.Row(f"{name}, three at once; all three / one", ms(three), "ms", ratio=three / unchanged))
         found.append(_memory(name, mine, peer, size))
+        found += _otherwise(name, mine, peer, repeats)
         if size <= 100_000:
             times = []
-            for seed in range(2, 5):
-                fill(mine.fd, counter_keys(1, size), seed=seed)
+            for step in range(1, 1 + repeats):
+                fill(mine.fd, counter_keys(1, size), more=1000 * step)
                 times.append(scrape(mine))
-            what = f"{name}, all values other ones; ours / ours unchanged"
+            found.append(against_peer(f"{name}, every value higher", min(times), theirs, math.inf, None))
+            what = f"{name}, every value higher; ours / ours unchanged"
             found.append(rows.Row(what, ms(min(times)), "ms", ratio=min(times) / unchanged))
         keys = Keys(mine.fd, size)
         for part, most in ((100, 2.0), (1, 6.0))[: 1 if size >= 1_000_000 else 2]:
@@ -344,15 +380,35 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
     return found
 
 
+def _otherwise(name: str, mine: Exporter, peer: Exporter | None, repeats: int) -> list[rows.Row]:
+    """Asked in other ways."""
+
+    def fresh(exporter: Exporter) -> float:
+        return scrape(exporter, fresh=True)
+
+    def prometheus(exporter: Exporter) -> float:
+        return scrape(exporter, b"gzip", PROMETHEUS)
+
+    found = []
+    for how, way in (("on a new connection each time", fresh), ("with all that Prometheus says", prometheus)):
+        mine_s, peer_s = in_turns(repeats, partial(way, mine), None if peer is None else partial(way, peer))
+        found.append(against_peer(f"{name}, {how}", mine_s, peer_s, math.inf, None))
+    return found
+
+
 def _three(exporter: Exporter) -> float:
     time.sleep(SHARED)
-    threads = [threading.Thread(target=ask, args=(exporter.port,)) for _ in range(3)]
+    clients = [Client(exporter.client.port) for _ in range(3)]
+    threads = [threading.Thread(target=client.ask) for client in clients]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - start
+    taken = time.perf_counter() - start
+    for client in clients:
+        client.close()
+    return taken
 
 
 def _memory(name: str, mine: Exporter, peer: Exporter | None, size: int) -> rows.Row:
