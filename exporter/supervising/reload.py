@@ -15,20 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporter import configuration, log, messages
+from exporter import configuration, log
 from exporter.binding import BindingError, bind_all
 from exporter.config import model
 from exporter.config.sources import Sources
 from exporter.notify import notify
 from exporter.program import Reason, State
-from exporter.supervising import children, handover
-from exporter.supervising.children import Child
+from exporter.supervising import handover
 from exporter.supervising.entry import Entry
 from exporter.supervising.loaders import Loaders
+from exporter.supervising.reader import Reader
 from exporter.supervising.reload_plan import Do, Plan, Step, plan, refusals, runs, same_series, staying
-
-READ_DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual
-ANSWER_TIMEOUT = 10.0  # seconds that the reader may take over its one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +87,13 @@ class Reload:
 
     def __init__(self, source: Source, selector: selectors.BaseSelector, loaders: Loaders, running: Running) -> None:
         self._source = source
-        self._selector = selector
         self._loaders = loaders
         self._running = running
         self._label_length = (source.first.config or model.Config()).label_length
         self._files = source.first.sources  # of the last configuration that was read, also of a wrong one
         self._asked = False
         self._look = time.monotonic() + source.interval
-        self._reader: Child | None = None
-        self._deadline = 0.0
+        self._reader = Reader(selector, source.answer, configuration.understood, self._on_read)
         self._pending: _Pending | None = None
         self.report = Report(self._files.digest(), time.time(), True, is_disabled(source))
         if self.report.disabled:
@@ -113,8 +108,8 @@ class Reload:
     def due(self) -> list[float]:
         """When `work` has to be called at the latest, by the monotonic clock."""
         times = [self._look] if self._source.interval else []
-        if self._reader is not None:
-            return [*times, self._deadline]
+        if self._reader.reads:
+            return [*times, *self._reader.due()]
         return [0.0] if self._asked or self._is_loaded() else times
 
     def work(self) -> None:
@@ -123,14 +118,11 @@ class Reload:
             self._look = now + self._source.interval
             changed = is_disabled(self._source) != self.report.disabled or self._files.changed()
             self._asked = self._asked or changed
-        if self._reader is not None and now >= self._deadline:
-            self._reader.kill()
-            self._reap(self._reader)
-            self._failed([("configuration", f"no answer within {READ_DEADLINE:.0f} s (host overloaded?)")])
-        if self._asked and self._reader is None:
+        self._reader.work()
+        if self._asked and not self._reader.reads:
             self._asked = False
             self._begin()
-        if self._reader is None and self._pending is not None and self._is_loaded():
+        if not self._reader.reads and self._pending is not None and self._is_loaded():
             if any(step.do is Do.BIND and not _is_running(step.entry) for step in self._pending.plan.steps):
                 # A lifetime or a budget ended it while others were loaded: there are no maps to bind to any more.
                 self._load(self._pending.config, self._pending.sources, outdated=self._pending.outdated)
@@ -138,9 +130,7 @@ class Reload:
                 self._exchange()
 
     def end(self) -> None:
-        if self._reader is not None:
-            self._reader.kill()
-            self._reap(self._reader)
+        self._reader.end()
         self._drop_pending()
 
     # Reading
@@ -150,32 +140,14 @@ class Reload:
             notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._switch(is_disabled(self._source))  # first, and whatever the files say
         try:
-            self._reader = child = children.ask(self._source.answer)
+            self._reader.begin()
         except OSError as error:
             self._failed([("configuration", f"no process to read with: {error.strerror or error}")])
-            return
-        self._deadline = time.monotonic() + READ_DEADLINE
-        self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_answer(child))
 
-    def _on_answer(self, child: Child) -> bool:
-        if child is not self._reader:
-            return False  # it was given up in this round of the loop
-        child.sock.settimeout(ANSWER_TIMEOUT)
-        read, why = None, ""
-        try:
-            message = messages.receive(child.sock)
-            read = configuration.understood(message[0]) if message else None
-        except (messages.ProtocolError, LookupError, OSError, TypeError, ValueError) as error:
-            why = f"its message was not understood: {type(error).__name__}: {error} (please report it)"
-        if read is None and why:
-            child.kill()
-        status = self._reap(child)
+    def _on_read(self, read: configuration.Read | None, why: str) -> None:
         if read is None:
-            how = f"signal {-status}" if status < 0 else f"exit code {status}"
-            self._failed(
-                [("configuration", why or f"the process that reads it ended with {how} and no word (out of memory?)")]
-            )
-            return False
+            self._failed([("configuration", why)])
+            return
         self._files = read.sources
         for place, text in read.warnings:
             log.get().warning("configuration", file=place, warning=text)
@@ -183,12 +155,6 @@ class Reload:
             self._failed(read.mistakes)
         else:
             self._load(read.config, read.sources)
-        return False
-
-    def _reap(self, child: Child) -> int:
-        self._selector.unregister(child.sock)
-        self._reader = None
-        return child.reap()
 
     def _failed(self, mistakes: Sequence[tuple[str, str]]) -> None:
         for place, mistake in mistakes:

@@ -15,7 +15,7 @@ from exporter.config import model
 from exporter.config.sources import Sources
 from exporter.configuration import Read
 from exporter.program import Descriptors, Program
-from exporter.supervising import reload
+from exporter.supervising import reader
 from exporter.supervising.reload import Source
 from tests.unit.test_supervisor import Run, loads, spec
 
@@ -81,7 +81,7 @@ def test_a_reader_that_fails_changes_nothing(
     reloading: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Answer, told: str
 ) -> None:
     if misbehave is hangs:
-        monkeypatch.setattr(reload, "READ_DEADLINE", 3.0)
+        monkeypatch.setattr(reader, "DEADLINE", 3.0)
     run = reloading(misbehave)
     os.kill(run.pid, signal.SIGHUP)
     run.wait(lambda: "configuration not reloaded: what runs goes on as it is" in run.log)

@@ -23,13 +23,13 @@ LOOKS = 0.05
 class Looking:
     """The part in a loop of its own, as the supervisor has it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer: Callable[[], dict[str, Any]] | None = None) -> None:
         owners = [os.geteuid()]
         first = web_configuration.read(path, owners)
         assert first.settings is not None, first.mistakes
         self.told: list[dict[str, Any]] = []
         self._selector = selectors.DefaultSelector()
-        source = web_file.Source(lambda: web_configuration.answer(path, owners), first)
+        source = web_file.Source(answer or (lambda: web_configuration.answer(path, owners)), first)
         self.part = web_file.WebFile(source, self._selector, lambda document: self.told.append(document["web"]))
 
     def go_on(self, until: Callable[[], bool]) -> None:
@@ -112,6 +112,33 @@ def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) 
     write(path, "rate_limit: {interval: 1s, burst: 4}\n")
     looking.go_on(lambda: len(looking.told) > 0)
     assert [burst(news) for news in looking.told] == [4]
+
+
+@pytest.mark.parametrize("mended_by", ["another file", "time"])
+def test_a_reader_without_a_word_is_told_and_not_asked_at_once_again(
+    path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch, mended_by: str
+) -> None:
+    monkeypatch.setattr(web_file, "TRIES_AGAIN", 1.0 if mended_by == "time" else 600.0)
+    broken = path.with_name("broken")
+    broken.touch()
+
+    def answer() -> dict[str, Any]:
+        if broken.exists():
+            os._exit(7)
+        return web_configuration.answer(path, [os.geteuid()])
+
+    looking = Looking(path, answer)
+    write(path, "rate_limit: {interval: 1s, burst: 2}\n")
+    looking.go_on(lambda: len(looking.told) > 0)
+    assert (burst(looking.told[-1]), looking.told[-1]["successful"]) == (1, False)
+    assert any("ended with exit code 7 and no word" in line for line in logged())
+    looking.look(5)
+    assert len(looking.told) == 1
+    broken.unlink()
+    if mended_by == "another file":
+        write(path, "rate_limit: {interval: 1s, burst: 22}\n")
+    looking.go_on(lambda: len(looking.told) > 1)
+    assert (burst(looking.told[-1]), looking.told[-1]["successful"]) == (2 if mended_by == "time" else 22, True)
 
 
 def test_its_end_leaves_no_process_behind(path: Path, logged: Logged) -> None:
