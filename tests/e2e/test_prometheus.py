@@ -82,6 +82,25 @@ programs:
       - {name: test_broken_total, type: counter, help: Nothing., map: counts, labels: [{name: number, field: key}]}
 """
 
+CHANGING = """
+programs:
+  - name: renames
+    code: |
+      BPF_HASH(renames, u32, u64, 8);
+      int on_rename(struct bpf_raw_tracepoint_args *ctx)
+      {
+          u32 key = 0;
+          u64 zero = 0;
+
+          add(renames.lookup_or_try_init(&key, &zero), 1, LOST(renames));
+          return 0;
+      }
+    attach: [{raw_tracepoint: task_rename, function: on_rename}]
+    metrics:
+      - {name: test_renames_total, type: counter, help: Renames., map: renames, labels: [{name: number, field: key}]}
+"""
+WEB = "http_server_config: {headers: {X-Frame-Options: deny}}\n"
+
 CALM_SECONDS = 20.0
 QUERIES = panel_queries()
 SELECTORS = sorted(
@@ -96,8 +115,11 @@ class Stage:
     prometheus: promserver.Prometheus
     relay: Relay
     ill_exporter: daemon.Daemon
+    changing_exporter: daemon.Daemon
+    changing_files: Path  # config.yaml, web.yaml, and disable if somebody makes it
     healthy: str
     ill: str
+    changing: str
     stuck: str
     gone: str
     skipped: frozenset[str]  # programs that this kernel cannot run
@@ -112,11 +134,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with contextlib.ExitStack() as stack:
         healthy = stack.enter_context(_exporter(directory, "healthy", HEALTHY))
         ill = stack.enter_context(_exporter(directory, "ill", ILL))
+        changing = stack.enter_context(_changing_exporter(directory / "changing"))
         stuck = stack.enter_context(_stuck_exporter(directory))
-        for exporter in (healthy, ill):
+        for exporter in (healthy, ill, changing):
             exporter.wait_ready()
         relay = stack.enter_context(Relay.running())
-        names = [f"127.0.0.1:{port}" for port in (healthy.port, ill.port, stuck.port, daemon.free_port())]
+        ports = (healthy.port, ill.port, changing.port, stuck.port, daemon.free_port())
+        names = [f"127.0.0.1:{port}" for port in ports]
         stack.enter_context(workload.running("calm"))
         stack.enter_context(_disk_in_use())
         server = stack.enter_context(
@@ -125,7 +149,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         skipped = _skipped(healthy)
         panels, panels_of_all = _watch(server, names[0], skipped)
         alerts = [labels for labels, _ in server.query(f'max_over_time(ALERTS{{instance="{names[0]}"}}[10m])')]
-        yield Stage(server, relay, ill, names[0], names[1], names[2], names[3], skipped, panels, panels_of_all, alerts)
+        yield Stage(
+            prometheus=server,
+            relay=relay,
+            ill_exporter=ill,
+            changing_exporter=changing,
+            changing_files=directory / "changing",
+            healthy=names[0],
+            ill=names[1],
+            changing=names[2],
+            stuck=names[3],
+            gone=names[4],
+            skipped=skipped,
+            panels=panels,
+            panels_of_all=panels_of_all,
+            alerts=alerts,
+        )
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda q: f"{q.panel}-{q.ref}")
@@ -212,6 +251,23 @@ def test_server_killed_again_and_again_raises_server_restarts(stage: Stage) -> N
     assert_fires(stage, "BpfExporterServerRestarts", {"job": JOB, "instance": stage.ill})
 
 
+def test_configuration_with_a_mistake_raises_config_reload_failed(stage: Stage) -> None:
+    (stage.changing_files / "config.yaml").write_text(CHANGING.replace("on_rename(", "on_rename(nonsense "))
+    stage.changing_exporter.process.send_signal(signal.SIGHUP)
+    assert_fires(stage, "BpfExporterConfigReloadFailed", {"job": JOB, "instance": stage.changing})
+
+
+def test_web_configuration_with_a_mistake_raises_web_config_reload_failed(stage: Stage) -> None:
+    (stage.changing_files / "web.yaml").write_text("nonsense: 1\n")
+    assert_fires(stage, "BpfExporterWebConfigReloadFailed", {"job": JOB, "instance": stage.changing})
+
+
+def test_switch_raises_disabled(stage: Stage) -> None:
+    (stage.changing_files / "disable").touch()
+    stage.changing_exporter.process.send_signal(signal.SIGHUP)
+    assert_fires(stage, "BpfExporterDisabled", {"job": JOB, "instance": stage.changing})
+
+
 @pytest.mark.parametrize(
     ("kind", "alert"),
     [
@@ -289,11 +345,24 @@ def _another_server(exporter: daemon.Daemon, before: int) -> bool:
 
 
 @contextlib.contextmanager
-def _exporter(directory: Path, name: str, config: str, cache: Path | None = None) -> Iterator[daemon.Daemon]:
+def _exporter(
+    directory: Path, name: str, config: str, *options: str, cache: Path | None = None
+) -> Iterator[daemon.Daemon]:
     own = directory / name
-    own.mkdir()
+    own.mkdir(exist_ok=True)
     (own / "config.yaml").write_text(config)
-    with daemon.running(own / "config.yaml", own, cache=cache) as exporter:
+    with daemon.running(own / "config.yaml", own, *options, cache=cache) as exporter:
+        yield exporter
+
+
+@contextlib.contextmanager
+def _changing_exporter(own: Path) -> Iterator[daemon.Daemon]:
+    """An exporter whose files tests may change."""
+    own.mkdir()
+    (own / "web.yaml").write_text(WEB)
+    (own / "web.yaml").chmod(0o600)
+    options = ("--web.config.file", str(own / "web.yaml"), "--config.disable-file", str(own / "disable"))
+    with _exporter(own.parent, own.name, CHANGING, *options) as exporter:
         yield exporter
 
 
