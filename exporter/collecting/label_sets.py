@@ -87,11 +87,10 @@ class LabelSets(Sequence[LabelSet]):
         return self.at(order[new]), places
 
     def _sorted_distinct_of_few(self) -> tuple[LabelSets, Places]:
-        texts = list(self)
-        last = {of: row for row, of in enumerate(texts)}
-        rows = [last[of] for of in sorted(last)]
-        places = {of: place for place, of in enumerate(sorted(last))}
-        return self.at(np.array(rows, np.intp)), np.array([places[of] for of in texts], np.intp)
+        rows = {texts: row for row, texts in enumerate(self)}
+        places = {texts: place for place, texts in enumerate(sorted(rows))}
+        distinct = self.at(np.array([rows[texts] for texts in places], np.intp))
+        return distinct, np.array([places[texts] for texts in self], np.intp)
 
 
 def from_texts(words: Words, sets: Sequence[LabelSet], labels: int) -> LabelSets:

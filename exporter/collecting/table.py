@@ -25,6 +25,7 @@ _CHUNK = 4096  # entries asked for at once ...
 _CHUNK_BYTES = 1 << 20  # ... and not more than this much of them, unless a bucket is larger
 _ALL = slice(None)
 COMPARED = 1 << 20  # bytes of values that are kept to be compared with those of the next read
+_CUT_BYTES = 1 << 10  # of records are cut before numpy has found a type for them
 _FEW_BYTES = 64 << 10  # are copied and compared before numpy has found out how to compare them
 _STILL = 2  # reads that found the same keys: then the next one will, most likely
 _WORTH = 8192  # entries: fewer are read before another thread is awake
@@ -36,7 +37,7 @@ _CURSOR_BYTES = 16  # at least: the kernel writes max(4, key size)
 def as_bytes(records: Bytes) -> list[bytes]:
     """Each row of (n, size) as a bytes object."""
     size = records.shape[1]
-    if 0 < records.size <= _FEW_BYTES // 64:
+    if 0 < records.size <= _CUT_BYTES:
         text = records.tobytes()
         return [text[start : start + size] for start in range(0, len(text), size)]
     rows: list[Any] = np.ascontiguousarray(records).view(np.dtype((np.void, size))).ravel().tolist()
