@@ -91,6 +91,8 @@ LIMITS = """## What it cannot do
 - A hash that is full counts how much it loses, not what.
 - An LRU map is approximate: it evicts keys before it is full.
 - The first scrape after many new keys makes their text; it is slower than those after it.
+- A scrape that finds that keys came or went takes 1 to 2 ms more, however few they were. Of 1,000 series that is two
+  and a half times what a scrape takes that finds nothing new, and still less than the peer takes for that.
 - A scrape of few series is mostly waking up: 1,000 take 0.3 ms when another one was just answered, and three times that
   half a second later, out of cold caches. More programs cost more there than more series.
 - The figures are from one machine with two CPUs. Contention between many CPUs is not measured, what it does to the
