@@ -18,6 +18,7 @@ from exporter.fields import Number
 Column = NDArray[Any]  # of uint64 or int64; of float64 or Python's integers once scaled
 Reduce = Literal["sum", "max", "min"]
 
+_FEW_CPUS = 16  # are added one after the other, of two in a fifteenth of the time: reduce begins anew for every row
 _UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
@@ -53,14 +54,22 @@ def bit_field(records: Bytes, number: Number, byte_order: str = sys.byteorder) -
 
 
 def widened(column: Column) -> Column:
-    return column.astype(np.int64 if column.dtype.kind == "i" else np.uint64)
+    """Not a copy where it is wide already."""
+    return column.astype(np.int64 if column.dtype.kind == "i" else np.uint64, copy=False)
 
 
 def over_cpus(column: Column, reduce: Reduce) -> Column:
-    """(n, CPUs, ...) -> (n, ...)."""
-    if column.shape[1] == 1:
-        return column[:, 0]
-    return np.asarray(_UFUNCS[reduce].reduce(column, axis=1))
+    """(n, CPUs, ...) -> (n, ...), always a copy."""
+    count = column.shape[1]
+    if count == 1:
+        return column[:, 0].copy()
+    ufunc = _UFUNCS[reduce]
+    if count > _FEW_CPUS:
+        return np.asarray(ufunc.reduce(column, axis=1))
+    reduced = ufunc(column[:, 0], column[:, 1])
+    for cpu in range(2, count):
+        ufunc(reduced, column[:, cpu], out=reduced)
+    return np.asarray(reduced)
 
 
 def grouped(column: Column, order: NDArray[np.intp], starts: NDArray[np.intp] | None, reduce: Reduce) -> Column:

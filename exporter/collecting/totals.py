@@ -101,7 +101,9 @@ class _Rows:
         gone[there] = False
         fell = counted.fell(here, last, there)
         moved = (group[here] != was[there]) & ~fell
-        gone[there[fell | moved]] = True
+        ended = fell | moved
+        if ended.any():
+            gone[there[ended]] = True
         if not gone.any():
             return None
         carried = self.add(last.at(gone), was[gone], series)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
@@ -49,6 +50,20 @@ def test_numbers_side_by_side() -> None:
 def test_reducing_over_cpus_is_exact(reduce: columns.Reduce, expected: int) -> None:
     column = np.array([[[BIG], [3], [2]]], np.uint64)
     assert columns.over_cpus(column, reduce).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max", "min"])
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("cpus", [1, 2, 3, 16, 17, 128])
+def test_every_number_of_cpus_is_reduced_alike(cpus: int, slots: int, reduce: columns.Reduce) -> None:
+    column = np.random.default_rng(cpus).integers(0, 2**56, (5, cpus, slots), dtype=np.uint64)
+    before = column.copy()
+    python: Callable[[Iterable[int]], int] = {"sum": sum, "max": max, "min": min}[reduce]  # type: ignore[assignment]
+    expected = [[python(row[slot] for row in rows) for slot in range(slots)] for rows in column.tolist()]
+    reduced = columns.over_cpus(column, reduce)
+    assert reduced.tolist() == expected
+    reduced[:] = 0  # nobody else's numbers
+    assert (column == before).all()
 
 
 @pytest.mark.parametrize(("reduce", "expected"), [("sum", [BIG + 1, 7]), ("max", [BIG, 7]), ("min", [1, 7])])
