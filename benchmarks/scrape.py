@@ -160,7 +160,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """One that runs: the port that it listens on, and its filled map."""
+    """One that runs: who asks it, and its filled map."""
 
     client: Client
     fd: int
@@ -344,13 +344,8 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
         for encoding in (b"identity", b"gzip"):
             bytes_ = mine.client.ask(encoding=encoding)[1]
             least = floor(table, bytes(bytes_))
-            asked = encoding
-            mine_s, peer_s, least_s = in_turns(
-                repeats,
-                lambda: scrape(mine, asked),  # noqa: B023 - called in here
-                None if peer is None else lambda: scrape(peer, asked),  # noqa: B023
-                lambda: least(),  # noqa: B023
-            )
+            theirs_too = None if peer is None else partial(scrape, peer, encoding)
+            mine_s, peer_s, least_s = in_turns(repeats, partial(scrape, mine, encoding), theirs_too, least)
             what = f"{name}, {'plain' if encoding == b'identity' else 'gzip'}"
             found.append(against_peer(what, mine_s, peer_s, least_s, target))
             found.append(against_floor(what, mine_s, least_s, 1.6 if size == 100_000 else None))

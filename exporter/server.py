@@ -190,7 +190,7 @@ class Programs:
             with self._lock:
                 self._put(news)
 
-    def is_connected(self, connected: bool) -> None:
+    def set_connected(self, connected: bool) -> None:
         """Whether its supervisor is there."""
         self._say(connected=connected)
 

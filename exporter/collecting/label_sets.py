@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exporter.collecting.words import Codes, Words
 
 _WORD = Struct("=q")
-_FEW = 64  # label sets that are sorted one by one: numpy would take longer to begin
+FEW = 64  # rows that are worked on one by one: numpy would take longer to begin
 
 LabelSet = tuple[str, ...]  # label values in the order of the label names
 Places = NDArray[np.intp]
@@ -70,7 +70,7 @@ class LabelSets(Sequence[LabelSet]):
         """Each once, in the order of the texts, and where each of these is there."""
         if not self._count:
             return self, np.empty(0, np.intp)
-        if self._count <= _FEW:
+        if self._count <= FEW:
             return self._sorted_distinct_of_few()
         varying = [c for c in self.columns if not is_constant(c) and (c != c[0]).any()]
         if not varying:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exporter.binding import LabelField
 from exporter.collecting.columns import narrow
-from exporter.collecting.label_sets import LabelSet, LabelSets, Places, constant, hashes, is_constant
+from exporter.collecting.label_sets import FEW, LabelSet, LabelSets, Places, constant, hashes, is_constant
 from exporter.collecting.matching import Matcher
 from exporter.collecting.table import Bytes, Entries, as_bytes, same_keys
 from exporter.collecting.words import NO_TEXT, NUMBER_LENGTH, Codes, Words
@@ -21,7 +21,6 @@ from exporter.decoders import Chain, Names
 from exporter.fields import ORDERS
 
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
-_FEW = 64  # rows whose labels are made one after the other
 DEFAULT_LENGTH = 128  # bytes of a label value (limits.label_length)
 
 _numbers_of_rows = count()
@@ -93,7 +92,7 @@ class Field:
     def codes(self, raw: Bytes, *, all_rows: bool = True) -> Codes:
         """The code of each row's text, NO_TEXT where it has none. What was not seen since `forget` is decoded; with
         `all_rows` what is not seen now is forgotten."""
-        if len(raw) <= _FEW:
+        if len(raw) <= FEW:
             return self._codes_of_few(raw, all_rows)
         if _all_equal(raw):
             return constant(int(self._codes_of_few(raw[:1], all_rows)[0]), len(raw))
@@ -129,7 +128,7 @@ class Field:
 
     def _keep(self, fields: Collection[bytes]) -> None:
         """Forget the others, once they are so many that it is worth it."""
-        if len(self._codes) > 2 * len(fields) + 1:
+        if self.crowded(len(fields)):
             self._codes = {field: self._codes[field] for field in fields}
 
     def crowded(self, rows: int) -> bool:

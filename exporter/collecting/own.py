@@ -79,7 +79,7 @@ class Own:
     only the numbers are. A host with a thousand series would spend more time on it than on them."""
 
     def __init__(self) -> None:
-        self._written: dict[str, tuple[object, Text]] = {}  # and what it was made of
+        self._written: dict[str, tuple[tuple[object, ...], Text]] = {}  # and what it was made of
         self._reported = Renumbered()
         self._moving = Renumbered()
 
@@ -90,7 +90,7 @@ class Own:
         none. `late`: scrapes that programs were left out of. Families without a sample are left out."""
         names = {program.name for program in programs}
         return [
-            self._kept("standing", standing, lambda: _text(_standing(standing))),
+            self._kept("standing", (standing,), lambda: _text(_standing(standing))),
             self._kept("programs", tuple(programs), lambda: _text([*_loading(programs), *_maps(programs)])),
             self._kept(
                 "reports",
@@ -105,9 +105,9 @@ class Own:
             self._moving.text([_durations(reports), *_process(own_process())]),
         ]
 
-    def _kept(self, group: str, of: object, write: Callable[[], Text]) -> Text:
+    def _kept(self, group: str, of: tuple[object, ...], write: Callable[[], Text]) -> Text:
         last = self._written.get(group)
-        if last is None or (last[0] is not of and last[0] != of):
+        if last is None or last[0] != of:
             self._written[group] = last = (of, write())
         return last[1]
 

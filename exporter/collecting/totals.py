@@ -101,9 +101,7 @@ class _Rows:
         gone[there] = False
         fell = counted.fell(here, last, there)
         moved = (group[here] != was[there]) & ~fell
-        ended = fell | moved
-        if ended.any():
-            gone[there[ended]] = True
+        gone[there[fell | moved]] = True
         if not gone.any():
             return None
         carried = self.add(last.at(gone), was[gone], series)

@@ -48,14 +48,14 @@ def serve(path: Path, listeners: Sequence[socket.socket], options: Options) -> N
         while True:
             follow(connection, programs, http.begin, lambda: _announce(programs))
             connection.close()
-            programs.is_connected(False)
+            programs.set_connected(False)
             log.get().warning("the supervisor has gone: serving on from the maps that are here", socket=str(path))
             connection, (document, fds) = _connect(path)
             for fd in fds:  # the names of this host are open
                 os.close(fd)
             _compare_versions(document)
             programs.take(document, [])
-            programs.is_connected(True)
+            programs.set_connected(True)
             log.get().info("the supervisor is back", socket=str(path))
     except AskedToEndError:
         notify("STOPPING=1")

@@ -88,8 +88,7 @@ class WebFile:
     def _on_read(self, found: web_configuration.Read | None, why: str) -> None:
         if found is None:
             self._failed([("web configuration", why)])
-            # The same files would do the same to the next one, unless memory or time was short.
-            self._seen = [_identity(path) for path in self._files.files]
+            self._seen = self._written  # they would do the same to the next one, unless memory or time was short
             self._again = time.monotonic() + TRIES_AGAIN
             return
         # Files of before too: what was wrong may be set right in one of them.

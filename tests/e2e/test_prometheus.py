@@ -27,6 +27,7 @@ from tests.e2e import prometheus as promserver
 from tests.e2e import workload
 from tests.e2e.queries import ALERTS, RECORDING, PanelQuery, panel_queries, rules, selectors
 from tests.e2e.relay import Relay
+from tests.kernel import renames
 from tests.peer.workloads import disks
 
 JOB = "bpf-exporter"
@@ -82,23 +83,6 @@ programs:
       - {name: test_broken_total, type: counter, help: Nothing., map: counts, labels: [{name: number, field: key}]}
 """
 
-CHANGING = """
-programs:
-  - name: renames
-    code: |
-      BPF_HASH(renames, u32, u64, 8);
-      int on_rename(struct bpf_raw_tracepoint_args *ctx)
-      {
-          u32 key = 0;
-          u64 zero = 0;
-
-          add(renames.lookup_or_try_init(&key, &zero), 1, LOST(renames));
-          return 0;
-      }
-    attach: [{raw_tracepoint: task_rename, function: on_rename}]
-    metrics:
-      - {name: test_renames_total, type: counter, help: Renames., map: renames, labels: [{name: number, field: key}]}
-"""
 WEB = "http_server_config: {headers: {X-Frame-Options: deny}}\n"
 
 CALM_SECONDS = 20.0
@@ -252,7 +236,7 @@ def test_server_killed_again_and_again_raises_server_restarts(stage: Stage) -> N
 
 
 def test_configuration_with_a_mistake_raises_config_reload_failed(stage: Stage) -> None:
-    (stage.changing_files / "config.yaml").write_text(CHANGING.replace("on_rename(", "on_rename(nonsense "))
+    (stage.changing_files / "config.yaml").write_text(renames.CONFIG.replace("on_rename(", "on_rename(nonsense "))
     stage.changing_exporter.process.send_signal(signal.SIGHUP)
     assert_fires(stage, "BpfExporterConfigReloadFailed", {"job": JOB, "instance": stage.changing})
 
@@ -362,7 +346,7 @@ def _changing_exporter(own: Path) -> Iterator[daemon.Daemon]:
     (own / "web.yaml").write_text(WEB)
     (own / "web.yaml").chmod(0o600)
     options = ("--web.config.file", str(own / "web.yaml"), "--config.disable-file", str(own / "disable"))
-    with _exporter(own.parent, own.name, CHANGING, *options) as exporter:
+    with _exporter(own.parent, own.name, renames.CONFIG, *options) as exporter:
         yield exporter
 
 
