@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks import rows
 from exporter import config
 from exporter.kernel import bpf, bpf_stats
-from exporter.loading.child import load_program
+from exporter.loading.load_program import load_program
 from tests.daemon import running
 from tests.kernel.loaded import accept
 from tests.kernel.programs import NR_GETPPID, compile_all, host

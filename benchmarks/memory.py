@@ -29,9 +29,9 @@ from pathlib import Path
 import yaml
 
 from benchmarks import peer, rows
-from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables
+from exporter.collecting.maps.open import open_tables
+from exporter.collecting.text import exposition
 from exporter.config import load
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus

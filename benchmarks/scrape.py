@@ -31,13 +31,14 @@ import numpy as np
 
 from benchmarks import peer as peer_
 from benchmarks import rows
-from exporter.collecting import exposition
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.table import Entries, Table
-from exporter.config import load, model
+from exporter.collecting.maps.table import Entries, Table
+from exporter.collecting.text import exposition
+from exporter.config import load
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
 from exporter.program import Map, Member, Program, State, Type
+from exporter.spec import ProgramSpec
 
 COUNTER = """
 limits: {series: 10000000}
@@ -441,7 +442,7 @@ class Simulated:
         return self._entries
 
 
-def above_the_copy(spec: model.Program, size: int, possible: int, repeats: int) -> float:
+def above_the_copy(spec: ProgramSpec, size: int, possible: int, repeats: int) -> float:
     """Seconds of a scrape without the kernel's copy, without HTTP."""
     map_ = Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size, key=KEY, value=U64)
     collector = ProgramCollector(

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import pwd
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from exporter import __version__, config, log, offline
-from exporter.config.bundled import bundled_dir
-from exporter.exits import EXIT_CONFIG, EXIT_OK, EXIT_RIGHTS, EXIT_RUNTIME, EXIT_USAGE
-from exporter.supervising.crash_record import CrashRecord, DamagedError
-
-if TYPE_CHECKING:
-    from exporter.supervising import web_file
+from exporter import __version__, config, log
+from exporter.commands.exit_codes import EXIT_OK
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
@@ -62,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="say what this host allows, and what to do about it", allow_abbrev=False
     )
     doctor.add_argument("--json", action="store_true", help="for machines")
-    doctor.set_defaults(command=offline.doctor)
+    doctor.set_defaults(command=_command("doctor"))
     programs = commands.add_parser("programs", help="list the bundled programs, or explain one", allow_abbrev=False)
     programs.add_argument("name", nargs="?", help="a bundled program")
-    programs.set_defaults(command=_programs)
+    programs.set_defaults(command=_command("programs"))
     _add_quarantine(commands.add_parser("quarantine", help="list programs that this host died with, or clear them",
                                         allow_abbrev=False))  # fmt: skip
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration", allow_abbrev=False)
@@ -84,26 +79,27 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_loading(parser)
     _add_listen(parser)
     _add_web(parser)
-    _add_user(parser, "whom the server runs as")
+    _add_user(parser, "whom the server runs as", _default_account())
     _add_log(parser)
-    parser.set_defaults(command=_run, socket=None)
+    parser.set_defaults(command=_command("run"), socket=None)
 
 
 def _add_supervise(parser: argparse.ArgumentParser) -> None:
     _add_loading(parser)
     _add_socket(parser, "where the server connects")
-    _add_user(parser, "the server's user, who alone may connect")
+    _add_user(parser, "the server's user, who alone may connect", _default_account())
     _add_log(parser)
-    parser.set_defaults(command=_run, listen=[], systemd_socket=False, metrics_path="")
+    parser.set_defaults(command=_command("run"), listen=[], systemd_socket=False, metrics_path="")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_socket(parser, "where the supervisor listens")
     _add_listen(parser)
     _add_web(parser)
-    _add_user(parser, "whom the server becomes, where it is started as root")
+    current = (os.getuid(), os.getgid()) if os.getuid() else _default_account()
+    _add_user(parser, "whom the server becomes, where it is started as root", current)
     _add_log(parser)
-    parser.set_defaults(command=_serve)
+    parser.set_defaults(command=_command("serve"))
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
@@ -143,8 +139,8 @@ def _add_socket(parser: argparse.ArgumentParser, what: str) -> None:
                         help=f"{what} (%(default)s)")  # fmt: skip
 
 
-def _add_user(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--user", type=_account, default=None, metavar="USER",
+def _add_user(parser: argparse.ArgumentParser, what: str, default: tuple[int, int]) -> None:
+    parser.add_argument("--user", type=_account, default=default, metavar="USER",
                         help=f"{what} (bpf-exporter if there is such a user, else 65534)")  # fmt: skip
 
 
@@ -185,7 +181,7 @@ def _add_quarantine(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--clear", action="append", default=[], metavar="NAME",
                        help="let the program of this name be attached again; may be repeated")  # fmt: skip
     which.add_argument("--all", action="store_true", help="let all of them be attached again")
-    parser.set_defaults(command=_quarantine)
+    parser.set_defaults(command=_command("quarantine"))
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:
@@ -199,7 +195,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
     kernel.add_argument("--btf", type=Path, metavar="FILE", help="the kernel with these types; needs --release")
     add("--release", help="of that kernel, as uname -r says it (what the vmlinuz says)")
     add("--arch", choices=["x86_64", "aarch64"], help="of that kernel (what the kernel's types say)")
-    parser.set_defaults(command=offline.compile_programs)
+    parser.set_defaults(command=_command("compile"))
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -215,7 +211,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     add("--release", help="of that kernel, as uname -r says it there (not known: what requires one is assumed)")
     add("--arch", choices=["x86_64", "aarch64"], help="of that kernel (what the types say)")
     add("--json", action="store_true", help="for machines")
-    parser.set_defaults(command=offline.check)
+    parser.set_defaults(command=_command("check"))
 
 
 # Arguments
@@ -263,116 +259,17 @@ def _http_path(text: str) -> str:
 # Commands
 
 
-def _run(options: argparse.Namespace) -> int:
-    from exporter import configuration, start  # imports what only a daemon needs
-    from exporter.supervising import overhead, reload
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function `command` of a module of commands/, imported when the command runs: each needs other libraries."""
 
-    log.configure(options.log_level, options.log_format)
-    if refusal := start.missing_rights():
-        log.get().error(refusal)
-        return EXIT_RIGHTS
-    files = options.config_file, tuple(options.trust_owner)
-    found = configuration.read(*files)
-    for place, text in found.warnings:
-        print(f"warning: {place}: {text}", file=sys.stderr)
-    for place, text in found.mistakes:
-        print(f"{place}: {text}", file=sys.stderr)
-    if found.config is None:
-        return EXIT_CONFIG
-    try:
-        web = _web_source(options.web_file, options.trust_owner)
-    except config.ConfigErrors:
-        return EXIT_CONFIG
-    return start.run(
-        found.config,
-        start.Options(
-            listen=tuple(options.listen or [":10435"]),
-            metrics_path=options.metrics_path,
-            socket=options.socket,
-            cache_dir=options.cache_dir,
-            account=options.user or _default_account(),
-            record=options.record,
-            compiles=options.compiles,
-            source=reload.Source(
-                lambda: configuration.answer(*files), found, options.disable_file, options.reload_interval
-            ),
-            state_dir=options.state_dir,
-            web=web,
-            systemd_socket=options.systemd_socket,
-            overhead=overhead.Options(
-                options.statistics, options.overhead_interval, options.overhead_window, options.overhead_pause
-            ),
-        ),
-    )
+    def run(options: argparse.Namespace) -> int:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that a server drops
+        code: int = importlib.import_module(f"exporter.commands.{name}").command(options)
+        return code
 
-
-def _serve(options: argparse.Namespace) -> int:
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library would keep the rights that this process drops
-    from exporter import start_server
-
-    log.configure(options.log_level, options.log_format)
-    return start_server.run(
-        start_server.Options(
-            socket=options.socket,
-            listen=tuple(options.listen or [":10435"]),
-            systemd_socket=options.systemd_socket,
-            metrics_path=options.metrics_path,
-            account=options.user or ((os.getuid(), os.getgid()) if os.getuid() else _default_account()),
-        )
-    )
-
-
-def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_file.Source | None:
-    """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
-    from exporter import web_configuration
-    from exporter.supervising import web_file
-
-    if path is None:
-        return None
-    found = web_configuration.read(path, trust_owner)
-    for place, text in found.warnings:
-        print(f"warning: {place}: {text}", file=sys.stderr)
-    for place, text in found.mistakes:
-        print(f"{place}: {text}", file=sys.stderr)
-    if found.settings is None:
-        raise config.ConfigErrors(())
-    return web_file.Source(lambda: web_configuration.answer(path, trust_owner), found)
-
-
-def _quarantine(options: argparse.Namespace) -> int:
-    from exporter.supervising import clearing
-
-    record = CrashRecord(options.state_dir)
-    try:
-        if options.clear or options.all:
-            print(*clearing.clear(record, None if options.all else options.clear), sep="\n")
-        else:
-            print(*clearing.listing(record), sep="\n")
-    except LookupError as error:
-        print(f"bpf-exporter quarantine: {error.args[0]}", file=sys.stderr)
-        return EXIT_USAGE
-    except (OSError, DamagedError) as error:
-        why = getattr(error, "strerror", None) or error
-        print(f"bpf-exporter quarantine: {record.path}: {why} (--state.dir: as `run` has it)", file=sys.stderr)
-        return EXIT_RUNTIME
-    return EXIT_OK
+    return run
 
 
 def _schema(_: argparse.Namespace) -> int:
     print(json.dumps(config.json_schema(), indent=2))
-    return EXIT_OK
-
-
-def _programs(options: argparse.Namespace) -> int:
-    from exporter import catalogue
-
-    directory = bundled_dir()
-    if options.name is None:
-        catalogue.print_list(directory)
-        return EXIT_OK
-    try:
-        catalogue.print_one(directory, options.name)
-    except LookupError as error:
-        print(f"bpf-exporter programs: {error.args[0]}", file=sys.stderr)
-        return EXIT_USAGE
     return EXIT_OK

@@ -11,23 +11,23 @@ from itertools import chain
 
 import numpy as np
 
-from exporter.binding import ARRAYS, Binding, bind_all
-from exporter.collecting import columns
-from exporter.collecting.draining import Drained
-from exporter.collecting.exposition import Family
-from exporter.collecting.labels import DEFAULT_LENGTH, LabelTexts
-from exporter.collecting.matching import Matcher
-from exporter.collecting.metric import FamilyOf, Metric
-from exporter.collecting.options import Expiring, with_options
-from exporter.collecting.series import Budget, Limit
-from exporter.collecting.stacks import Stacks
-from exporter.collecting.store import Store
-from exporter.collecting.table import COMPARED, Bytes, Entries, Readable, ReadError, same_keys
-from exporter.collecting.words import Words
-from exporter.config import model
+from exporter.binding.bind import ARRAYS, Binding, bind_all
+from exporter.collecting.maps import columns
+from exporter.collecting.maps.draining import Drained
+from exporter.collecting.maps.key_matcher import KeyMatcher
+from exporter.collecting.maps.options import Expiring, with_options
+from exporter.collecting.maps.stacks import Stacks
+from exporter.collecting.maps.table import COMPARED, Bytes, Entries, Readable, ReadError, same_keys
+from exporter.collecting.metric import FamilyCollector, MetricCollector
+from exporter.collecting.series.interned import StringTable
+from exporter.collecting.series.labels import DEFAULT_LENGTH, LabelTexts
+from exporter.collecting.series.limit import Budget, Limit
+from exporter.collecting.series.totals_store import Store
+from exporter.collecting.text.exposition import Family
 from exporter.decoders import Names
 from exporter.kernel import malloc
 from exporter.program import LOST_UPDATES, Program, hidden
+from exporter.spec import MapOptions, ProgramSpec
 
 MANY = 20_000  # entries whose arrays are so large that each would come fresh from the kernel
 HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
@@ -45,7 +45,7 @@ class MetricReport:
 
 
 @dataclass(slots=True)
-class Report:
+class CollectReport:
     """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all went
     well. Two that say the same are equal, whatever `seconds` they took."""
 
@@ -64,7 +64,7 @@ class ProgramCollector:
     def __init__(
         self,
         program: Program,
-        spec: model.Program,
+        spec: ProgramSpec,
         tables: Mapping[str, Readable],
         names: Names,
         *,
@@ -84,7 +84,7 @@ class ProgramCollector:
         self._online = online
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
-        self._words = Words()
+        self._words = StringTable()
         self._keys: dict[str, Bytes] = {}  # of each map when it was last read
         self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
         self._store = store
@@ -109,7 +109,7 @@ class ProgramCollector:
         self._bytes = {name: self._maps[name].value_size for name in self._measured}
         self._last: list[Family] | None = None  # what the last collection gave, where the next can be the same
         self.same = False  # whether the last collection gave what the one before gave
-        self.report = Report()
+        self.report = CollectReport()
         if any(table.behind for table in self._drained.values()):
             self.drain(0.0)  # what a server before this one left
 
@@ -120,12 +120,12 @@ class ProgramCollector:
     def _bound(
         self,
         bindings: Sequence[Binding],
-        options: Mapping[str, model.MapOptions],
+        options: Mapping[str, MapOptions],
         label_length: int,
         budget: Budget | None,
-    ) -> list[FamilyOf]:
-        families: dict[str, list[Metric]] = {}
-        matchers = {name: Matcher() for name in self._maps}
+    ) -> list[FamilyCollector]:
+        families: dict[str, list[MetricCollector]] = {}
+        matchers = {name: KeyMatcher() for name in self._maps}
         for binding in bindings:
             # Metrics with the same labels of the same map share their text.
             shared = next((t for m, t in self._texts if m == binding.map and t.labels == binding.labels), None)
@@ -133,15 +133,15 @@ class ProgramCollector:
                 matcher = matchers[binding.map]
                 shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words, matcher)
                 self._texts.append((binding.map, shared))
-            metric = Metric(binding, shared, matchers[binding.map], self._maps[binding.map].type in ARRAYS)
+            metric = MetricCollector(binding, shared, matchers[binding.map], self._maps[binding.map].type in ARRAYS)
             families.setdefault(binding.metric, []).append(metric)
         return [self._family(metrics, options, budget) for metrics in families.values()]
 
     def _family(
-        self, metrics: Sequence[Metric], options: Mapping[str, model.MapOptions], budget: Budget | None
-    ) -> FamilyOf:
+        self, metrics: Sequence[MetricCollector], options: Mapping[str, MapOptions], budget: Budget | None
+    ) -> FamilyCollector:
         name = metrics[0].binding.metric
-        return FamilyOf(
+        return FamilyCollector(
             metrics,
             Limit(max(metric.binding.max_series for metric in metrics), budget),
             max(options[m.binding.map].ttl if m.binding.map in options else 0.0 for m in metrics),
@@ -155,7 +155,7 @@ class ProgramCollector:
         could not be read is left out, and the report says so."""
         start = time.perf_counter()
         now = self._clock()
-        report = Report(entries=dict(self.report.entries), insert_failures=dict(self.report.insert_failures))
+        report = CollectReport(entries=dict(self.report.entries), insert_failures=dict(self.report.insert_failures))
         entries: dict[str, Entries] = {}
         families, self._last = self._last, None
         self.same = families is not None and self._finds_the_same(entries, now)
@@ -197,7 +197,7 @@ class ProgramCollector:
     def drain(self, least: float) -> tuple[bool, str]:
         """Between collections: empty the drained maps if one of them is so full (0 to 1), so that there is room for new
         keys. Gives whether it was, and what went wrong, "" if nothing did."""
-        report = Report()
+        report = CollectReport()
         full = False
         with self._reported(report, "drained maps"):
             full = any(table.fill() >= least for table in self._drained.values())
@@ -207,14 +207,23 @@ class ProgramCollector:
         return full, report.error
 
     def _collected(
-        self, chosen: Sequence[FamilyOf], report: Report, now: float, early: Mapping[str, Entries] | None = None
+        self,
+        chosen: Sequence[FamilyCollector],
+        report: CollectReport,
+        now: float,
+        early: Mapping[str, Entries] | None = None,
     ) -> list[Family]:
         """`early`: what was read already."""
         with ExitStack() as stack:
             return self._collected_in(stack, chosen, report, now, early or {})
 
     def _collected_in(
-        self, stack: ExitStack, chosen: Sequence[FamilyOf], report: Report, now: float, early: Mapping[str, Entries]
+        self,
+        stack: ExitStack,
+        chosen: Sequence[FamilyCollector],
+        report: CollectReport,
+        now: float,
+        early: Mapping[str, Entries],
     ) -> list[Family]:
         entries: dict[str, Entries] = {}
         changed = False
@@ -269,7 +278,7 @@ class ProgramCollector:
         if self._store is not None:
             self._store.cleared()
 
-    def _expired(self, family: FamilyOf, before: tuple[int, int]) -> int | None:
+    def _expired(self, family: FamilyCollector, before: tuple[int, int]) -> int | None:
         """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some, and
         series that had lost their keys before. `before`: what had ended before this collection."""
         tables = [self._tables[metric.binding.map] for metric in family.metrics]
@@ -284,7 +293,7 @@ class ProgramCollector:
         return self._expired_series[name]
 
     @contextmanager
-    def _reported(self, report: Report, what: str) -> Iterator[None]:
+    def _reported(self, report: CollectReport, what: str) -> Iterator[None]:
         """One part of a collection: whatever its fault is, it must not end the other parts, nor other programs."""
         try:
             yield
@@ -297,7 +306,7 @@ class ProgramCollector:
         online = set(self._online())
         return [index for index, cpu in enumerate(self._possible) if cpu in online]
 
-    def _count_entries(self, report: Report, now: float) -> None:
+    def _count_entries(self, report: CollectReport, now: float) -> None:
         """Entries of the maps that no metric reads; an array always has all of its own."""
         for map_ in self.program.maps:
             if map_.type in ARRAYS and not hidden(map_.name, self.program.maps):
@@ -308,7 +317,7 @@ class ProgramCollector:
         for name in self._helpers:
             report.entries[name] = len(self._tables[name].read())
 
-    def _read_lost(self, report: Report) -> None:
+    def _read_lost(self, report: CollectReport) -> None:
         counted = [m for m in self.program.maps if m.lost_index is not None]
         if not counted or LOST_UPDATES not in self._tables:
             return

@@ -8,22 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.binding import Binding
-from exporter.collecting import columns, histogram
-from exporter.collecting.columns import Column, Reduce
-from exporter.collecting.exposition import Family
-from exporter.collecting.label_sets import LabelSet, LabelSets, Places, from_texts
-from exporter.collecting.labels import LabelTexts, Rows
-from exporter.collecting.lines import Lines
-from exporter.collecting.matching import Matcher
-from exporter.collecting.series import Arrangement, Limit, arrange, nothing
-from exporter.collecting.store import FamilyStore, Kept
-from exporter.collecting.table import Bytes, Entries
-from exporter.collecting.templates import Series
-from exporter.collecting.totals import Add, Counted, Numbers, Totals, unsigned
-from exporter.collecting.widening import Widening
-from exporter.collecting.words import Codes
-from exporter.fields import Number
+from exporter.binding.bind import Binding
+from exporter.binding.paths import Number
+from exporter.collecting.maps import columns
+from exporter.collecting.maps.columns import Column, Reduce
+from exporter.collecting.maps.key_matcher import KeyMatcher
+from exporter.collecting.maps.table import Bytes, Entries
+from exporter.collecting.maps.widening import Widening
+from exporter.collecting.series import histogram
+from exporter.collecting.series.interned import Codes
+from exporter.collecting.series.label_sets import LabelSet, LabelSets, RowIndex, from_texts
+from exporter.collecting.series.labels import LabelTexts, Rows
+from exporter.collecting.series.limit import Arrangement, Limit, arrange, nothing
+from exporter.collecting.series.totals import Add, Counted, Numbers, Totals, unsigned
+from exporter.collecting.series.totals_store import FamilyStore, Kept
+from exporter.collecting.text.exposition import Family
+from exporter.collecting.text.line_cache import LineCache
+from exporter.collecting.text.templates import SeriesVersion
 
 APPROXIMATE = (
     "approximate: its LRU map forgets entries to make room"  # 240 of 10,000 in one of 10,000, and none counted
@@ -38,10 +39,10 @@ class Measured:
     counted: Counted
 
 
-class Metric:
+class MetricCollector:
     """One entry of `metrics:` over its life: label cache and widened counters."""
 
-    def __init__(self, binding: Binding, texts: LabelTexts, matcher: Matcher, keys_stay: bool) -> None:
+    def __init__(self, binding: Binding, texts: LabelTexts, matcher: KeyMatcher, keys_stay: bool) -> None:
         self.binding = binding
         self.matcher = matcher
         self._texts = texts
@@ -124,12 +125,12 @@ def _by_series(column: Column, how: Arrangement, reduce: Reduce) -> Column:
     return columns.spread(columns.grouped(column, how.order, how.starts, reduce), how.present, len(how.sets))
 
 
-class FamilyOf:
+class FamilyCollector:
     """The metric entries of one name, which are one family, and what is kept of it from collection to collection."""
 
     def __init__(
         self,
-        metrics: Sequence[Metric],
+        metrics: Sequence[MetricCollector],
         limit: Limit,
         ttl: float = 0.0,
         store: FamilyStore | None = None,
@@ -151,8 +152,8 @@ class FamilyOf:
         if self._totals is not None and kept is not None:
             self.arrangement = limit.restore(self._from_texts(kept.sets), kept.folded)
             self._totals.restore(kept, now)
-        self._series = Series(self.binding.label_names, self.arrangement.sets)
-        self._lines = Lines()
+        self._series = SeriesVersion(self.binding.label_names, self.arrangement.sets)
+        self._lines = LineCache()
 
     def _from_texts(self, sets: Sequence[LabelSet]) -> LabelSets:
         none = self.metrics[0].no_labels
@@ -163,8 +164,8 @@ class FamilyOf:
         with_sum = all(m.binding.buckets is not None and m.binding.buckets.has_sum for m in self.metrics)
         widths = [len(bounds) + 1, 1] if with_sum else [len(bounds) + 1]
 
-        def adding(metric: Metric) -> Add:
-            def add(counted: Counted, group: Places, series: int) -> Numbers:
+        def adding(metric: MetricCollector) -> Add:
+            def add(counted: Counted, group: RowIndex, series: int) -> Numbers:
                 counts, sums = histogram.added(counted, group, series, metric.binding.buckets)
                 columns_ = [counts] if sums is None or not with_sum else [counts, sums]
                 return np.concatenate([unsigned(column) for column in columns_], axis=1)
@@ -221,7 +222,7 @@ class FamilyOf:
             self._rows = rows
             if how.sets != self._series.sets:
                 before, written = self._series, self._lines.written
-                self._series = Series(self.binding.label_names, how.sets, before, how.kept, written)
+                self._series = SeriesVersion(self.binding.label_names, how.sets, before, how.kept, written)
         return self.arrangement
 
     def _by_series(self, counted: list[Counted], how: Arrangement) -> tuple[Column, Column | None]:

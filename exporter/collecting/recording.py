@@ -17,24 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from exporter.binding import bind_all
+from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.labels import DEFAULT_LENGTH
-from exporter.collecting.opening import open_tables
-from exporter.collecting.table import Entries, Readable
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables
+from exporter.collecting.maps.table import Entries, Readable
+from exporter.collecting.series.labels import DEFAULT_LENGTH
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
 from exporter.kernel.btf import VMLINUX
 from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Program, from_json, to_json
+from exporter.spec import ProgramSpec
 
 FORMAT = 1
 
 
 def record(
     program: Program,
-    spec: model.Program,
+    spec: ProgramSpec,
     tables: Mapping[str, Readable],
     *,
     possible: Sequence[int],
@@ -73,7 +73,7 @@ def record(
     }
 
 
-def write(path: Path, program: Program, spec: model.Program, fds: Mapping[str, int]) -> None:
+def write(path: Path, program: Program, spec: ProgramSpec, fds: Mapping[str, int]) -> None:
     """Record a live program to a file. OSError from the file or the maps, ReadError from a map without an end."""
     possible = cpus.possible_numbers()
     tables = open_tables(program, fds, len(possible))
@@ -129,7 +129,7 @@ def replay(
     }
     return ProgramCollector(
         program,
-        model.Program.model_validate(document["spec"]),
+        ProgramSpec.model_validate(document["spec"]),
         tables,
         replace(names, enums=KernelEnums(None, enums), machine=document.get("machine", names.machine)),
         possible=possible,

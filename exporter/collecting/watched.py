@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Literal
 
-from exporter.collecting.exposition import Family, family
-from exporter.run_time import RunTimes
+from exporter.collecting.text.exposition import Family, family
+from exporter.ipc.run_times import RunTimes
 
 _LABELS = ("program",)
 _COUNTED = "only where every run is counted, with --overhead.stats=always or the sysctl kernel.bpf_stats_enabled."

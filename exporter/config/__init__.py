@@ -1,6 +1,7 @@
-"""YAML files with positions -> the models that the rest of the exporter works with; and the bundled programs.
+"""YAML files with positions -> the spec (exporter/spec.py), or every mistake with its file, line and column.
 
-What reads and checks the files (pydantic, PyYAML: 14 MB) is imported where one is read, and not by who uses the models.
+pydantic and PyYAML (14 MB) are imported when a file is read, which happens in a child process that ends. Nothing here
+looks at a compiled program: what needs a map's types is checked in binding/.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 from exporter.config.bundled import bundled_dir
 from exporter.config.findings import ConfigErrors, Finding, Mark
-from exporter.config.model import Config
 from exporter.config.sources import Sources
+from exporter.spec import Config
 
 __all__ = [
     "ConfigErrors",

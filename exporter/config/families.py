@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.config.findings import Mark, Report
+from exporter.config.findings import Findings, Mark
 from exporter.config.merge import Placed
 
 # Series that the formats derive from a name: https://prometheus.io/docs/specs/om/open_metrics_spec/#suffixes
@@ -15,7 +15,7 @@ _SUFFIXES = {
 }
 
 
-def check(programs: list[Placed], report: Report) -> None:
+def check(programs: list[Placed], report: Findings) -> None:
     """Reports program names that stand twice, and metrics of loaded programs that share a name or a family."""
     names: dict[str, Mark] = {}
     for placed in programs:

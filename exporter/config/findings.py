@@ -52,7 +52,7 @@ class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)
 
 
 @dataclass(slots=True)
-class Report:
+class Findings:
     """Collects findings while the files are read."""
 
     errors: list[Finding] = field(default_factory=list)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.config import attach, bundled, document, maps, metrics, model, naming, override, sources
-from exporter.config.files import FileError, Reader
-from exporter.config.findings import Mark, Report, did_you_mean, quoted
+from exporter.config import attach_points, bundled, document, map_options, metrics, naming, override, sources
+from exporter.config.config_files import FileError, FileReader
+from exporter.config.findings import Findings, Mark, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
 from exporter.config.validate import Valid, phrase, validate
+from exporter.spec import MapOptions, ProgramSpec
 
 _NUL = "a NUL, and the compiler would read no further; take it out"
 
@@ -21,7 +22,7 @@ _NUL = "a NUL, and the compiler would read no further; take it out"
 class Placed:
     """A program, and where findings about it belong: in the entry that the user wrote, also for a bundled one."""
 
-    program: model.Program
+    program: ProgramSpec
     mark: Mark
     metrics: dict[str, Mark]
 
@@ -33,9 +34,9 @@ class Merge:
     bundled   directories that `use:` looks in after programs/ beside the main file
     """
 
-    reader: Reader
+    reader: FileReader
     bundled: Path
-    report: Report
+    report: Findings
     programs: list[Placed] = field(default_factory=list)
     _order: int = 0
     _beside: Path = Path("programs")
@@ -150,8 +151,8 @@ class Merge:
                         marks.setdefault(metric.name, at(entry.node, ["metrics", number, "name"]).mark)
                     self._add(entry, path, marks, node.mark)
 
-    def _own(self, node: Mapping, index: int) -> Valid[document.Program] | None:
-        return validate(document.Program, node, self.report, (_called(node, index),))
+    def _own(self, node: Mapping, index: int) -> Valid[document.ProgramDocument] | None:
+        return validate(document.ProgramDocument, node, self.report, (_called(node, index),))
 
     def _use(self, node: Mapping, index: int) -> None:
         """An entry that takes a program from a directory, with what it changes of it."""
@@ -176,11 +177,11 @@ class Merge:
             marks = {changed.name: at(valid.node, ["metrics", i, "name"]).mark for i, changed in enumerate(use.metrics)}
             self._add(merged, path, marks, mark)
 
-    def _bundled(self, path: Path, mark: Mark) -> Valid[document.Program] | None:
+    def _bundled(self, path: Path, mark: Mark) -> Valid[document.ProgramDocument] | None:
         root = self._read(path, mark, f"use {quoted(path.stem)}: {path} ")
         if root is None:
             return None
-        entry = validate(document.Program, root, self.report, (_called(root, 0),))
+        entry = validate(document.ProgramDocument, root, self.report, (_called(root, 0),))
         if entry is not None and entry.document.name != path.stem:
             self.report.error(
                 at(entry.node, ["name"]).mark,
@@ -188,29 +189,29 @@ class Merge:
             )
         return entry
 
-    def _add(self, entry: Valid[document.Program], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
+    def _add(self, entry: Valid[document.ProgramDocument], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
         """Checks an entry beyond its single keys and adds the program."""
         program, node = entry.document, entry.node
-        variants = attach.variants(entry, program.defines, self.report)
+        variants = attach_points.variants(entry, program.defines, self.report)
         resolved = metrics.metrics(entry, self.report)
         naming.check(program, node, self.report)
-        maps.check(entry, self.report)
+        map_options.check(entry, self.report)
         text = self._c_text(entry, path)
         if text is None:
             return
         source, line, indent, c_text = text
         self.programs.append(
             Placed(
-                model.Program(
+                ProgramSpec(
                     name=program.name,
                     enabled=program.enabled,
                     optional=program.optional,
                     budget=program.budget,
                     lifetime=program.lifetime,
                     defines=program.defines,
-                    requires=attach.requires(program.requires),
+                    requires=attach_points.requires(program.requires),
                     variants=variants,
-                    maps={name: model.MapOptions(**options.model_dump()) for name, options in program.maps.items()},
+                    maps={name: MapOptions(**options.model_dump()) for name, options in program.maps.items()},
                     metrics=resolved,
                     source=source,
                     line=line,
@@ -222,7 +223,7 @@ class Merge:
             )
         )
 
-    def _c_text(self, entry: Valid[document.Program], path: Path) -> tuple[Path, int, int, str] | None:
+    def _c_text(self, entry: Valid[document.ProgramDocument], path: Path) -> tuple[Path, int, int, str] | None:
         """File, first line, indentation there and C text of a program; None if it has none."""
         program, node = entry.document, entry.node
         if (program.source is None) == (program.code is None):
@@ -252,7 +253,7 @@ class Merge:
             return None
         return source, 1, 0, text
 
-    def _code(self, program: document.Program, node: Node, path: Path) -> tuple[Path, int, int, str] | None:
+    def _code(self, program: document.ProgramDocument, node: Node, path: Path) -> tuple[Path, int, int, str] | None:
         text = program.code or ""
         folded = isinstance(node, Scalar) and node.style != "|" and (node.style == ">" or "\n" in text)
         if folded:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from exporter import decoders
-from exporter.config import document, model
-from exporter.config.findings import Report
+from exporter.config import document
+from exporter.config.findings import Findings
 from exporter.config.positions import Mapping, Node, Path, Scalar, at, key_at, quote_it
 from exporter.config.validate import Valid, phrase
+from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MetricSpec
 
 HISTOGRAM_KEYS = ("slots", "sum", "slot", "sum_slot", "buckets")
 OTHER_KEYS = ("value",)  # that histograms do not have
@@ -22,10 +23,10 @@ class _Place:
     """One metric being checked, and where it is written: `path` in `node`, the tree of its program."""
 
     program: str
-    metric: document.Metric
+    metric: document.MetricDocument
     node: Node
     path: Path
-    report: Report
+    report: Findings
 
     def error(self, text: str, *keys: str | int, at_key: bool = False) -> None:
         """Reports a mistake at the value of `keys` (with `at_key` at the last key itself) below this metric."""
@@ -34,13 +35,13 @@ class _Place:
         self.report.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
 
 
-def metrics(entry: Valid[document.Program], report: Report) -> list[model.Metric]:
+def metrics(entry: Valid[document.ProgramDocument], report: Findings) -> list[MetricSpec]:
     """The metrics of a program. Mistakes are reported; what is given back is complete only if there were none."""
     program, node = entry.document, entry.node
-    found: list[model.Metric] = []
+    found: list[MetricSpec] = []
     if entry.wrote_empty("metrics"):
         report.error(at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric")
-    first: dict[str, tuple[int, document.Metric]] = {}
+    first: dict[str, tuple[int, document.MetricDocument]] = {}
     for index, metric in enumerate(program.metrics):
         place = _Place(program.name, metric, node, ("metrics", index), report)
         _check_kind(place)
@@ -55,11 +56,11 @@ def metrics(entry: Valid[document.Program], report: Report) -> list[model.Metric
     return found
 
 
-def resolve(metric: document.Metric) -> model.Metric:
+def resolve(metric: document.MetricDocument) -> MetricSpec:
     labels = None
     if metric.labels is not None:
         labels = [
-            model.Label(
+            LabelSpec(
                 name=label.name or last_part(label.field) or "",
                 field=label.field,
                 const=label.const,
@@ -67,9 +68,9 @@ def resolve(metric: document.Metric) -> model.Metric:
             )
             for label in metric.labels
         ]
-    buckets = None if metric.buckets is None else model.Buckets(**metric.buckets.model_dump())
+    buckets = None if metric.buckets is None else BucketSpec(**metric.buckets.model_dump())
     copied = metric.model_dump(exclude={"labels", "buckets"})
-    return model.Metric(**copied, labels=labels, buckets=buckets)
+    return MetricSpec(**copied, labels=labels, buckets=buckets)
 
 
 def last_part(field: str | None) -> str | None:
@@ -132,7 +133,7 @@ def _check_labels(place: _Place) -> None:
                 _check_chain(place, label.decode, (*path, "decode"))
 
 
-def _check_chain(place: _Place, chain: Sequence[model.Decode], path: tuple[str | int, ...]) -> None:
+def _check_chain(place: _Place, chain: Sequence[DecodeStep], path: tuple[str | int, ...]) -> None:
     if any(
         _check_map(place, at(place.node, (*place.path, *path, index)), (*path, index)) for index in range(len(chain))
     ):
@@ -178,7 +179,7 @@ def _check_histogram(place: _Place) -> None:
         _check_buckets(place, buckets)
 
 
-def _check_buckets(place: _Place, buckets: document.Buckets) -> None:
+def _check_buckets(place: _Place, buckets: document.BucketsDocument) -> None:
     def error(text: str, key: str | None = None) -> None:
         place.error(text if key else f"buckets: {text}", "buckets", *([key] if key else []))
 
@@ -203,7 +204,7 @@ def _check_buckets(place: _Place, buckets: document.Buckets) -> None:
         place.error(f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot")
 
 
-def _check_bounds(buckets: document.Buckets, error: Callable[[str, str | None], None]) -> None:
+def _check_bounds(buckets: document.BucketsDocument, error: Callable[[str, str | None], None]) -> None:
     bounds, high = buckets.bounds, buckets.max
     if not bounds:
         wrong = '"bounds" is missing' if bounds is None else "bounds is an empty list"
@@ -220,7 +221,7 @@ def _check_bounds(buckets: document.Buckets, error: Callable[[str, str | None], 
         error(f"max {high} has no bound; write max: {len(bounds) - 1} or less, or more bounds", "max")
 
 
-def _check_same(place: _Place, node: Node, index: int, first: document.Metric) -> None:
+def _check_same(place: _Place, node: Node, index: int, first: document.MetricDocument) -> None:
     """The same name again adds its entries: both must be one family."""
     line = at(node, ("metrics", index)).mark.line
     metric = place.metric
@@ -233,7 +234,7 @@ def _check_same(place: _Place, node: Node, index: int, first: document.Metric) -
         place.error(f"the labels are not those of the metric of this name on line {line}; write {there}", "labels")
 
 
-def _label_names(metric: document.Metric) -> frozenset[str] | None:
+def _label_names(metric: document.MetricDocument) -> frozenset[str] | None:
     """None where only the map's layout tells."""
     if metric.labels is None:
         return None

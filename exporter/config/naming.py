@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from exporter.config import document
-from exporter.config.findings import Report
+from exporter.config.findings import Findings
 from exporter.config.metrics import last_part
 from exporter.config.positions import Node, Path, at
 from exporter.config.validate import phrase
@@ -29,7 +29,7 @@ _TARGET_LABELS = {
 _CAMEL = re.compile("[a-z0-9][A-Z]")
 
 
-def check(program: document.Program, node: Node, report: Report) -> None:
+def check(program: document.ProgramDocument, node: Node, report: Findings) -> None:
     """Warns of every name in the metrics of `program` that others would not choose so."""
     for index, metric in enumerate(program.metrics):
         path: Path = ("metrics", index)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from exporter.config import document
-from exporter.config.findings import Report, did_you_mean, quoted
+from exporter.config.findings import Findings, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, key_at, without
 from exporter.config.validate import Valid
 
 _OF_EITHER_KIND = ("enabled", "optional", "budget", "lifetime")
 # What a program of one's own has and `use` cannot change: of the entry, and of one metric in it.
-_FIXED = set(document.Program.model_fields) - set(document.Use.model_fields)
-_FIXED_IN_METRIC = set(document.Metric.model_fields) - set(document.MetricOverride.model_fields)
+_FIXED = set(document.ProgramDocument.model_fields) - set(document.Use.model_fields)
+_FIXED_IN_METRIC = set(document.MetricDocument.model_fields) - set(document.MetricOverride.model_fields)
 
 
-def changeable(node: Node, name: str, report: Report) -> Node:
+def changeable(node: Node, name: str, report: Findings) -> Node:
     """The entry without the keys that `use` cannot change; each is reported."""
     if not isinstance(node, Mapping):
         return node
@@ -42,8 +42,8 @@ def _metric(item: Node, index: int) -> str:
 
 
 def apply(
-    entry: Valid[document.Program], valid: Valid[document.Use], name: str, report: Report
-) -> Valid[document.Program]:
+    entry: Valid[document.ProgramDocument], valid: Valid[document.Use], name: str, report: Findings
+) -> Valid[document.ProgramDocument]:
     """`entry` as `valid` changes it; names that the program does not have are reported. `name` is for messages."""
     use, program = valid.document, entry.document
     for key, value in use.defines.items():
@@ -75,7 +75,7 @@ def apply(
     return Valid(program.model_copy(update=changes), entry.node, entry.written)
 
 
-def _changed(metric: document.Metric, override: document.MetricOverride | None) -> document.Metric:
+def _changed(metric: document.MetricDocument, override: document.MetricOverride | None) -> document.MetricDocument:
     if override is None:
         return metric
     return metric.model_copy(

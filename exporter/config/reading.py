@@ -7,11 +7,11 @@ from pathlib import Path
 
 from exporter.config import LoadedConfig, families
 from exporter.config.bundled import bundled_dir
+from exporter.config.config_files import FileReader
 from exporter.config.document import Limits
-from exporter.config.files import Reader
-from exporter.config.findings import ConfigErrors, Report, in_order
+from exporter.config.findings import ConfigErrors, Findings, in_order
 from exporter.config.merge import Merge
-from exporter.config.model import Config
+from exporter.spec import Config
 
 
 def load(
@@ -38,8 +38,8 @@ def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None
 
 def _merge(bundled: Path | None, enforce_owner: bool, trust_owner: int | Iterable[int] | None) -> Merge:
     trusted = [trust_owner] if isinstance(trust_owner, int) else list(trust_owner or ())
-    reader = Reader(frozenset([0, *trusted]) if enforce_owner else None)
-    return Merge(reader, bundled if bundled is not None else bundled_dir(), Report())
+    reader = FileReader(frozenset([0, *trusted]) if enforce_owner else None)
+    return Merge(reader, bundled if bundled is not None else bundled_dir(), Findings())
 
 
 def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:

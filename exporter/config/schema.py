@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.config.document import MainFile
-from exporter.config.model import ATTACH_KINDS
+from exporter.spec import ATTACH_KINDS
 
 # The YAML spelling of what cross-checks demand, as far as JSON Schema can say it.
 _EXACTLY_ONE = {
-    "AttachPoint": ATTACH_KINDS,
-    "Label": ("field", "const"),
+    "AttachDocument": ATTACH_KINDS,
+    "LabelDocument": ("field", "const"),
 }
-_EXACTLY_ONE_PAIRS = {"Program": (("source", "code"), ("attach", "variants"))}
+_EXACTLY_ONE_PAIRS = {"ProgramDocument": (("source", "code"), ("attach", "variants"))}
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from exporter.config.document import Document, describe
-from exporter.config.findings import Report, did_you_mean, quoted
+from exporter.config.findings import Findings, did_you_mean, quoted
 from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, plain, quote_it, without
 
 D = TypeVar("D", bound=Document)
@@ -35,7 +35,7 @@ class Valid(Generic[D]):
         return isinstance(value, List) and not value.items
 
 
-def validate(model: type[D], node: Node, report: Report, words: Path = ()) -> Valid[D] | None:
+def validate(model: type[D], node: Node, report: Findings, words: Path = ()) -> Valid[D] | None:
     """Reports every mistake in `node`; gives what is valid of it, None if nothing is.
 
     `words` are put in front of every sentence (the program's name).
@@ -85,7 +85,7 @@ def _real_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
     return tuple(step for step in loc if step != "[key]")
 
 
-def _report(model: type[Document], node: Node, error: ErrorDetails, report: Report, words: Path) -> None:
+def _report(model: type[Document], node: Node, error: ErrorDetails, report: Findings, words: Path) -> None:
     path = _real_path(error["loc"])
     kind = error["type"]
     is_key = "[key]" in error["loc"]

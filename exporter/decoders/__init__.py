@@ -1,4 +1,8 @@
-"""Decoders: bytes of a map's key or value -> label text."""
+"""Decoders: bytes and numbers of a map's key or value -> label text.
+
+A family of decoders is one module with a table DECODERS; chain.py checks the chains that a configuration writes.
+Nothing here reads a map.
+"""
 
 from exporter.decoders.chain import Chain, ChainError, chain, check_chain, types
 from exporter.decoders.declaration import Decoder, Input

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import struct
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 NO_SYMBOL = "??"  # a frame in no function: the kernel has freed its init code, or a module or BPF program is gone
 
 _ADDRESS = (1 << 64) - 1  # an s64 holds a kernel address as a negative number
 
 
-def _ksym(_step: Decode, _given: Input, names: Names) -> Run:
+def _ksym(_step: DecodeStep, _given: Input, names: Names) -> Run:
     """The function that holds the address, without offset; a null pointer is "none"."""
     return lambda address: names.symbol(address & _ADDRESS) if address else "none"
 
@@ -33,13 +33,13 @@ def stack(frames: bytes, names: Names) -> str | None:
     return ";".join(found) or None
 
 
-def _kstack_argument(step: Decode) -> str | None:
+def _kstack_argument(step: DecodeStep) -> str | None:
     if step.argument is not None and not (isinstance(step.argument, str) and step.argument):
         return "decoder kstack: the argument is the name of a BPF_STACK_TRACE map, as in {kstack: stacks}"
     return None
 
 
-def _kstack_fits(step: Decode, given: Input) -> str | None:
+def _kstack_fits(step: DecodeStep, given: Input) -> str | None:
     if step.argument is not None:
         if given.shape == "int":
             return None
@@ -53,7 +53,7 @@ def _kstack_fits(step: Decode, given: Input) -> str | None:
     return None
 
 
-def _kstack(step: Decode, _given: Input, names: Names) -> Run:
+def _kstack(step: DecodeStep, _given: Input, names: Names) -> Run:
     """A stack by its id in a map, or the frames themselves. A negative id is the error of get_stackid(): no answer."""
     if step.argument is None:
         return lambda frames: stack(frames, names)

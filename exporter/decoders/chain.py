@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
-from exporter.config.model import Decode
 from exporter.decoders import (
     addresses,
     cgroups,
@@ -23,18 +22,10 @@ from exporter.decoders import (
     processes,
     strings,
 )
-from exporter.decoders.declaration import (
-    Decoder,
-    Input,
-    Shape,
-    byte_order,
-    is_bool,
-    is_char_array,
-    is_number,
-    spell,
-)
+from exporter.decoders.declaration import Decoder, Input, Shape, byte_order, is_bool, is_char_array, is_number, spell
 from exporter.decoders.names import Names
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 KEEP, DROP = "keep", "drop"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # in the place of bytes that are not UTF-8
@@ -64,7 +55,7 @@ def types() -> Mapping[str, Decoder]:
     return _DECODERS
 
 
-def check_chain(steps: Sequence[Decode]) -> list[str]:
+def check_chain(steps: Sequence[DecodeStep]) -> list[str]:
     """What is wrong with a chain whatever the field is: one text a mistake, [] if nothing."""
     if not steps:
         return ["decode is empty: leave it out for the decoder that fits the field's type"]
@@ -93,7 +84,7 @@ def _no_such_decoder(name: str) -> str:
     return f"no decoder {name!r} ({hint})"
 
 
-def _wrong_in_itself(decoder: Decoder, step: Decode) -> list[str]:
+def _wrong_in_itself(decoder: Decoder, step: DecodeStep) -> list[str]:
     found: list[str] = []
     wrong = decoder.argument(step)
     if wrong:
@@ -110,7 +101,7 @@ def _wrong_in_itself(decoder: Decoder, step: Decode) -> list[str]:
     return found
 
 
-def _misfit(decoder: Decoder, step: Decode, given: Input, argument_is_right: bool) -> str | None:
+def _misfit(decoder: Decoder, step: DecodeStep, given: Input, argument_is_right: bool) -> str | None:
     if given.shape not in decoder.takes:
         takes = " or ".join(decoder.takes)
         return f"decoder {decoder.name} takes {takes}, but {given.before} before it gives {given.shape}"
@@ -118,9 +109,9 @@ def _misfit(decoder: Decoder, step: Decode, given: Input, argument_is_right: boo
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ChainStep:
     decoder: Decoder
-    decode: Decode
+    decode: DecodeStep
     given: Input
 
     @property
@@ -133,7 +124,7 @@ class Chain:
     """Checked steps on a field of a known type."""
 
     type: Type
-    steps: tuple[Step, ...]
+    steps: tuple[ChainStep, ...]
 
     @property
     def volatile(self) -> bool:
@@ -189,13 +180,13 @@ class Chain:
         return decode
 
 
-def chain(field: Type, steps: Sequence[Decode] | None) -> Chain:
+def chain(field: Type, steps: Sequence[DecodeStep] | None) -> Chain:
     """The chain on a field of this type; `steps` None = the decoder that fits the type. Raises ChainError."""
-    decodes = [Decode(name=_default(field))] if steps is None else list(steps)
+    decodes = [DecodeStep(name=_default(field))] if steps is None else list(steps)
     wrong = check_chain(decodes)
     if wrong:
         raise ChainError("; ".join(wrong))
-    made: list[Step] = []
+    made: list[ChainStep] = []
     for place, decode in enumerate(decodes):
         decoder = _DECODERS[decode.name]
         if place == 0:
@@ -205,7 +196,7 @@ def chain(field: Type, steps: Sequence[Decode] | None) -> Chain:
                 raise ChainError(misfit)
         else:
             given = Input(made[-1].decoder.gives, before=made[-1].decoder.name)
-        made.append(Step(decoder, decode, given))
+        made.append(ChainStep(decoder, decode, given))
     return Chain(field, tuple(made))
 
 

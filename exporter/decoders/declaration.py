@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from exporter.config.model import Decode
 from exporter.decoders.names import Names
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 Shape = Literal["int", "bytes", "text"]
 
@@ -34,11 +34,11 @@ class Input:
     before: str = ""
 
 
-def no_argument(step: Decode) -> str | None:
+def no_argument(step: DecodeStep) -> str | None:
     return None if step.argument is None else f"decoder {step.name} takes no argument"
 
 
-def fits_anything(_step: Decode, _given: Input) -> str | None:
+def fits_anything(_step: DecodeStep, _given: Input) -> str | None:
     return None
 
 
@@ -62,9 +62,9 @@ class Decoder:
     name: str
     takes: tuple[Shape, ...]
     gives: Literal["int", "text"]
-    bind: Callable[[Decode, Input, Names], Run]
-    argument: Callable[[Decode], str | None] = no_argument
-    fits: Callable[[Decode, Input], str | None] = fits_anything
+    bind: Callable[[DecodeStep, Input, Names], Run]
+    argument: Callable[[DecodeStep], str | None] = no_argument
+    fits: Callable[[DecodeStep, Input], str | None] = fits_anything
     options: tuple[str, ...] = ()
     unknown: str | None = "unknown"
     volatile: bool = False

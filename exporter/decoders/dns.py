@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, is_number, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 LONGEST_LABEL = 63  # RFC 1035, section 2.3.4; a larger length byte is a compression pointer or a mistake
 _ORDINARY = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_*")
@@ -29,13 +29,13 @@ def name(raw: bytes) -> str | None:
     return ".".join(labels) or "."
 
 
-def _fits(_step: Decode, given: Input) -> str | None:
+def _fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and is_number(given.source):
         return f"decoder dname takes bytes, but the field is a number ({spell(given.source)})"
     return None
 
 
-def _dname(_step: Decode, _given: Input, _names: Names) -> Run:
+def _dname(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     return name
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 NO_SUCH_ENUM = "none"  # for every value of an enum that this kernel does not have
 
@@ -36,7 +36,7 @@ _KERNEL_ERRNO = {
 _ERRNO = {**errno.errorcode, **_KERNEL_ERRNO, 11: "EAGAIN", 35: "EDEADLK", 95: "EOPNOTSUPP", 0: "none"}
 
 
-def _enum_argument(step: Decode) -> str | None:
+def _enum_argument(step: DecodeStep) -> str | None:
     if step.argument is not None and not (isinstance(step.argument, str) and step.argument):
         return "decoder enum: the argument is the name of a kernel enum, as in {enum: skb_drop_reason}"
     strip = step.options.get("strip")
@@ -45,7 +45,7 @@ def _enum_argument(step: Decode) -> str | None:
     return None
 
 
-def _enum_fits(step: Decode, given: Input) -> str | None:
+def _enum_fits(step: DecodeStep, given: Input) -> str | None:
     if step.argument is not None:
         return None
     if given.source is None:
@@ -56,7 +56,7 @@ def _enum_fits(step: Decode, given: Input) -> str | None:
     return None
 
 
-def _enum(step: Decode, given: Input, names: Names) -> Run:
+def _enum(step: DecodeStep, given: Input, names: Names) -> Run:
     """Names of the field's own enum, or of the kernel enum in the argument (from the kernel's BTF)."""
     if step.argument is not None:
         values = names.kernel_enum(step.argument)
@@ -72,7 +72,7 @@ def _enum(step: Decode, given: Input, names: Names) -> Run:
     return {value: name.removeprefix(strip) for value, name in values.items()}.get
 
 
-def _map_argument(step: Decode) -> str | None:
+def _map_argument(step: DecodeStep) -> str | None:
     table = step.argument
     if not isinstance(table, dict) or not table:
         return "decoder map: the argument is a table, as in {map: {0: read, 1: write}}"
@@ -86,7 +86,7 @@ def _map_argument(step: Decode) -> str | None:
     return None
 
 
-def _map_fits(step: Decode, given: Input) -> str | None:
+def _map_fits(step: DecodeStep, given: Input) -> str | None:
     source = f"{given.before} gives" if given.before else "the field is"
     key = next(iter(step.argument))
     if given.shape == "int" and isinstance(key, str):
@@ -96,11 +96,11 @@ def _map_fits(step: Decode, given: Input) -> str | None:
     return None
 
 
-def _map(step: Decode, _given: Input, _names: Names) -> Run:
+def _map(step: DecodeStep, _given: Input, _names: Names) -> Run:
     return {key: str(value) for key, value in step.argument.items()}.get
 
 
-def _errno(_step: Decode, given: Input, _names: Names) -> Run:
+def _errno(_step: DecodeStep, given: Input, _names: Names) -> Run:
     """ENOENT for 2 and for -2; 0 is "none". A u32 or u64 that holds a negative number is read as signed."""
     top = 1 << 8 * given.source.size if given.source is not None and not given.source.signed else 0
 

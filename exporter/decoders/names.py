@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.config import model
 from exporter.kernel.cgroups import Cgroups, find_controllers, find_mount
 from exporter.kernel.devices import BlockDevices
 from exporter.kernel.enums import KernelEnums
@@ -18,6 +17,7 @@ from exporter.kernel.pci_ids import PciIds
 from exporter.kernel.pods import LOGS, Pods
 from exporter.kernel.symbols import Symbols
 from exporter.kernel.users import Users
+from exporter.spec import ProgramSpec
 
 NOWHERE = Path("/dev/null")  # a root that holds nothing
 CGROUPS, SYMBOLS, PODS = "cgroups", "symbols", "pods"  # what root opens for others
@@ -117,7 +117,7 @@ class Names:
             pci=PciIds(NOWHERE),
         )
 
-    def counting_apart(self, spec: model.Program) -> Names:
+    def counting_apart(self, spec: ProgramSpec) -> Names:
         """The same lookups for one program, with an `errors` of its own: at 0 for each of its decoders whose errors are
         counted, because rate() does not see a counter that begins at 1."""
         labels = [label for metric in spec.metrics for label in metric.labels or ()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 EPHEMERAL = "ephemeral"
 
@@ -71,7 +71,7 @@ _TCP_STATES = {
 }
 
 
-def _inet_fits(_step: Decode, given: Input) -> str | None:
+def _inet_fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and given.source.size not in (4, 16):
         return f"decoder inet takes 4 or 16 bytes, but the field has {given.source.size} ({spell(given.source)})"
     return None
@@ -88,24 +88,24 @@ def address(raw: bytes) -> str | None:
     return socket.inet_ntop(socket.AF_INET6, raw)
 
 
-def _inet(_step: Decode, _given: Input, _names: Names) -> Run:
+def _inet(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     return address
 
 
-def _proto(_step: Decode, _given: Input, _names: Names) -> Run:
+def _proto(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     return _PROTOCOLS.get
 
 
-def _tcp_state(_step: Decode, _given: Input, _names: Names) -> Run:
+def _tcp_state(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     return _TCP_STATES.get
 
 
-def _port_class(_step: Decode, _given: Input, _names: Names) -> Run:
+def _port_class(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     """The C side puts 0 for a port that no socket listens on; any other number is the port in host order."""
     return lambda port: str(port) if port else EPHEMERAL
 
 
-def _ifname(_step: Decode, _given: Input, names: Names) -> Run:
+def _ifname(_step: DecodeStep, _given: Input, names: Names) -> Run:
     """Names of the exporter's own network namespace; index 0 is no interface: "none"."""
     return lambda index: names.interface(index) if index else "none"
 

@@ -6,9 +6,9 @@ import ipaddress
 import sys
 from collections.abc import Mapping
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,7 +17,7 @@ _BITS = {4: 32, 16: 128}
 _FORMS = "{cidr: 24, v6: 56}, {cidr: [10.0.0.0/8]}, {cidr: {10.0.0.0/8: internal}}, or none for the key of an LPM trie"
 
 
-def _argument(step: Decode) -> str | None:
+def _argument(step: DecodeStep) -> str | None:
     v6 = step.options.get("v6")
     if v6 is not None and not _is_length(v6, 128):
         return "decoder cidr: v6 is the length of an IPv6 prefix, 0 to 128"
@@ -43,7 +43,7 @@ def _is_length(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def _fits(step: Decode, given: Input) -> str | None:
+def _fits(step: DecodeStep, given: Input) -> str | None:
     source = given.source
     if source is None:
         return None
@@ -71,7 +71,7 @@ def network(address: bytes, length: int) -> str | None:
     return str(ipaddress.ip_network((address, length), strict=False))
 
 
-def _cidr(step: Decode, _given: Input, _names: Names) -> Run:
+def _cidr(step: DecodeStep, _given: Input, _names: Names) -> Run:
     if step.argument is None:
         return prefix
     if isinstance(step.argument, int):

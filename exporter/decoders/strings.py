@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from exporter.config.model import Decode
 from exporter.decoders.declaration import Decoder, Input, Run, is_number, spell
 from exporter.decoders.names import Names
+from exporter.spec import DecodeStep
 
 
 def text(raw: bytes) -> str:
@@ -14,21 +14,21 @@ def text(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _fits(_step: Decode, given: Input) -> str | None:
+def _fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and is_number(given.source):
         return f"decoder string takes bytes, but the field is a number ({spell(given.source)})"
     return None
 
 
-def _string(_step: Decode, _given: Input, _names: Names) -> Run:
+def _string(_step: DecodeStep, _given: Input, _names: Names) -> Run:
     return text
 
 
-def _patterns(step: Decode) -> list[str]:
+def _patterns(step: DecodeStep) -> list[str]:
     return [step.argument] if isinstance(step.argument, str) else list(step.argument)
 
 
-def _regexp_argument(step: Decode) -> str | None:
+def _regexp_argument(step: DecodeStep) -> str | None:
     patterns = step.argument
     if not isinstance(patterns, str) and not (
         isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)
@@ -44,7 +44,7 @@ def _regexp_argument(step: Decode) -> str | None:
     return None
 
 
-def _regexp(step: Decode, _given: Input, _names: Names) -> Run:
+def _regexp(step: DecodeStep, _given: Input, _names: Names) -> Run:
     """What the first pattern that is found anywhere in the text matches: its first group, all of the match without."""
     searches = [re.compile(pattern).search for pattern in _patterns(step)]
 

@@ -1,7 +1,7 @@
 """BTF of the kernel, through libbpf.so.1: find types, list members and enumerators, write all of it as C.
 
 libbpf is a hard dependency of libbcc, so it is there wherever anything is compiled. Blobs of a few types (a map's own
-BTF) need no library: exporter/loading/layout.py reads them. Format: Documentation/bpf/btf.rst, uapi/linux/btf.h.
+BTF) need no library: loading/compiling/btf_types.py reads them. Format: Documentation/bpf/btf.rst, uapi/linux/btf.h.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ MOST = 4096  # directories watched; fs.inotify.max_user_watches is 8192 at least
 Learn = Callable[[int, str], None]
 
 
-class Watch:
+class CgroupWatch:
     """Calls `learn` with id and path of every cgroup below `root`, a descriptor, that there is or comes. OSError where
     this user may not have an inotify instance."""
 

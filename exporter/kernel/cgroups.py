@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.kernel.cgroup_watch import Watch
+from exporter.kernel.cgroup_watch import CgroupWatch
 
 WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids miss,
 WALK_SHARE = 0.05  # or as many as take this share of the time: a small tree is looked at again at once
@@ -102,7 +102,7 @@ class Cgroups:
         self._next_walk = -float("inf")
         self._paths: OrderedDict[int, str] = OrderedDict()
         self._lock = threading.Lock()  # of _paths
-        self._watch: Watch | None = None
+        self._watch: CgroupWatch | None = None
 
     @classmethod
     def open(cls, mount: Path | None) -> Cgroups:
@@ -118,7 +118,7 @@ class Cgroups:
             self._open()
         if self._watch is None and self._root is not None:
             with suppress(OSError):
-                self._watch = Watch(self._root, self._remember)
+                self._watch = CgroupWatch(self._root, self._remember)
 
     def close(self) -> None:
         if self._watch is not None:

@@ -15,18 +15,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from exporter.config import model
-from exporter.loading import origin
-from exporter.loading.origin import FORMAT, Origin
+from exporter import log
+from exporter.loading import cache_key
+from exporter.loading.cache_key import FORMAT, CacheKey
 from exporter.loading.target import Target
 from exporter.program import Map, map_from_json
+from exporter.spec import ProgramSpec, VariantSpec
 
 _UNUSED_SECONDS = 90 * 86400
 _NEW_SECONDS = 3600  # no write takes so long
 
-_log = structlog.get_logger(__name__)
+_log = log.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Artifact:
     """What bcc made of one variant.
 
     key         of the cache, from `key`
-    origin      what it was made of, and for which kernel
+    cache_key   what it was made of, and for which kernel
     btf         raw BTF of the module that the compiler made, with the maps' key and value types; b"" if none
     btf_types   map name -> (key type id, value type id) in it; maps without types are not in it
     maps        definitions and layouts, the hidden map of lost updates among them
@@ -53,7 +52,7 @@ class Artifact:
     key: str
     program: str
     variant: str
-    origin: Origin
+    cache_key: CacheKey
     bcc_version: str
     license: str
     maps: tuple[Map, ...]
@@ -65,19 +64,19 @@ class Artifact:
     @property
     def arch(self) -> str:
         """As `uname -m` says it; bytecode of another one must not be loaded (registers and structs differ)."""
-        return self.origin.arch
+        return self.cache_key.arch
 
     @property
     def release(self) -> str:
-        return self.origin.release
+        return self.cache_key.release
 
     def function(self, name: str) -> Function | None:
         return next((f for f in self.functions if f.name == name), None)
 
 
-def key(program: model.Program, variant: model.Variant, target: Target, header_text: str) -> str:
+def key(program: ProgramSpec, variant: VariantSpec, target: Target, header_text: str) -> str:
     """Where the cache has the variant's artifact, made with this text in front of the program."""
-    return origin.of(program, target, header_text).key(program.name, variant.name)
+    return cache_key.of(program, target, header_text).key(program.name, variant.name)
 
 
 def dumps(artifact: Artifact) -> str:
@@ -103,7 +102,7 @@ def loads(text: str | bytes) -> Artifact:
         raise ValueError(f"not an artifact: {error!r}") from error
 
 
-class ForeignError(PermissionError):
+class ForeignCacheError(PermissionError):
     """A directory that others can write to."""
 
 
@@ -121,7 +120,7 @@ class Cache:
         except FileExistsError as error:  # a file, or a link to nothing
             raise NotADirectoryError("it is there and no directory") from error
         if why := _not_ours(directory.stat()):
-            raise ForeignError(why)
+            raise ForeignCacheError(why)
 
     @property
     def headers(self) -> Path:
@@ -157,14 +156,14 @@ class Cache:
             os.utime(path)
         return artifact
 
-    def origins(self, program: str, variants: Container[str]) -> list[Origin]:
+    def cache_keys(self, program: str, variants: Container[str]) -> list[CacheKey]:
         """What there is of a program's variants, for whatever kernel; damaged entries are left out. Reads all files."""
         found = []
         for path in sorted(self.directory.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 artifact = loads(path.read_bytes())
                 if artifact.program == program and artifact.variant in variants:
-                    found.append(artifact.origin)
+                    found.append(artifact.cache_key)
         return found
 
     def put(self, artifact: Artifact) -> None:
@@ -221,7 +220,7 @@ def _function(document: dict[str, Any]) -> Function:
 
 
 _READ: dict[str, Any] = {
-    "origin": lambda document: Origin(**document),
+    "cache_key": lambda document: CacheKey(**document),
     "maps": lambda maps: tuple(map_from_json(m) for m in maps),
     "functions": lambda functions: tuple(_function(f) for f in functions),
     "btf": _bytes,

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 
-from exporter.config import model
 from exporter.kernel import libraries
+from exporter.loading.attaching.attach_points import points
 from exporter.loading.attaching.kind import Point
-from exporter.loading.hanging import points
+from exporter.spec import VariantSpec
 
 FILE_KINDS = ("uprobe", "uretprobe", "usdt")  # their targets begin with FILE:
 
 
-def of(variant: model.Variant, artifact_key: str) -> str:
+def of(variant: VariantSpec, artifact_key: str) -> str:
     """The digest of a variant that is made from this artifact, here and now."""
     files = [_file(point) for point in points(variant) if point.kind in FILE_KINDS]
     return hashlib.sha256(json.dumps([artifact_key, files]).encode()).hexdigest()

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from exporter.kernel import bpf, btf_objects
 from exporter.kernel.features import Kernel
 from exporter.loading.artifact import Artifact, Function
-from exporter.loading.attach import KINDS, Point, attach, places
 from exporter.loading.attaching.kind import BtfTarget
+from exporter.loading.attaching.kinds import KINDS, Point, attach, places
 from exporter.loading.refusal import MEMCG_ACCOUNTING, RefusedError, refused
 from exporter.program import Reason
 
@@ -60,7 +60,7 @@ def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
     return fds
 
 
-class Programs:
+class LoadedFunctions:
     """The functions of an artifact, each loaded when the first point asks for it and once for all points that can share
     it: points of one program type do, but fentry, fexit and tp_btf are bound to their target by the verifier, and a
     program for many points at once is another one than for a single point."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from exporter.config import model
 from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching.kind import kernel_types, module_types
+from exporter.spec import Requirements
 
 _COMPARISON = re.compile(r"\s*(?P<operator>>=|<=|==|>|<)\s*(?P<version>\d+(?:\.\d+)*)\s*")
 _OPERATORS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
@@ -22,7 +22,7 @@ _OPERATORS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
 }
 
 
-def unmet(requires: model.Requires, kernel: Kernel) -> list[str]:
+def unmet(requires: Requirements, kernel: Kernel) -> list[str]:
     """A sentence for each demand that does not hold here; [] if all do."""
     sentences = []
     if requires.kernel is not None and not matches(requires.kernel, kernel.version):

@@ -1,0 +1,4 @@
+"""HTTP on sockets that never block: requests -> an application -> answers; with TLS, passwords and rate limits.
+
+Nothing here knows what a page holds.
+"""

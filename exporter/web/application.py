@@ -19,7 +19,7 @@ QUERY_LIMIT = 64  # parameters in a query string
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
-class Source(Protocol):
+class PageSource(Protocol):
     """Where the answers come from."""
 
     def programs(self) -> Sequence[Program]:
@@ -40,7 +40,7 @@ class BadRequestError(Exception):
 class Application:
     """Answers one request at a time per thread; has no state of its own."""
 
-    def __init__(self, source: Source, metrics_path: str = "/metrics") -> None:
+    def __init__(self, source: PageSource, metrics_path: str = "/metrics") -> None:
         self._source = source
         self._routes: dict[str, Callable[[dict[str, Any]], tuple[str, str, Page]]] = {
             "/": self._status,

@@ -15,7 +15,7 @@ from cheroot.server import HTTPConnection, HTTPRequest
 
 from exporter import log
 from exporter.web import plain
-from exporter.web.waiting import RefusedError, Wants, WrongPortError
+from exporter.web.would_block import ClientRefusedError, WouldBlock, WrongPortError
 
 HEADER_LIMIT = 16 << 10  # bytes of a request line and its headers
 RECEIVED = 16 << 10  # bytes at once
@@ -211,11 +211,11 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
                 self._goes_on = self._answer()
             self.wfile.push()
             return self._rest() if self._goes_on else self._end()
-        except Wants as wants:
+        except WouldBlock as wants:
             if self.progress < Progress.GREETED and (self._came or (self.tls and self.tls.has_greeted(self.socket))):
                 self.progress = Progress.GREETED if self.tls else Progress.SOMETHING
             return select.EPOLLOUT if wants.to_write else select.EPOLLIN
-        except RefusedError as error:
+        except ClientRefusedError as error:
             log.get().warning("client refused", address=self.remote_addr or "a Unix socket", why=str(error))
             return None
         except OSError:  # clients leave, and networks break
@@ -249,7 +249,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
             self._wait(State.ANSWER, LINGERS)
             self.sends_more = True
             self.wfile.push()
-            raise Wants(to_write=True) from None
+            raise WouldBlock(to_write=True) from None
 
     def _answer(self) -> bool:
         """Have the request answered: what is to be sent is in `wfile` then. Whether another one may follow."""
@@ -303,7 +303,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         try:
             data = self.socket.recv(RECEIVED)
         except BlockingIOError:
-            raise Wants(to_write=False) from None
+            raise WouldBlock(to_write=False) from None
         return data
 
     def send(self, data: memoryview) -> int:
@@ -314,7 +314,7 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
-            raise Wants(to_write=True) from None
+            raise WouldBlock(to_write=True) from None
         return sent
 
     def close(self) -> None:

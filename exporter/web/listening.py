@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
-from exporter import listen_fds
+from exporter.systemd import take_fds
 
 BACKLOG = 1024  # connections that wait to be taken: a crowd that comes at once must not push others out (tcp(7))
 UNIX_MODE = 0o666  # whoever comes in there could also come in by a port of loopback
@@ -49,7 +49,7 @@ def listen(address: str) -> socket.socket:
 
 def passed() -> list[socket.socket]:
     """The sockets that the service manager listens on for this process. AddressError if there are none."""
-    taken = [_inherited(fd) for _, fd in listen_fds.take()]
+    taken = [_inherited(fd) for _, fd in take_fds()]
     if not taken:
         raise AddressError("--web.systemd-socket: no socket was passed (start the service by its .socket unit)")
     return taken

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from exporter import log
-from exporter.web import crowding
+from exporter.web import eviction
 from exporter.web.connection import Connection
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT  # and nobody else is woken for it until it is asked for again
@@ -110,7 +110,7 @@ class Threads:
         """A new connection; the next one wakes the next thread."""
         accepted = None
         try:
-            if len(self._waiting) >= self._most and crowding.nobody_can_go(list(self._waiting.values())):
+            if len(self._waiting) >= self._most and eviction.nobody_can_go(list(self._waiting.values())):
                 time.sleep(_CROWDED)  # one thread, now and then: the others answer
                 return
             accepted = listener.accept()
@@ -118,7 +118,7 @@ class Threads:
             pass
         except OSError as error:  # no descriptor is left, most likely
             log.get().warning("no connection can be taken", why=os.strerror(error.errno or 0))
-            if not self._drop(*crowding.one_too_many(list(self._waiting.values()))):
+            if not self._drop(*eviction.one_too_many(list(self._waiting.values()))):
                 time.sleep(_NO_DESCRIPTORS)
         finally:
             self._epoll.modify(listener, _ONCE)
@@ -143,7 +143,7 @@ class Threads:
 
     def _wait(self, connection: Connection, events: int) -> None:
         while len(self._waiting) >= self._most:  # the one that has to go may just be taken by another thread
-            self._drop(*crowding.one_too_many(list(self._waiting.values())))
+            self._drop(*eviction.one_too_many(list(self._waiting.values())))
         with self._lock:
             self._waiting[connection.fd] = connection
             # From here on another thread may have it.
@@ -153,7 +153,7 @@ class Threads:
                 self._armed.add(connection.fd)
                 self._epoll.register(connection.fd, events | select.EPOLLONESHOT)
         if connection.wfile.page:
-            self._drop(*crowding.holding_too_much(list(self._waiting.values())))
+            self._drop(*eviction.holding_too_much(list(self._waiting.values())))
 
     def _drop(self, *connections: Connection) -> bool:
         """Close those that still wait. Whether there was one."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from exporter.web.settings import Tls
-from exporter.web.waiting import RefusedError, Wants, WrongPortError
+from exporter.web.config.settings import Tls
+from exporter.web.would_block import ClientRefusedError, WouldBlock, WrongPortError
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, where none are named; Debian's own list has some without ECDHE
 SENT = 256 << 10  # bytes at once; OpenSSL makes records of 16 kB of them
@@ -26,7 +26,7 @@ class TlsError(ValueError):
     """Certificates, keys or names that make no TLS; the text says which."""
 
 
-class Security:
+class TlsSecurity:
     """What `connection` asks for, by Python's ssl."""
 
     def __init__(self, tls: Tls) -> None:
@@ -52,10 +52,10 @@ class Security:
             if error.reason == "HTTP_REQUEST":
                 raise WrongPortError from error
             if error.reason in _OURS:
-                raise RefusedError(f"TLS: {_why(error)}") from error
+                raise ClientRefusedError(f"TLS: {_why(error)}") from error
             raise
         if why := refusal(sock.getpeercert(), self._allowed):
-            raise RefusedError(why)
+            raise ClientRefusedError(why)
 
     def has_greeted(self, sock: socket.socket) -> bool:
         return hasattr(sock, _GREETED)
@@ -88,9 +88,9 @@ def _wants() -> Iterator[None]:
     try:
         yield
     except ssl.SSLWantReadError:
-        raise Wants(to_write=False) from None
+        raise WouldBlock(to_write=False) from None
     except ssl.SSLWantWriteError:
-        raise Wants(to_write=True) from None
+        raise WouldBlock(to_write=True) from None
 
 
 def context(tls: Tls) -> ssl.SSLContext:

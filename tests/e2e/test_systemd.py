@@ -317,7 +317,7 @@ def test_another_version_of_the_stored_document_starts_clean(running: Machine) -
     """A downgrade or an upgrade: nothing is misread, and what was stored is closed."""
     before = running.bpf_programs()
     module = next(
-        (running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/supervising/fd_store.py")
+        (running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/supervisor/fd_store.py")
     )
     text = module.read_text()
     try:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.collecting import own, recording
-from exporter.collecting.exposition import page, write
+from exporter.collecting import recording, self_metrics
+from exporter.collecting.text.exposition import page, write
 from exporter.decoders import Names
 
 HERE = Path(__file__).parent
@@ -29,7 +29,9 @@ def golden_page(name: str, host: Path) -> str:
     assert collector.report.error == ""
     collector.report.seconds = 0.0  # the one figure that is measured here
     reports = {collector.program.name: collector.report}
-    texts = write(families) + own.Own().texts([collector.program], reports, {}, own.Standing(unprivileged=True))
+    texts = write(families) + self_metrics.SelfMetrics().texts(
+        [collector.program], reports, {}, self_metrics.ServerStatus(unprivileged=True)
+    )
     lines = b"".join(page(texts, openmetrics=False)).decode().splitlines(keepends=True)
     return "".join(line for line in lines if not OF_THIS_PROCESS.match(line))
 

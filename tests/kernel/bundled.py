@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import config
-from exporter.binding import bind_all
-from exporter.collecting import exposition
+from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables
-from exporter.collecting.table import Readable
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables
+from exporter.collecting.maps.table import Readable
+from exporter.collecting.text import exposition
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Map, Program, State
+from exporter.spec import ProgramSpec
 from tests.kernel.programs import compile_all
 
 Labels = frozenset[tuple[str, str]]
@@ -94,12 +94,12 @@ class Running:
             time.sleep(0.01)
 
 
-def spec(name: str) -> model.Program:
+def spec(name: str) -> ProgramSpec:
     return config.load_bundled(name, strict=True).config.programs[0]
 
 
 @contextmanager
-def running(program: model.Program, host: Host) -> Iterator[Running]:
+def running(program: ProgramSpec, host: Host) -> Iterator[Running]:
     """The first variant that this kernel takes, detached at the end."""
 
     def check(maps: Sequence[Map]) -> None:

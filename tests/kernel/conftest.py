@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.config import model
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Descriptors, Program
+from exporter.spec import ProgramSpec
 from tests.kernel.loaded import Load, accept
 from tests.kernel.programs import compile_all, host
 
@@ -23,7 +23,7 @@ def load(shared_host: Host) -> Iterator[Load]:
     """Compile and load a program; what it opened is closed after the test."""
     opened: list[Descriptors] = []
 
-    def compile_and_load(program: model.Program) -> tuple[Program, Descriptors]:
+    def compile_and_load(program: ProgramSpec) -> tuple[Program, Descriptors]:
         compile_all(program, shared_host)
         outcome, descriptors = load_program(program, shared_host, accept)
         opened.append(descriptors)

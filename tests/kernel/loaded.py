@@ -8,16 +8,16 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from exporter.config import model
 from exporter.kernel import bpf
 from exporter.program import Descriptors, Map, Program, dumps, from_json
+from exporter.spec import ProgramSpec
 from tests.kernel.programs import point
 
 RAW = point("raw_tracepoint", "sys_enter", "on_raw")
 TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
 TP_BTF = point("tp_btf", "sys_enter", "on_btf")
 
-Load = Callable[[model.Program], tuple[Program, Descriptors]]
+Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
 
 
 def accept(maps: Sequence[Map]) -> None:

@@ -7,11 +7,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from exporter.config import model
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, compiler, prelude
-from exporter.loading.child import Host
+from exporter.loading import artifact
+from exporter.loading.compiling import compiler, prelude
+from exporter.loading.load_program import Host
 from exporter.loading.target import this_host
+from exporter.spec import AttachSpec, MapOptions, ProgramSpec, Requirements, VariantSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = (ROOT / "programs/include/exporter.h").read_text()
@@ -59,25 +60,25 @@ BPF_PROG(on_return, struct pt_regs *regs)
 """
 
 
-def point(kind: str, target: str, function: str, optional: bool = False) -> model.AttachPoint:
-    return model.AttachPoint(kind=kind, targets=[target], function=function, optional=optional)
+def point(kind: str, target: str, function: str, optional: bool = False) -> AttachSpec:
+    return AttachSpec(kind=kind, targets=[target], function=function, optional=optional)
 
 
 def spec(
     text: str,
-    *variants: model.Variant | list[model.AttachPoint],
+    *variants: VariantSpec | list[AttachSpec],
     name: str = "test",
-    requires: model.Requires | None = None,
+    requires: Requirements | None = None,
     optional: bool = False,
-    maps: dict[str, model.MapOptions] | None = None,
-) -> model.Program:
+    maps: dict[str, MapOptions] | None = None,
+) -> ProgramSpec:
     """A program without metrics; a bare list of points is a program's `attach:`."""
-    return model.Program(
+    return ProgramSpec(
         name=name,
         optional=optional,
         defines={"NR_GETPPID": NR_GETPPID},
-        requires=requires or model.Requires(),
-        variants=[v if isinstance(v, model.Variant) else model.Variant(attach=v) for v in variants],
+        requires=requires or Requirements(),
+        variants=[v if isinstance(v, VariantSpec) else VariantSpec(attach=v) for v in variants],
         maps=maps or {},
         metrics=[],
         source=Path("test.c"),
@@ -89,7 +90,7 @@ def host(directory: Path) -> Host:
     return Host(this_host(), artifact.Cache(directory), HEADER, Kernel())
 
 
-def compile_all(program: model.Program, host: Host) -> None:
+def compile_all(program: ProgramSpec, host: Host) -> None:
     """Put the artifacts of all variants into the host's cache. bcc runs in a child: its maps and memory go with it."""
     process = os.fork()
     if not process:

@@ -91,7 +91,7 @@ def test_watches_are_bounded_and_what_is_beyond_is_left_to_walks(place: Path) ->
     assert MOUNT is not None
     root = os.open(MOUNT, os.O_RDONLY | os.O_DIRECTORY)
     learned: dict[int, str] = {}
-    watch = cgroup_watch.Watch(root, learned.__setitem__, most=1)
+    watch = cgroup_watch.CgroupWatch(root, learned.__setitem__, most=1)
     inner = made(place / "inner")
     eventually(lambda: place.stat().st_ino in learned)
     assert len(watch._paths) == 1

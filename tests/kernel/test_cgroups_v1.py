@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import Names, chain
 from exporter.kernel import bpf, cgroups
 from exporter.program import Type
+from exporter.spec import DecodeStep
 from tests.kernel.loaded import Load
 from tests.kernel.programs import point, spec
 
@@ -76,8 +76,8 @@ def test_each_hierarchy_has_its_own_ids_and_names(load: Load, places: tuple[Path
     default, pids = raw[:8], raw[8:]
     names = Names.open()
     field = Type("int", "u64", 8)
-    in_default = chain(field, [Decode(name="cgroup"), Decode(name="systemd_unit")]).bind(names)
-    in_pids = chain(field, [Decode(name="cgroup", argument="pids")]).bind(names)
+    in_default = chain(field, [DecodeStep(name="cgroup"), DecodeStep(name="systemd_unit")]).bind(names)
+    in_pids = chain(field, [DecodeStep(name="cgroup", argument="pids")]).bind(names)
     assert in_default(default) == (NAME if in_both else f"of-{NAME}")
     assert in_pids(pids) == f"/of-{NAME}"
     names.close()

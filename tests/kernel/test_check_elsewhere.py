@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import AttachPoint, Requires, Variant
 from exporter.kernel.btf import VMLINUX, KernelBtf
-from exporter.loading import elsewhere
+from exporter.loading import other_kernel
 from exporter.loading.artifact import Function
-from exporter.loading.elsewhere import OtherKernel
+from exporter.loading.other_kernel import OtherKernel
+from exporter.spec import AttachSpec, Requirements, VariantSpec
 from tests.daemon import ROOT
 
 
@@ -117,7 +117,7 @@ def test_helper_that_the_kernel_does_not_have_is_found_in_the_bytecode(other: Ot
 
 def test_the_architecture_is_read_from_the_types(program: Path, tmp_path: Path) -> None:
     with KernelBtf(VMLINUX) as own:
-        assert elsewhere.arch_of(own) == os.uname().machine
+        assert other_kernel.arch_of(own) == os.uname().machine
     other = {"x86_64": "aarch64", "aarch64": "x86_64"}[os.uname().machine]
     line = [sys.executable, "-m", "exporter", "check", str(program), "--btf", str(VMLINUX), "--arch", other]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -196,7 +196,7 @@ def other(tmp_path: Path) -> Iterator[OtherKernel]:
 def test_demand_is_met_or_not_or_not_to_be_told(
     other: OtherKernel, demand: dict[str, object], lacks: str, assumed: str
 ) -> None:
-    answer = other.requires(Requires.model_validate(demand))
+    answer = other.requires(Requirements.model_validate(demand))
     assert "; ".join(answer.lacks) == lacks
     if assumed.endswith("of"):
         assert "; ".join(answer.assumed).startswith(assumed)
@@ -226,8 +226,8 @@ def test_demand_is_met_or_not_or_not_to_be_told(
 def test_place_is_there_or_not_or_not_to_be_told(
     other: OtherKernel, kind: str, target: str, lacks: str, assumed: str
 ) -> None:
-    at = AttachPoint(kind=kind, targets=[target], function="on_it")
-    answer = other.places(Variant(attach=[at]), [])
+    at = AttachSpec(kind=kind, targets=[target], function="on_it")
+    answer = other.places(VariantSpec(attach=[at]), [])
     assert bool(answer.lacks) == bool(lacks)
     assert lacks in "".join(answer.lacks)
     assert bool(answer.assumed) == bool(assumed)
@@ -235,14 +235,14 @@ def test_place_is_there_or_not_or_not_to_be_told(
 
 
 def test_what_may_be_absent_speaks_against_nothing_unless_nothing_is_left(other: OtherKernel) -> None:
-    absent = AttachPoint(kind="kprobe", targets=["nobody"], function="on_it", optional=True)
-    there = AttachPoint(kind="kprobe", targets=["tcp_sendmsg"], function="on_it")
-    assert not other.places(Variant(attach=[absent, there]), []).lacks
-    assert other.places(Variant(attach=[absent]), []).lacks
+    absent = AttachSpec(kind="kprobe", targets=["nobody"], function="on_it", optional=True)
+    there = AttachSpec(kind="kprobe", targets=["tcp_sendmsg"], function="on_it")
+    assert not other.places(VariantSpec(attach=[absent, there]), []).lacks
+    assert other.places(VariantSpec(attach=[absent]), []).lacks
 
 
 def test_a_module_that_the_program_asks_for_may_have_what_the_kernel_lacks(other: OtherKernel) -> None:
-    at = AttachPoint(kind="kprobe", targets=["xfs_nobody"], function="on_it")
-    assert other.places(Variant(attach=[at]), []).lacks
-    assert not other.places(Variant(attach=[at]), ["xfs"]).lacks
-    assert other.places(Variant(attach=[at]), ["xfs"]).assumed
+    at = AttachSpec(kind="kprobe", targets=["xfs_nobody"], function="on_it")
+    assert other.places(VariantSpec(attach=[at]), []).lacks
+    assert not other.places(VariantSpec(attach=[at]), ["xfs"]).lacks
+    assert other.places(VariantSpec(attach=[at]), ["xfs"]).assumed

@@ -9,7 +9,7 @@ import pytest
 from exporter.kernel.btf import KernelBtf
 from exporter.loading import artifact
 from exporter.loading.artifact import Artifact
-from exporter.loading.child import Host
+from exporter.loading.load_program import Host
 from tests.kernel.programs import compile_all, point, spec
 
 ADD_IMMEDIATE = 0x07  # BPF_ALU64 | BPF_ADD | BPF_K

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import compiling
+from exporter.commands.compile import make
 from exporter.loading.artifact import Cache
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Reason, State
 from tests.daemon import ROOT, running
 from tests.kernel import shop
@@ -134,7 +134,7 @@ def test_arguments_of_usdt_probes_are_bound_to_the_build_of_the_file(tmp_path: P
     cache = Cache(tmp_path / "out")
     host = replace(shared_host, cache=cache, compiles=False)
     program = spec(SALES, [point("usdt", f"{shop.build(tmp_path)}:shop:sold", "on_sold")], name="sales")
-    assert compiling.make(program, program.variants[0], host.target, cache).state == "compiled"
+    assert make(program, program.variants[0], host.target, cache).state == "compiled"
     outcome, descriptors = load_program(program, host, accept)
     descriptors.close()
     assert (outcome.state, outcome.from_cache) == (State.RUNNING, True), outcome.text

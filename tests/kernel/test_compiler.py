@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import model
 from exporter.kernel import bpf, btf_objects
-from exporter.loading import compiler, diagnostics, headers, target
+from exporter.loading import target
 from exporter.loading.artifact import Artifact, Cache
-from exporter.loading.compiler import CompileError
+from exporter.loading.compiling import compiler, diagnostics, headers
+from exporter.loading.compiling.compiler import CompileError
 from exporter.program import Member, Reason, Type
+from exporter.spec import ProgramSpec, VariantSpec
 
 HEADER = (Path(__file__).parents[2] / "programs/include/exporter.h").read_text()
 HOST = target.this_host()
@@ -49,12 +50,12 @@ def compile_text(trees: Path) -> Compile:
     ) -> Artifact:
         values = {
             "name": "sends",
-            "variants": [model.Variant(name=variant, attach=[])],
+            "variants": [VariantSpec(name=variant, attach=[])],
             "metrics": [],
             "source": Path("sends.c"),
             "text": textwrap.dedent(text),
         }
-        program = model.Program.model_validate({**values, **fields})
+        program = ProgramSpec.model_validate({**values, **fields})
         return compiler.compile_variant(program, program.variants[0], to, header, trees)
 
     return compile_it

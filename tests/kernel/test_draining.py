@@ -18,16 +18,17 @@ from typing import NoReturn
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import config, totals
-from exporter.collecting import exposition
+from exporter import config
+from exporter.binding import totals_layout
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables, with_drained
-from exporter.collecting.store import Store
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables, with_drained
+from exporter.collecting.series.totals_store import Store
+from exporter.collecting.text import exposition
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus, credentials
-from exporter.loading.child import load_program
+from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program, State
+from exporter.spec import ProgramSpec
 from tests.daemon import running
 from tests.kernel.loaded import accept
 from tests.kernel.programs import NR_GETPPID, compile_all, host
@@ -204,10 +205,10 @@ def test_a_million_keys_through_ten_thousand_entries_while_two_cpus_write(driver
 class Server:
     """What a server has of one program: its maps and the memory of its totals."""
 
-    def __init__(self, program: Program, spec: model.Program, fds: Descriptors) -> None:
+    def __init__(self, program: Program, spec: ProgramSpec, fds: Descriptors) -> None:
         self.program, self.spec, self.fds = program, spec, fds
-        self.plan = totals.of_program(program, spec, cpus.possible(), 128)
-        self.memory = totals.create(self.plan.size)
+        self.plan = totals_layout.of_program(program, spec, cpus.possible(), 128)
+        self.memory = totals_layout.create(self.plan.size)
 
     def collector(self) -> ProgramCollector:
         store = Store(self.memory, self.plan)

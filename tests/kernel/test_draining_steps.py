@@ -12,19 +12,19 @@ from typing import NoReturn
 
 import pytest
 
-from exporter import totals
-from exporter.collecting import draining
+from exporter.binding import totals_layout
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.draining import Drained
-from exporter.collecting.metric import FamilyOf
-from exporter.collecting.opening import open_tables, with_drained
-from exporter.collecting.store import Store
-from exporter.config import model
+from exporter.collecting.maps import draining
+from exporter.collecting.maps.draining import Drained
+from exporter.collecting.maps.open import open_tables, with_drained
+from exporter.collecting.metric import FamilyCollector
+from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.loading import barrier
 from exporter.program import DRAIN_EPOCHS, ODD, Map, Member, Program, State, Type
+from exporter.spec import LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "hit", 8, members=(Member("group", 0, U32), Member("id", 32, U32)))
@@ -34,15 +34,15 @@ MAPS = (
     Map(HITS.name + ODD, bpf.BPF_MAP_TYPE_HASH, 8, 8, 512, key=KEY, value=U64),
     Map(DRAIN_EPOCHS, bpf.BPF_MAP_TYPE_ARRAY, 4, 4, 1),
 )
-SPEC = model.Program(
+SPEC = ProgramSpec(
     name="p",
     variants=[],
     source=Path("p.c"),
     text="",
-    maps={"hits": model.MapOptions(drain=True)},
+    maps={"hits": MapOptions(drain=True)},
     metrics=[
-        model.Metric(
-            name="hits_total", type="counter", help="h", map="hits", labels=[model.Label(name="group", field="group")]
+        MetricSpec(
+            name="hits_total", type="counter", help="h", map="hits", labels=[LabelSpec(name="group", field="group")]
         )
     ],
 )
@@ -59,8 +59,8 @@ class Host:
         self.fds = {m.name: bpf.map_create(m.type, m.key_size, m.value_size, m.max_entries, name=m.name) for m in MAPS}
         barrier.add(self.fds, kernel)
         self.program = Program("p", State.RUNNING, maps=MAPS)
-        self.plan = totals.of_program(self.program, SPEC, 1, 128)
-        self.memory = totals.create(self.plan.size)
+        self.plan = totals_layout.of_program(self.program, SPEC, 1, 128)
+        self.memory = totals_layout.create(self.plan.size)
         self.events = 0
         self._ids = itertools.count()
 
@@ -144,7 +144,7 @@ def test_what_nobody_could_count_is_there_next_time(host: Host, monkeypatch: pyt
     host.count(23)
     server = host.server()
     with monkeypatch.context() as patched:
-        patched.setattr(FamilyOf, "collect", fail)
+        patched.setattr(FamilyCollector, "collect", fail)
         for _ in range(2):
             assert server.collect() == []
             assert "a map of another kind" in server.report.error

@@ -25,15 +25,15 @@ LATER = {
 }
 WITHIN: dict[tuple[str, str], type[document.Document]] = {
     ("MainFile", "limits"): document.Limits,
-    ("Program", "requires"): document.Requires,
-    ("Variant", "requires"): document.Requires,
-    ("Program", "attach"): document.AttachPoint,
-    ("Variant", "attach"): document.AttachPoint,
-    ("Program", "variants"): document.Variant,
-    ("Program", "metrics"): document.Metric,
+    ("Program", "requires"): document.RequiresDocument,
+    ("Variant", "requires"): document.RequiresDocument,
+    ("Program", "attach"): document.AttachDocument,
+    ("Variant", "attach"): document.AttachDocument,
+    ("Program", "variants"): document.VariantDocument,
+    ("Program", "metrics"): document.MetricDocument,
     ("Use", "metrics"): document.MetricOverride,
-    ("Metric", "labels"): document.Label,
-    ("Metric", "buckets"): document.Buckets,
+    ("Metric", "labels"): document.LabelDocument,
+    ("Metric", "buckets"): document.BucketsDocument,
 }
 
 
@@ -44,9 +44,9 @@ def keys(written: Any, of: type[document.Document]) -> Iterator[tuple[str, str]]
             yield of.__name__, key
             if key == "programs":
                 for program in value:
-                    yield from keys(program, document.Use if "use" in program else document.Program)
+                    yield from keys(program, document.Use if "use" in program else document.ProgramDocument)
             elif key == "maps":
-                yield from keys(list(value.values()), document.MapOptions)
+                yield from keys(list(value.values()), document.MapOptionsDocument)
             elif inner := WITHIN.get((of.__name__, key)):
                 yield from keys(value, inner)
 
@@ -56,7 +56,7 @@ def test_every_key_is_there() -> None:
     used = set(keys(yaml.safe_load((DIRECTORY / "main.yaml").read_text()), document.MainFile))
     for path in files:
         content = yaml.safe_load(path.read_text())
-        used |= set(keys(content, document.IncludedFile if "programs" in content else document.Program))
+        used |= set(keys(content, document.IncludedFile if "programs" in content else document.ProgramDocument))
     documents = [d for d in vars(document).values() if isinstance(d, type) and issubclass(d, document.Document)]
     every = {(each.__name__, key) for each in documents for key in each.model_fields}
     assert every - used - LATER == set()

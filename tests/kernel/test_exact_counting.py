@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
+from exporter.spec import LabelSpec, MetricSpec
 from tests.kernel import bundled
 from tests.kernel.bundled import Samples
 from tests.kernel.programs import NR_GETPPID, host, point, spec
@@ -56,10 +56,10 @@ def driver(tmp_path: Path) -> Path:
     return built
 
 
-def counters() -> list[model.Metric]:
-    label = model.Label(name="key", field="key")
+def counters() -> list[MetricSpec]:
+    label = LabelSpec(name="key", field="key")
     return [
-        model.Metric(name=f"{name}_total", type="counter", help=name, map=name, labels=[label], max_series=KEYS)
+        MetricSpec(name=f"{name}_total", type="counter", help=name, map=name, labels=[label], max_series=KEYS)
         for name in (*EXACT, *APPROXIMATE)
     ]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from exporter import config
-from exporter.binding import bind_all
-from exporter.loading import child
-from exporter.loading.child import Host
+from exporter.binding.bind import bind_all
+from exporter.loading import load_program
+from exporter.loading.load_program import Host
 from exporter.program import Map, Program
 from tests.kernel.failures import cases
 from tests.kernel.failures.cases import Case
@@ -34,7 +34,7 @@ def says(case: Case, directory: Path, host: Host) -> str:
 
     def load() -> Program:
         before = own_descriptors()
-        program, descriptors = child.load_program(spec, host, fits)
+        program, descriptors = load_program.load_program(spec, host, fits)
         descriptors.close()
         assert own_descriptors() == before, "something of a program that failed stayed open"
         return program

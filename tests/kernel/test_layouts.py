@@ -9,15 +9,15 @@ import struct
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from exporter.binding import bind
-from exporter.collecting import columns
-from exporter.collecting.labels import LabelTexts
-from exporter.collecting.opening import open_tables
-from exporter.config import model
+from exporter.binding.bind import bind
+from exporter.binding.paths import resolve
+from exporter.collecting.maps import columns
+from exporter.collecting.maps.open import open_tables
+from exporter.collecting.series.labels import LabelTexts
 from exporter.decoders import Names
-from exporter.fields import resolve
 from exporter.kernel import cpus
 from exporter.program import Program
+from exporter.spec import LabelSpec, MetricSpec
 from tests.kernel.layouts import ENUM, Maker, Struct
 from tests.kernel.loaded import RAW, Load
 from tests.kernel.programs import spec
@@ -61,8 +61,8 @@ def check(structs: list[Struct], outcome: Program, fds: dict[str, int]) -> None:
         assert map_.value.size == said[0], s.definition
         for index, w in enumerate(s.members):
             where = (w.path, s.definition)
-            label = model.Label(name="x", field=f"value.{w.path}")
-            metric = model.Metric(name="x", type="gauge", help="h", map=s.name, value=w.path, labels=[label])
+            label = LabelSpec(name="x", field=f"value.{w.path}")
+            metric = MetricSpec(name="x", type="gauge", help="h", map=s.name, value=w.path, labels=[label])
             bound = bind(metric, map_)
             assert bound.value is not None
             assert int(columns.numbers(entries.values, bound.value).item()) == w.number, where

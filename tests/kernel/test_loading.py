@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
 from exporter.kernel import bpf, btf_objects, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading import artifact
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Descriptors, Reason, State
+from exporter.spec import AttachSpec, MapOptions
 from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, calls, eventually, own_descriptors
 from tests.kernel.programs import COUNT_GETPPID, compile_all, point, spec
 
@@ -41,7 +41,7 @@ def connection() -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("at", [RAW, TRACEPOINT, TP_BTF], ids=lambda at: at.kind)
-def test_each_kind_counts_every_event(load: Load, at: model.AttachPoint) -> None:
+def test_each_kind_counts_every_event(load: Load, at: AttachSpec) -> None:
     outcome, descriptors = load(spec(COUNT_GETPPID, [at]))
     assert outcome.state is State.RUNNING, outcome.text
     assert [a.attached for a in outcome.attachments] == [True]
@@ -61,7 +61,7 @@ def test_three_points_of_one_program_count_side_by_side(load: Load) -> None:
 
 
 def test_one_function_at_two_events_is_loaded_once(load: Load) -> None:
-    both = model.AttachPoint(kind="raw_tracepoint", targets=["sys_enter", "sys_exit"], function="on_raw")
+    both = AttachSpec(kind="raw_tracepoint", targets=["sys_enter", "sys_exit"], function="on_raw")
     outcome, descriptors = load(spec(COUNT_GETPPID, [both]))
     assert [a.target for a in outcome.attachments] == ["sys_enter", "sys_exit"]
     assert list(descriptors.programs) == ["on_raw"]
@@ -69,7 +69,7 @@ def test_one_function_at_two_events_is_loaded_once(load: Load) -> None:
 
 
 def test_one_function_at_two_typed_events_is_loaded_for_each(load: Load) -> None:
-    both = model.AttachPoint(kind="tp_btf", targets=["sys_enter", "sys_exit"], function="on_btf")
+    both = AttachSpec(kind="tp_btf", targets=["sys_enter", "sys_exit"], function="on_btf")
     _, descriptors = load(spec(COUNT_GETPPID, [both]))
     assert sorted(descriptors.programs) == ["on_btf", "on_btf#2"]
 
@@ -165,9 +165,9 @@ def test_tracepoint_program_that_reads_beyond_the_record_is_told_so(load: Load) 
         (point("tp_btf", "sched_swich", "on_btf"), "near: sched_switch"),
         (point("tracepoint", "qqqqqqqq:zzzzzzzz", "on_tracepoint"), "its module may not be loaded"),
     ],
-    ids=lambda value: value.kind if isinstance(value, model.AttachPoint) else "",
+    ids=lambda value: value.kind if isinstance(value, AttachSpec) else "",
 )
-def test_missing_tracepoint_names_near_ones(load: Load, at: model.AttachPoint, hint: str) -> None:
+def test_missing_tracepoint_names_near_ones(load: Load, at: AttachSpec, hint: str) -> None:
     outcome, _ = load(spec(COUNT_GETPPID, [at]))
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.MISSING)
     assert outcome.text.startswith(f"test: attach {at.kind}/{at.targets[0]}: no such tracepoint (")
@@ -196,15 +196,13 @@ int on_raw(struct bpf_raw_tracepoint_args *ctx) { u16 port = 0; return listening
 def test_map_is_seeded_before_the_program_is_handed_over(load: Load) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = struct.pack("=H", server.getsockname()[1])
-        outcome, descriptors = load(
-            spec(LISTENING, [RAW], maps={"listening": model.MapOptions(seed="listening_ports")})
-        )
+        outcome, descriptors = load(spec(LISTENING, [RAW], maps={"listening": MapOptions(seed="listening_ports")}))
         assert outcome.state is State.RUNNING, outcome.text
         assert bpf.map_lookup(descriptors.readonly["listening"], port, 4) == struct.pack("=I", 1)
 
 
 def test_seed_for_a_map_that_the_c_text_lacks_is_refused(load: Load) -> None:
-    outcome, _ = load(spec(LISTENING, [RAW], maps={"listeners": model.MapOptions(seed="listening_ports")}))
+    outcome, _ = load(spec(LISTENING, [RAW], maps={"listeners": MapOptions(seed="listening_ports")}))
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
     assert outcome.text == "test: seed listeners: no such map in the C text (there are: listening)"
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.exposition import render
-from exporter.collecting.opening import open_tables
-from exporter.collecting.options import Expiring
-from exporter.collecting.table import Table
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables
+from exporter.collecting.maps.options import Expiring
+from exporter.collecting.maps.table import Table
+from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus
 from exporter.program import Map
+from exporter.spec import DecodeStep, LabelSpec, MetricSpec
 from tests.kernel.loaded import RAW, Load
 from tests.kernel.programs import spec
 
@@ -52,10 +52,10 @@ int on_raw(struct bpf_raw_tracepoint_args *ctx)
 
 def test_a_trie_and_a_hash_without_preallocation(load: Load) -> None:
     """The longest prefix of 10.1.2.3 is the one that counts; labels of a trie's key are networks."""
-    cidr = model.Label(name="network", field="key", decode=[model.Decode(name="cidr")])
+    cidr = LabelSpec(name="network", field="key", decode=[DecodeStep(name="cidr")])
     metrics = [
-        model.Metric(name="networks_total", type="counter", help="h", map="networks", labels=[cidr]),
-        model.Metric(name="plain_total", type="counter", help="h", map="plain", labels=[]),
+        MetricSpec(name="networks_total", type="counter", help="h", map="networks", labels=[cidr]),
+        MetricSpec(name="plain_total", type="counter", help="h", map="plain", labels=[]),
     ]
     program = spec(TEXT, [RAW])
     program = program.model_copy(update={"metrics": metrics, "defines": {**program.defines, "PROCESS": os.getpid()}})
@@ -118,14 +118,14 @@ def test_a_trie_is_read_whole_with_batches_and_without(
         def refuse(*_: int) -> tuple[int, bool]:
             raise OSError(number, "BPF_MAP_LOOKUP_BATCH")
 
-        monkeypatch.setattr("exporter.collecting.table.bpf.map_lookup_batch", refuse)
+        monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_lookup_batch", refuse)
     assert contents(Table(*trie, 1)) == {prefix(n): n for n in range(1000)}
 
 
 def test_keys_that_go_while_a_trie_is_read_make_no_other_come_twice(
     trie: tuple[int, Map], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.collecting.table._CHUNK", 64)
+    monkeypatch.setattr("exporter.collecting.maps.table._CHUNK", 64)
     fd, _ = trie
     lookup = bpf.map_lookup_batch
     gone: list[bytes] = []
@@ -137,7 +137,7 @@ def test_keys_that_go_while_a_trie_is_read_make_no_other_come_twice(
             assert bpf.map_delete(fd, gone[-1])
         return answer
 
-    monkeypatch.setattr("exporter.collecting.table.bpf.map_lookup_batch", deleting)
+    monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_lookup_batch", deleting)
     found = contents(Table(*trie, 1))
     stays = {prefix(n): n for n in range(1000) if prefix(n) not in gone}
     assert {key: found.get(key) for key in stays} == stays

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.binding.map_memory import map_memory, over_limit
 from exporter.kernel import bpf, cpus
-from exporter.map_memory import map_memory, over_limit
 from exporter.program import Map
 
 SIZES = [(4, 8, 1024), (20, 12, 1000), (64, 232, 5000), (1, 1, 3)]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import Names, chain
 from exporter.kernel import bpf, cgroups, links
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 U64 = Type("int", "u64", 8)
 U32 = Type("int", "u32", 4)
@@ -66,7 +66,7 @@ def test_every_hundredth_function_is_found_at_its_start_and_inside(names: Names)
 
 def test_tcp_sendmsg_is_found_by_its_address(names: Names) -> None:
     address = next(address for address, names_there in functions().items() if "tcp_sendmsg" in names_there)
-    decode = chain(U64, [Decode(name="ksym")]).bind(names)
+    decode = chain(U64, [DecodeStep(name="ksym")]).bind(names)
     assert decode((address + 1).to_bytes(8, sys.byteorder)) == "tcp_sendmsg"
 
 
@@ -94,8 +94,8 @@ def test_file_handle_of_a_cgroup_is_its_inode(cgroup: Path) -> None:
 def test_cgroup_is_named_and_its_name_outlives_it(names: Names, cgroup: Path) -> None:
     number = cgroup.stat().st_ino
     raw = number.to_bytes(8, sys.byteorder)
-    path = chain(U64, [Decode(name="cgroup")]).bind(names)
-    unit = chain(U64, [Decode(name="cgroup"), Decode(name="systemd_unit")]).bind(names)
+    path = chain(U64, [DecodeStep(name="cgroup")]).bind(names)
+    unit = chain(U64, [DecodeStep(name="cgroup"), DecodeStep(name="systemd_unit")]).bind(names)
     assert path(raw) == f"/{cgroup.name}"
     cgroup.rmdir()
     assert unit(raw) == cgroup.name
@@ -141,7 +141,7 @@ def test_id_that_a_program_sees_names_the_cgroup_of_the_process(names: Names, cg
         assert child.stdout.readline() == "x\n"
         raw = bpf.map_lookup(fds[0], bytes(4), 8)
         assert raw is not None
-        assert chain(U64, [Decode(name="cgroup")]).bind(names)(raw) == f"/{cgroup.name}"
+        assert chain(U64, [DecodeStep(name="cgroup")]).bind(names)(raw) == f"/{cgroup.name}"
     finally:
         for fd in fds:
             os.close(fd)
@@ -181,20 +181,22 @@ def test_interface_keeps_its_last_name_until_others_need_the_place() -> None:
 
 
 def test_enum_of_the_kernel_gives_its_names(names: Names) -> None:
-    state = chain(U32, [Decode(name="enum", argument="bpf_map_type", options={"strip": "BPF_MAP_TYPE_"})]).bind(names)
+    state = chain(U32, [DecodeStep(name="enum", argument="bpf_map_type", options={"strip": "BPF_MAP_TYPE_"})]).bind(
+        names
+    )
     assert state((1).to_bytes(4, sys.byteorder)) == "HASH"
     assert state((60000).to_bytes(4, sys.byteorder)) == "unknown"
     assert names.errors == {"enum": 1}
 
 
 def test_enum_that_the_kernel_does_not_have_is_none(names: Names) -> None:
-    absent = chain(U32, [Decode(name="enum", argument="no_such_enum")]).bind(names)
+    absent = chain(U32, [DecodeStep(name="enum", argument="no_such_enum")]).bind(names)
     assert absent((1).to_bytes(4, sys.byteorder)) == "none"
     assert not names.errors
 
 
 def test_kernel_without_btf_has_unknown_enums(tmp_path: Path) -> None:
     names = Names.open(btf=tmp_path / "vmlinux")
-    reason = chain(U32, [Decode(name="enum", argument="skb_drop_reason")]).bind(names)
+    reason = chain(U32, [DecodeStep(name="enum", argument="skb_drop_reason")]).bind(names)
     assert reason((1).to_bytes(4, sys.byteorder)) == "unknown"
     assert names.errors == {"enum": 1}

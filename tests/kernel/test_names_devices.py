@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import Names, chain
 from exporter.kernel.devices import MINORBITS
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 U32 = Type("int", "u32", 4)
 
@@ -24,7 +24,7 @@ def names(tmp_path: Path) -> Names:
 
 
 def text(names: Names, number: int, name: str) -> str | None:
-    return chain(U32, [Decode(name=name)]).bind(names)(number.to_bytes(4, "little"))
+    return chain(U32, [DecodeStep(name=name)]).bind(names)(number.to_bytes(4, "little"))
 
 
 def test_every_partition_is_called_as_proc_calls_it(names: Names) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.ipc import isolated
 from exporter.kernel import bpf_stats, uprobe_trap
-from exporter.loading import separate
 from tests.daemon import Daemon, running
 from tests.kernel.renames import CONFIG, rename
 from tests.kernel.test_roles import NOTHING, kernel_ids, wait_gone
@@ -160,7 +160,7 @@ def test_a_uprobe_is_charged_the_trap_that_run_statistics_do_not_show(tmp_path: 
 
 
 def test_the_trap_of_a_uprobe_can_be_measured_here() -> None:
-    outcome = separate.run(lambda _: json.dumps(uprobe_trap.measure()))
+    outcome = isolated.run_isolated(lambda _: json.dumps(uprobe_trap.measure()))
     assert outcome.status == 0, outcome.output
     entry, back = json.loads(outcome.answer)
     assert 0 < entry < 1e-3

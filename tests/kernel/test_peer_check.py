@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.binding import bind_all
+from exporter.binding.bind import bind_all
 from exporter.config import ConfigErrors
-from exporter.loading import artifact, prelude
-from exporter.loading.child import Host
+from exporter.loading import artifact
+from exporter.loading.compiling import prelude
+from exporter.loading.load_program import Host
 from tests.kernel.programs import compile_all
 from tests.peer.specs import HERE, LATER, NAMES, READY, of_this_kernel, spec
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import State
 from tests.kernel import bundled
 from tests.kernel.loaded import accept

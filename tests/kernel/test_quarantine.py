@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from exporter.supervising.crash_record import CrashRecord
+from exporter.supervisor.crash_record import CrashRecord
 from tests.daemon import ROOT, Daemon, running
 from tests.kernel.renames import rename, write_config
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from exporter.collecting.table import Bytes, ReadError, Table
+from exporter.collecting.maps.table import Bytes, ReadError, Table
 from exporter.kernel import bpf, cpus
 from exporter.program import Map
 
@@ -204,7 +204,7 @@ def test_a_bucket_larger_than_the_chunk_doubles_it(
     make_map: MakeMap, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 5,000 entries in 8,192 buckets: some bucket holds more than one of them, so a chunk of 1 cannot be enough.
-    monkeypatch.setattr("exporter.collecting.table._CHUNK", 1)
+    monkeypatch.setattr("exporter.collecting.maps.table._CHUNK", 1)
     fd, description = make_map(kind, 5000)
     fill(fd, kind, range(5000))
     refused = []
@@ -217,7 +217,7 @@ def test_a_bucket_larger_than_the_chunk_doubles_it(
             refused.append(error.errno)
             raise
 
-    monkeypatch.setattr("exporter.collecting.table.bpf.map_lookup_batch", watching)
+    monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_lookup_batch", watching)
     assert contents(Table(fd, description, CPUS)) == {key: value_of(kind, key) for key in range(5000)}
     assert set(refused) == {errno.ENOSPC}
 
@@ -233,7 +233,7 @@ def test_without_batch_lookup_every_entry_is_read_all_the_same(
         asked.append(arguments)
         raise OSError(number, "BPF_MAP_LOOKUP_BATCH")
 
-    monkeypatch.setattr("exporter.collecting.table.bpf.map_lookup_batch", refuse)
+    monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_lookup_batch", refuse)
     fd, description = make_map(kind, 23)
     fill(fd, kind, range(23))
     table = Table(fd, description, CPUS)
@@ -261,7 +261,7 @@ def test_a_key_walk_survives_deletions(make_map: MakeMap, monkeypatch: pytest.Mo
         return next_key(map_fd, key, key_size)
 
     table = Table(fd, description, CPUS)
-    monkeypatch.setattr("exporter.collecting.table.bpf.map_next_key", deleting)
+    monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_next_key", deleting)
     monkeypatch.setattr(table, "_batches", False)
     found = contents(table)
     assert stays <= set(found)
@@ -275,7 +275,7 @@ def test_a_walk_that_never_ends_is_an_error(make_map: MakeMap, monkeypatch: pyte
     fill(fd, "hash", range(4))
     table = Table(fd, description, CPUS)
     first = bpf.map_next_key(fd, None, 4)
-    monkeypatch.setattr("exporter.collecting.table.bpf.map_next_key", lambda *_: first)
+    monkeypatch.setattr("exporter.collecting.maps.table.bpf.map_next_key", lambda *_: first)
     monkeypatch.setattr(table, "_batches", False)
     with pytest.raises(ReadError, match=r"^read map test_reading: no end after 1 keys \(they are deleted faster than"):
         table.read()
@@ -287,8 +287,8 @@ def test_entries_that_stay_are_read_while_others_come_and_go(
     make_map: MakeMap, kind: str, always_halves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if always_halves:
-        monkeypatch.setattr("exporter.collecting.table._CHUNK", 512)
-        monkeypatch.setattr("exporter.collecting.table._STILL", 0)
+        monkeypatch.setattr("exporter.collecting.maps.table._CHUNK", 512)
+        monkeypatch.setattr("exporter.collecting.maps.table._STILL", 0)
     fd, description = make_map(kind, 20_000)
     fill(fd, kind, range(5000))
     child = os.fork()

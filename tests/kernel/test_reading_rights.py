@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.collecting.table import Table
+from exporter.collecting.maps.table import Table
 from exporter.kernel import bpf, cpus, credentials
 from exporter.program import Map
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.serving.pages import SHARED
+from exporter.server.pages import SHARED
 from tests.daemon import Daemon, running
 from tests.kernel.renames import CONFIG, rename
 from tests.kernel.test_roles import NOTHING, descriptors, kernel_ids, wait_gone

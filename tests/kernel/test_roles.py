@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.collecting import exposition
 from exporter.collecting.recording import replay
+from exporter.collecting.text import exposition
 from exporter.decoders import Names
 from tests.daemon import Daemon, running
 from tests.kernel.renames import rename, write_config

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from exporter.config import model
 from exporter.kernel import bpf, cpus, perf_event, perf_names, sysctl
 from exporter.kernel.features import Kernel
-from exporter.loading import hotplug
+from exporter.loading.attaching import cpu_hotplug
 from exporter.program import Descriptors, Reason, State
+from exporter.spec import AttachSpec, ProgramSpec
 from tests.kernel.loaded import Load, eventually
 from tests.kernel.programs import spec
 
@@ -34,10 +34,8 @@ int on_sample(struct bpf_perf_event_data *ctx)
 """
 
 
-def sampled(target: str, period: int | None = None, frequency: int | None = None) -> model.Program:
-    at = model.AttachPoint(
-        kind="perf_event", targets=[target], function="on_sample", period=period, frequency=frequency
-    )
+def sampled(target: str, period: int | None = None, frequency: int | None = None) -> ProgramSpec:
+    at = AttachSpec(kind="perf_event", targets=[target], function="on_sample", period=period, frequency=frequency)
     return spec(COUNT_SAMPLES, [at], name="sampled")
 
 
@@ -135,12 +133,12 @@ def test_a_cpu_whose_event_is_gone_gets_a_new_one(load: Load) -> None:
     """A CPU that comes online, without taking one away from everybody: tests/matrix does that."""
     program = sampled("cpu-clock", frequency=99)
     outcome, descriptors = load(program)
-    watch = hotplug.Watch(program, Kernel())
+    watch = cpu_hotplug.CpuHotplugWatch(program, Kernel())
     assert watch.look(outcome, descriptors) is outcome, "all is well"
     last = cpus.online()[-1]
     os.close(descriptors.links.pop())
     (attachment,) = outcome.attachments
-    without = hotplug.replace_links(outcome, attachment, attachment.links[:-1], attachment.cpus[:-1])
+    without = cpu_hotplug.replace_links(outcome, attachment, attachment.links[:-1], attachment.cpus[:-1])
     renewed = watch.look(without, descriptors)
     assert list(renewed.attachments[0].cpus) == cpus.online()
     seen = number(descriptors, "of_cpu", last)

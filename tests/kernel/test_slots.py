@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from exporter.config import model
-from exporter.loading.child import Host
+from exporter.loading.load_program import Host
+from exporter.spec import BucketSpec, MetricSpec
 from tests.kernel import bundled
 from tests.kernel.bundled import Running
 from tests.kernel.programs import NR_GETPPID, host, point, spec
@@ -65,11 +65,11 @@ int on_enter(struct bpf_raw_tracepoint_args *ctx)
 """
 
 HISTOGRAMS = {
-    "by_exp2": model.Buckets(type="exp2", min=0, max=63),
-    "by_exp2zero": model.Buckets(type="exp2zero", min=0, max=64),
-    "by_linear": model.Buckets(type="linear", width=WIDTH, min=0, max=STEPS),
-    "by_exp2_low": model.Buckets(type="exp2", min=3, max=10),
-    "alone": model.Buckets(type="exp2", min=3, max=10),
+    "by_exp2": BucketSpec(type="exp2", min=0, max=63),
+    "by_exp2zero": BucketSpec(type="exp2zero", min=0, max=64),
+    "by_linear": BucketSpec(type="linear", width=WIDTH, min=0, max=STEPS),
+    "by_exp2_low": BucketSpec(type="exp2", min=3, max=10),
+    "alone": BucketSpec(type="exp2", min=3, max=10),
 }
 BOUNDS = {
     "by_exp2": [2.0**power for power in range(64)],
@@ -92,9 +92,9 @@ def observing(this_host: Host) -> Iterator[Running]:
         update={
             "defines": {"NR_GETPPID": NR_GETPPID, "MAGIC": MAGIC, "WIDTH": WIDTH},
             "metrics": [
-                model.Metric(name="microseconds_total", type="counter", help="x", map="microseconds"),
+                MetricSpec(name="microseconds_total", type="counter", help="x", map="microseconds"),
                 *(
-                    model.Metric(
+                    MetricSpec(
                         name=name, type="histogram", help=name, map=name, slots="slots", sum="sum", buckets=buckets
                     )
                     for name, buckets in HISTOGRAMS.items()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables
 from exporter.decoders import Names
 from exporter.kernel import cpus
+from exporter.spec import DecodeStep, LabelSpec, MetricSpec
 from tests.kernel.loaded import RAW, Load
 from tests.kernel.programs import spec
 
@@ -51,9 +51,9 @@ int on_raw(struct bpf_raw_tracepoint_args *ctx)
 """
 
 
-def metric(map_: str, field: str, decode: model.Decode) -> model.Metric:
-    labels = [model.Label(name="process", field="process"), model.Label(name="stack", field=field, decode=[decode])]
-    return model.Metric(name=f"calls_by_{map_}_total", type="counter", help="h", map=map_, labels=labels)
+def metric(map_: str, field: str, decode: DecodeStep) -> MetricSpec:
+    labels = [LabelSpec(name="process", field="process"), LabelSpec(name="stack", field=field, decode=[decode])]
+    return MetricSpec(name=f"calls_by_{map_}_total", type="counter", help="h", map=map_, labels=labels)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def test_a_stack_is_the_same_by_id_and_by_frames_and_names_the_way_into_the_kern
     program = spec(TEXT, [RAW]).model_copy(
         update={
             "metrics": [
-                metric("ids", "stack", model.Decode(name="kstack", argument="stacks")),
-                metric("whole", "frames", model.Decode(name="kstack")),
+                metric("ids", "stack", DecodeStep(name="kstack", argument="stacks")),
+                metric("whole", "frames", DecodeStep(name="kstack")),
             ]
         }
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Reason, State
+from exporter.spec import Requirements
 from tests.kernel import bundled
 from tests.kernel.bundled import Labels, Running, Samples
 from tests.kernel.programs import host
@@ -99,7 +99,7 @@ def test_a_port_that_was_listened_on_before_loading_has_its_number(
 def test_without_the_reason_field_it_counts_another_way_or_is_skipped(this_host: Host) -> None:
     """As on 5.10 and 6.1: fentry or kprobes, and on a kernel with neither nothing, rather than half the truth."""
     program = bundled.spec("tcp_rst")
-    lacking = model.Requires(tracepoint_field=["tcp:tcp_send_reset.no_such_field"])
+    lacking = Requirements(tracepoint_field=["tcp:tcp_send_reset.no_such_field"])
     variants = [v.model_copy(update={"requires": lacking} if v.name == "tracepoint" else {}) for v in program.variants]
     outcome, descriptors = load_program(
         program.model_copy(update={"variants": variants}), this_host, lambda _maps: None

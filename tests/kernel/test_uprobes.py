@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
 from exporter.kernel import bpf, libraries, links
 from exporter.kernel.bpf_attr import GetId
 from exporter.kernel.elf import ElfFile
 from exporter.kernel.features import Kernel
-from exporter.loading import attach
-from exporter.loading.attaching import uprobe
+from exporter.loading.attaching import kinds, uprobe
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Reason, State
+from exporter.spec import AttachSpec
 from tests.kernel import shop
 from tests.kernel.loaded import Load, own_descriptors
 from tests.kernel.programs import point, spec
@@ -104,7 +103,7 @@ def test_a_library_is_found_by_name_and_probed_in_this_process(load: Load) -> No
 
 
 def test_every_function_that_a_glob_names_is_probed_once(load: Load, program: Path, running: shop.Shop) -> None:
-    both = model.AttachPoint(
+    both = AttachSpec(
         kind="uprobe", targets=[f"{program}:gre?t", f"{program}:*o*_sto*", f"{program}:greet"], function="on_entry"
     )
     outcome, descriptors = load(spec(COUNT_CALLS, [both]))
@@ -130,7 +129,7 @@ def test_the_uprobe_pmu_does_what_the_link_does(program: Path, running: shop.Sho
     fd = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, code, "GPL", "empty")
     stats = bpf.call(32, GetId(id=0), "BPF_ENABLE_STATS", "")
     try:
-        hold = attach.attach(kernel, attach.Point("uprobe", f"{program}:greet", "empty"), fd)
+        hold = kinds.attach(kernel, kinds.Point("uprobe", f"{program}:greet", "empty"), fd)
         for _ in range(23):
             running.do("greet 1")
         assert bpf.prog_info(fd).run_cnt == 23
@@ -208,12 +207,12 @@ def test_code_of_another_machine_is_refused(tmp_path: Path, program: Path) -> No
     image[18:20] = struct.pack("<H", 40)  # e_machine: EM_ARM
     foreign.write_bytes(image)
     with pytest.raises(RefusedError, match="is 64-bit code for EM_ARM, this kernel runs"):
-        uprobe.locate(Kernel(), attach.Point("uprobe", f"{foreign}:greet", "f"))
+        uprobe.locate(Kernel(), kinds.Point("uprobe", f"{foreign}:greet", "f"))
 
 
 def test_one_link_holds_many_functions_of_a_file(load: Load, program: Path) -> None:
     targets = [f"{program}:{name}" for name in ("greet", "sell", "sell_one")]
-    at = model.AttachPoint(kind="uprobe", targets=targets, function="on_entry")
+    at = AttachSpec(kind="uprobe", targets=targets, function="on_entry")
     outcome, descriptors = load(spec(COUNT_CALLS, [at]))
     assert outcome.state is State.RUNNING, outcome.text
     assert len(descriptors.links) == (1 if has_uprobe_multi() else 3)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
-from exporter.loading import attach
-from exporter.loading.attaching import usdt
-from exporter.loading.child import Host, load_program
+from exporter.loading.attaching import kinds, usdt
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Descriptors, Program, Reason, State
+from exporter.spec import AttachSpec, ProgramSpec
 from tests.kernel import shop
 from tests.kernel.loaded import Load, accept
 from tests.kernel.programs import point, spec
@@ -53,7 +52,7 @@ def load(shared_host: Host) -> Iterator[Load]:
     """Load by the loader's own way, which knows the probes; what it opened is closed after the test."""
     opened: list[Descriptors] = []
 
-    def compile_and_load(program: model.Program) -> tuple[Program, Descriptors]:
+    def compile_and_load(program: ProgramSpec) -> tuple[Program, Descriptors]:
         outcome, descriptors = load_program(program, shared_host, accept)
         opened.append(descriptors)
         return outcome, descriptors
@@ -109,7 +108,7 @@ def test_the_uprobe_pmu_raises_the_semaphore_too(program: Path) -> None:
     fd = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, code, "GPL", "empty")
     with shop.running(program) as running:
         try:
-            hold = attach.attach(Kernel(), attach.Point("usdt", f"{program}:shop:sold", "empty"), fd)
+            hold = kinds.attach(Kernel(), kinds.Point("usdt", f"{program}:shop:sold", "empty"), fd)
             assert len(hold.fds) == 2, "one for each place"
             assert int(running.do("listeners")) > 0
             for held in hold.fds:
@@ -135,7 +134,7 @@ def test_artifact_belongs_to_the_build_of_the_file(load: Load, tmp_path: Path) -
 
 def test_one_function_serves_two_probes_of_two_files(load: Load, program: Path, tmp_path: Path) -> None:
     other = shop.build(tmp_path, "other", "-O1", "-fno-omit-frame-pointer")
-    at = model.AttachPoint(kind="usdt", targets=[f"{program}:shop:sold", f"{other}:shop:sold"], function="on_sold")
+    at = AttachSpec(kind="usdt", targets=[f"{program}:shop:sold", f"{other}:shop:sold"], function="on_sold")
     outcome, descriptors = load(spec(SALES, [at]))
     assert outcome.state is State.RUNNING, outcome.text
     with shop.running(program) as one, shop.running(other) as two:
@@ -175,7 +174,7 @@ def test_what_cannot_be_read_is_told(
 
 
 def test_every_place_is_found_with_its_semaphore(program: Path) -> None:
-    places = usdt.locate(Kernel(), attach.Point("usdt", f"{program}:shop:sold", "f"))
+    places = usdt.locate(Kernel(), kinds.Point("usdt", f"{program}:shop:sold", "f"))
     assert len(places) == 2
     assert len({place.offset for place in places}) == 2
     assert all(place.semaphore for place in places)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.binding import BindingError
-from exporter.config import model
+from exporter.binding.bind import BindingError
 from exporter.kernel import credentials
 from exporter.loading import artifact
-from exporter.loading.child import Host, load_program
+from exporter.loading.load_program import Host, load_program
 from exporter.program import Descriptors, Map, Program, Reason, State
+from exporter.spec import Requirements, VariantSpec
 from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, in_child, own_descriptors
 from tests.kernel.programs import COUNT_GETPPID, compile_all, host, point, spec
 
@@ -39,10 +39,10 @@ def test_next_variant_is_used_and_the_failed_one_is_kept_with_its_reason(load: L
     outcome, descriptors = load(
         spec(
             COUNT_GETPPID,
-            model.Variant(name="future", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
-            model.Variant(name="half", attach=[RAW, point("raw_tracepoint", "no_such_event", "on_raw")]),
-            model.Variant(name="typed", attach=[TP_BTF]),
-            model.Variant(name="never_tried", attach=[TRACEPOINT]),
+            VariantSpec(name="future", requires=Requirements(kernel=">=99.0"), attach=[RAW]),
+            VariantSpec(name="half", attach=[RAW, point("raw_tracepoint", "no_such_event", "on_raw")]),
+            VariantSpec(name="typed", attach=[TP_BTF]),
+            VariantSpec(name="never_tried", attach=[TRACEPOINT]),
         )
     )
     assert (outcome.state, outcome.variant) == (State.RUNNING, "typed")
@@ -58,8 +58,8 @@ def test_program_whose_variants_all_lack_a_requirement_is_skipped(load: Load) ->
     outcome, _ = load(
         spec(
             COUNT_GETPPID,
-            model.Variant(name="new", requires=model.Requires(kernel=">=99.0"), attach=[RAW]),
-            model.Variant(name="other", requires=model.Requires(member=["sock.no_such_member"]), attach=[RAW]),
+            VariantSpec(name="new", requires=Requirements(kernel=">=99.0"), attach=[RAW]),
+            VariantSpec(name="other", requires=Requirements(member=["sock.no_such_member"]), attach=[RAW]),
         )
     )
     assert (outcome.state, outcome.reason) == (State.SKIPPED, Reason.REQUIRES)
@@ -68,7 +68,7 @@ def test_program_whose_variants_all_lack_a_requirement_is_skipped(load: Load) ->
 
 
 def test_program_with_an_unmet_requirement_is_skipped_before_any_variant(load: Load) -> None:
-    outcome, _ = load(spec(COUNT_GETPPID, [RAW], requires=model.Requires(kernel="<3.0")))
+    outcome, _ = load(spec(COUNT_GETPPID, [RAW], requires=Requirements(kernel="<3.0")))
     assert (outcome.state, outcome.reason, outcome.attempts) == (State.SKIPPED, Reason.REQUIRES, ())
 
 
@@ -103,7 +103,7 @@ def test_artifact_of_another_architecture_is_refused(shared_host: Host) -> None:
     compile_all(program, shared_host)
     compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
     assert compiled
-    shared_host.cache.put(replace(compiled, origin=replace(compiled.origin, arch="riscv64")))
+    shared_host.cache.put(replace(compiled, cache_key=replace(compiled.cache_key, arch="riscv64")))
     outcome, _ = load_program(program, shared_host, accept)
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)
     assert "compiled for riscv64" in outcome.text

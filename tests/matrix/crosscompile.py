@@ -20,9 +20,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import compiling, config
-from exporter.config import model
+from exporter import config
+from exporter.commands.compile import kernel_of, make
 from exporter.loading import artifact, target
+from exporter.spec import ProgramSpec, VariantSpec
 from tests.matrix import everything, kernels
 
 CONFIG = Path(__file__).with_name("programs") / "config.yaml"
@@ -36,7 +37,7 @@ def header() -> str:
     return (config.bundled_dir() / "include" / "exporter.h").read_text()
 
 
-def programs() -> list[model.Program]:
+def programs() -> list[ProgramSpec]:
     return config.load(CONFIG).config.programs
 
 
@@ -78,12 +79,12 @@ class Crosscompiler:
     cache: artifact.Cache
     kept: artifact.Cache
 
-    def program(self, spec: model.Program) -> dict[str, str]:
+    def program(self, spec: ProgramSpec) -> dict[str, str]:
         """Variant -> what the compiler said."""
         return {variant.name: self._variant(spec, variant) for variant in spec.variants}
 
-    def _variant(self, spec: model.Program, variant: model.Variant) -> str:
-        made = compiling.make(spec, variant, self.wanted, self.kept)
+    def _variant(self, spec: ProgramSpec, variant: VariantSpec) -> str:
+        made = make(spec, variant, self.wanted, self.kept)
         if made.key and (found := self.kept.get(made.key)):
             self.cache.put(found)
         return made.text
@@ -92,5 +93,5 @@ class Crosscompiler:
 if __name__ == "__main__":
     os.nice(5)
     image, work, *names = sys.argv[1:]
-    with compiling.kernel_of(None if image == HERE else Path(image), None) as wanted:
+    with kernel_of(None if image == HERE else Path(image), None) as wanted:
         sys.exit(main(wanted, Path(work), names))

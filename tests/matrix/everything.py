@@ -7,7 +7,8 @@ variant, and count what somebody else counts too (tests/peer/counting.py). What 
 from __future__ import annotations
 
 from exporter import config
-from exporter.config import bundled, model
+from exporter.config import bundled
+from exporter.spec import ProgramSpec
 from tests.matrix import kernels
 from tests.peer import specs
 from tests.peer.counting import CHECKS
@@ -23,12 +24,12 @@ SLOW = {
 }
 
 
-def programs() -> tuple[dict[str, model.Program], dict[str, str]]:
+def programs() -> tuple[dict[str, ProgramSpec], dict[str, str]]:
     """("programs/NAME" or "peer/NAME" -> program; the same -> why the configuration is refused). By name.
 
     Each is read alone: some count the same thing under the same metric name.
     """
-    accepted: dict[str, model.Program] = {}
+    accepted: dict[str, ProgramSpec] = {}
     refused: dict[str, str] = {}
     for name in bundled.names(config.bundled_dir()):
         accepted[f"programs/{name}"] = config.load_bundled(name).config.programs[0]
@@ -55,7 +56,7 @@ def loaded_on(series: str) -> list[str]:
     ]
 
 
-def needs_functions(program: model.Program) -> bool:
+def needs_functions(program: ProgramSpec) -> bool:
     """Whether every variant attaches to functions of the kernel."""
     return all(
         any(point.kind in FUNCTIONS and not point.optional for point in variant.attach) for variant in program.variants

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from exporter import config
-from exporter.config import model
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import elsewhere
-from exporter.loading.elsewhere import OtherKernel
+from exporter.loading import other_kernel
+from exporter.loading.other_kernel import OtherKernel
+from exporter.spec import ProgramSpec
 from tests.daemon import ROOT
 from tests.matrix import kernels
 
@@ -53,11 +53,11 @@ RAN = {
 }  # fmt: skip
 
 
-def usable(program: model.Program, other: OtherKernel) -> str:
+def usable(program: ProgramSpec, other: OtherKernel) -> str:
     """The first variant that its demands and places speak for."""
     for variant in program.variants:
         modules = [*program.requires.module, *variant.requires.module]
-        answer = elsewhere.all_of(
+        answer = other_kernel.all_of(
             lambda: other.requires(program.requires),
             lambda variant=variant: other.requires(variant.requires),  # type: ignore[misc]
             lambda variant=variant, modules=modules: other.places(variant, modules),  # type: ignore[misc]
@@ -71,7 +71,7 @@ def usable(program: model.Program, other: OtherKernel) -> str:
 def test_the_types_alone_tell_which_variant_runs(version: str) -> None:
     kernel = kernels.get(version, kernels.cache_directory())
     with KernelBtf(kernel.btf) as types:
-        assert elsewhere.arch_of(types) == kernel.architecture.machine
+        assert other_kernel.arch_of(types) == kernel.architecture.machine
         other = OtherKernel(types, kernel.release, kernel.architecture.machine)
         told = {name: usable(config.load_bundled(name).config.programs[0], other) for name in RAN[version]}
     assert told == RAN[version]

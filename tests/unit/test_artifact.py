@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import model
-from exporter.loading import artifact, origin
+from exporter.loading import artifact, cache_key
 from exporter.loading.artifact import Artifact, Cache, Function
 from exporter.loading.target import Target
 from exporter.program import Map, Member, Type
+from exporter.spec import ProgramSpec, VariantSpec
 
-PROGRAM = model.Program(
+PROGRAM = ProgramSpec(
     name="sends",
     defines={"SAMPLE": 10},
-    variants=[model.Variant(name="fexit", attach=[])],
+    variants=[VariantSpec(name="fexit", attach=[])],
     metrics=[],
     source=Path("sends.c"),
     text="int x;",
@@ -33,7 +33,7 @@ ARTIFACT = Artifact(
     key=KEY,
     program="sends",
     variant="fexit",
-    origin=origin.of(PROGRAM, TARGET, "header"),
+    cache_key=cache_key.of(PROGRAM, TARGET, "header"),
     bcc_version="0.26.0",
     license="GPL",
     maps=(
@@ -83,7 +83,7 @@ def test_another_bcc_misses_and_no_bcc_hits(cache: Cache) -> None:
         (lambda _: "", "Expecting value"),
         (lambda _: "[]", "not an artifact"),
         (lambda _: "{}", "not an artifact"),
-        (lambda text: text.replace('"format":2', '"format":99'), "format 99, expected 2"),
+        (lambda text: text.replace('"format":3', '"format":99'), "format 99, expected 3"),
         (lambda text: text.replace('"license":"GPL"', '"license":"MIT"'), "its content is not what its digest says"),
         (lambda text: text.replace('"AAEC', '"AAED'), "its content is not what its digest says"),
         (lambda _: "[" * 100_000, "recursion"),
@@ -155,7 +155,7 @@ def test_a_name_that_is_no_key_is_refused(cache: Cache) -> None:
         ("text", artifact.key(PROGRAM.model_copy(update={"text": "int y;"}), PROGRAM.variants[0], TARGET, "header")),
         ("name", artifact.key(PROGRAM.model_copy(update={"name": "s"}), PROGRAM.variants[0], TARGET, "header")),
         ("defines", artifact.key(PROGRAM.model_copy(update={"defines": {}}), PROGRAM.variants[0], TARGET, "header")),
-        ("variant", artifact.key(PROGRAM, model.Variant(name="kprobe", attach=[]), TARGET, "header")),
+        ("variant", artifact.key(PROGRAM, VariantSpec(name="kprobe", attach=[]), TARGET, "header")),
         ("header", artifact.key(PROGRAM, PROGRAM.variants[0], TARGET, "another header")),
         ("btf", artifact.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, btf_sha256="cd" * 32), "header")),
         ("release", artifact.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, release="6.1.0-57-amd64"), "header")),

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from exporter.binding import BindingError, LabelField, bind, bind_all
-from exporter.buckets import scaled
-from exporter.config.model import Buckets, Decode, Label, Metric
+from exporter.binding.bind import BindingError, LabelField, bind, bind_all
+from exporter.binding.buckets import scaled
+from exporter.binding.paths import Number
 from exporter.decoders import Names
-from exporter.fields import Number
 from exporter.kernel import bpf
 from exporter.program import Map, Member, Type
+from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MetricSpec
 
 U8 = Type("int", "u8", 1)
 U16 = Type("int", "u16", 2)
@@ -54,11 +54,11 @@ def a_map(
     return Map("m", kind, key.size if key else 4, value.size if value else 8, entries, key=key, value=value)
 
 
-def metric(**keys: Any) -> Metric:
-    return Metric(**{"name": "x", "type": "counter", "help": "h", "map": "m", **keys})
+def metric(**keys: Any) -> MetricSpec:
+    return MetricSpec(**{"name": "x", "type": "counter", "help": "h", "map": "m", **keys})
 
 
-def mistake(of: Metric, on: Map) -> str:
+def mistake(of: MetricSpec, on: Map) -> str:
     with pytest.raises(BindingError) as raised:
         bind(of, on)
     return str(raised.value)
@@ -115,12 +115,12 @@ def test_nested_fields_are_joined_and_labels_sorted_by_name() -> None:
 
 def test_label_paths_reach_into_structs_unions_arrays_and_the_value() -> None:
     labels = [
-        Label(name="port", field="t.port"),
-        Label(name="ip", field="t.v4"),
-        Label(name="third", field="key.t.bytes[2]"),
-        Label(name="comm", field="comm"),
-        Label(name="last", field="value.errors"),
-        Label(name="dir", const="sent"),
+        LabelSpec(name="port", field="t.port"),
+        LabelSpec(name="ip", field="t.v4"),
+        LabelSpec(name="third", field="key.t.bytes[2]"),
+        LabelSpec(name="comm", field="comm"),
+        LabelSpec(name="last", field="value.errors"),
+        LabelSpec(name="dir", const="sent"),
     ]
     found = {
         x.name: (x.source, x.offset, x.size) for x in bind(metric(value="calls", labels=labels), a_map(KEY)).labels
@@ -136,7 +136,7 @@ def test_label_paths_reach_into_structs_unions_arrays_and_the_value() -> None:
 
 
 def test_a_scalar_key_is_named_by_the_label() -> None:
-    binding = bind(metric(value="calls", labels=[Label(name="port", field="key")]), a_map(U16))
+    binding = bind(metric(value="calls", labels=[LabelSpec(name="port", field="key")]), a_map(U16))
     assert [(x.name, x.offset, x.size) for x in binding.labels] == [("port", 0, 2)]
 
 
@@ -146,13 +146,13 @@ def test_an_array_of_one_entry_has_no_labels() -> None:
 
 def test_the_index_of_an_array_is_a_u32_key() -> None:
     for key in (S32, None):
-        binding = bind(metric(labels=[Label(name="irq", field="key")]), a_map(key, U64, bpf.BPF_MAP_TYPE_ARRAY, 8))
+        binding = bind(metric(labels=[LabelSpec(name="irq", field="key")]), a_map(key, U64, bpf.BPF_MAP_TYPE_ARRAY, 8))
         assert [(x.name, x.offset, x.size) for x in binding.labels] == [("irq", 0, 4)]
 
 
 def test_cpu_splits_a_per_cpu_map() -> None:
     binding = bind(
-        metric(value="calls", labels=[Label(name="cpu", field="cpu")]), a_map(kind=bpf.BPF_MAP_TYPE_PERCPU_HASH)
+        metric(value="calls", labels=[LabelSpec(name="cpu", field="cpu")]), a_map(kind=bpf.BPF_MAP_TYPE_PERCPU_HASH)
     )
     assert binding.labels == (LabelField("cpu", "cpu"),)
     assert binding.splits_cpus
@@ -161,7 +161,7 @@ def test_cpu_splits_a_per_cpu_map() -> None:
 # --- histograms ---
 
 
-def histogram(**keys: Any) -> Metric:
+def histogram(**keys: Any) -> MetricSpec:
     return metric(type="histogram", **keys)
 
 
@@ -177,15 +177,15 @@ def test_slots_in_the_value_are_exp2_over_the_whole_array() -> None:
 @pytest.mark.parametrize(
     ("buckets", "bounds", "first"),
     [
-        (Buckets(type="exp2", min=2, max=4), (4.0, 8.0, 16.0), 2),
-        (Buckets(type="exp2zero", min=0, max=3), (0.0, 1.0, 2.0, 4.0), 0),
-        (Buckets(type="linear", width=50, min=1, max=3), (50.0, 100.0, 150.0), 1),
-        (Buckets(type="fixed", bounds=[100, 1000, 5000], max=2), (100.0, 1000.0, 5000.0), 0),
-        (Buckets(type="fixed", bounds=[100, 1000, 5000], min=1, max=2), (1000.0, 5000.0), 1),
+        (BucketSpec(type="exp2", min=2, max=4), (4.0, 8.0, 16.0), 2),
+        (BucketSpec(type="exp2zero", min=0, max=3), (0.0, 1.0, 2.0, 4.0), 0),
+        (BucketSpec(type="linear", width=50, min=1, max=3), (50.0, 100.0, 150.0), 1),
+        (BucketSpec(type="fixed", bounds=[100, 1000, 5000], max=2), (100.0, 1000.0, 5000.0), 0),
+        (BucketSpec(type="fixed", bounds=[100, 1000, 5000], min=1, max=2), (1000.0, 5000.0), 1),
     ],
 )
 @pytest.mark.parametrize("in_key", [False, True])
-def test_bounds(buckets: Buckets, bounds: tuple[float, ...], first: int, in_key: bool) -> None:
+def test_bounds(buckets: BucketSpec, bounds: tuple[float, ...], first: int, in_key: bool) -> None:
     bound = (
         bind(histogram(buckets=buckets, slot="slot"), a_map(value=U64))
         if in_key
@@ -196,7 +196,7 @@ def test_bounds(buckets: Buckets, bounds: tuple[float, ...], first: int, in_key:
 
 
 def test_a_slot_in_the_key_is_no_label() -> None:
-    binding = bind(histogram(slot="slot", sum_slot=28, buckets=Buckets(min=0, max=27)), a_map(value=U64))
+    binding = bind(histogram(slot="slot", sum_slot=28, buckets=BucketSpec(min=0, max=27)), a_map(value=U64))
     assert binding.label_names == ("op",)
     assert binding.value == Number(0, 8, False)
     assert binding.buckets is not None
@@ -204,7 +204,7 @@ def test_a_slot_in_the_key_is_no_label() -> None:
 
 
 def test_slots_that_are_bounds() -> None:
-    buckets = Buckets(type="fixed", bounds=[10, 20, 50], slot_is_bound=True)
+    buckets = BucketSpec(type="fixed", bounds=[10, 20, 50], slot_is_bound=True)
     binding = bind(histogram(slot="key", labels=[], buckets=buckets, scale=0.001), a_map(U64, U64))
     assert binding.buckets is not None
     assert binding.buckets.slot_bounds == (10, 20, 50)
@@ -266,43 +266,43 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
             'map "m" has type 27: only hash, array and LPM trie maps have entries to read',
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="x")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="x")]),
             a_map(),
             'label l: no field "x" in struct plain_t (it has: op, slot)',
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="x")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="x")]),
             a_map(U16),
             'label l: no field "x" in u16 (the key is no struct: write "key")',
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="key")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="key")]),
             a_map(),
             "label l: the field is struct plain_t, which has no text of its own",
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="op.y")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="op.y")]),
             a_map(),
             'label l: no field "y" in u32 (it is no struct)',
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="cpu")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="cpu")]),
             a_map(),
             "label l: map m is not per-CPU (a member of the key named cpu is key.cpu)",
         ),
-        (metric(value="calls", labels=[Label(name="l")]), a_map(), "label l: needs field or const"),
+        (metric(value="calls", labels=[LabelSpec(name="l")]), a_map(), "label l: needs field or const"),
         (
-            metric(value="calls", labels=[Label(name="l", const="a"), Label(name="l", const="b")]),
+            metric(value="calls", labels=[LabelSpec(name="l", const="a"), LabelSpec(name="l", const="b")]),
             a_map(),
             "label l: there are two of this name (name one of them otherwise)",
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="value.errors")]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="value.errors")]),
             a_map(kind=bpf.BPF_MAP_TYPE_PERCPU_HASH),
             "label l: field value.errors: each CPU has its own value (add a label with field: cpu)",
         ),
         (
-            metric(value="calls", labels=[Label(name="l", field="op", decode=[Decode(name="string")])]),
+            metric(value="calls", labels=[LabelSpec(name="l", field="op", decode=[DecodeStep(name="string")])]),
             a_map(),
             "label l: decoder string takes",
         ),
@@ -325,42 +325,46 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
         (histogram(), a_map(value=U64), 'slots: no field "slots" in u64 (the value is no struct: write "value")'),
         (histogram(sum="total"), HISTS, 'sum: no field "total" in struct value_t'),
         (
-            histogram(buckets=Buckets(max=9)),
+            histogram(buckets=BucketSpec(max=9)),
             HISTS,
             "buckets: max 9 is too high for an array of 10 (the last element counts what is above all bounds",
         ),
         (
-            histogram(buckets=Buckets(min=5, max=4)),
+            histogram(buckets=BucketSpec(min=5, max=4)),
             HISTS,
             "buckets: min 5, max 4: slots are numbered from 0 and max is not below min",
         ),
-        (histogram(buckets=Buckets(type="linear", max=4)), HISTS, "buckets: type linear needs a width above 0"),
+        (histogram(buckets=BucketSpec(type="linear", max=4)), HISTS, "buckets: type linear needs a width above 0"),
         (
-            histogram(slot="key", buckets=Buckets(type="linear", width=1, max=99_999_999_999)),
+            histogram(slot="key", buckets=BucketSpec(type="linear", width=1, max=99_999_999_999)),
             a_map(key=U64, value=U64),
             "buckets: 100000000000 of them, each a series for every label set (at most 4096: take a larger width, or "
             "min and max)",
         ),
-        (histogram(buckets=Buckets(type="fixed")), HISTS, "buckets: type fixed needs bounds"),
-        (histogram(buckets=Buckets(type="fixed", bounds=[1, 1, 2], max=2)), HISTS, "buckets: the bounds do not rise"),
+        (histogram(buckets=BucketSpec(type="fixed")), HISTS, "buckets: type fixed needs bounds"),
         (
-            histogram(buckets=Buckets(type="fixed", bounds=[1, 2, 3])),
+            histogram(buckets=BucketSpec(type="fixed", bounds=[1, 1, 2], max=2)),
+            HISTS,
+            "buckets: the bounds do not rise",
+        ),
+        (
+            histogram(buckets=BucketSpec(type="fixed", bounds=[1, 2, 3])),
             HISTS,
             "buckets: 3 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is "
             "above all; if they are to be less, say max)",
         ),
         (
-            histogram(buckets=Buckets(type="fixed", bounds=list(range(1, 13)))),
+            histogram(buckets=BucketSpec(type="fixed", bounds=list(range(1, 13)))),
             HISTS,
             "buckets: 12 bounds do not fit an array of 10 (it has a slot for each of 9 bounds and one for what is "
             "above all; if they are to be less, say max)",
         ),
         (
-            histogram(buckets=Buckets(type="fixed", bounds=[1, math.inf], max=1)),
+            histogram(buckets=BucketSpec(type="fixed", bounds=[1, math.inf], max=1)),
             HISTS,
             "buckets: a bound is not a finite number (+Inf is always there)",
         ),
-        (histogram(buckets=Buckets(slot_is_bound=True)), HISTS, "buckets: slot_is_bound is for a slot in the key"),
+        (histogram(buckets=BucketSpec(slot_is_bound=True)), HISTS, "buckets: slot_is_bound is for a slot in the key"),
         (histogram(sum_slot=3), HISTS, "sum_slot: only with slot; use sum for a member of the value"),
         (
             histogram(slot="slot", slots="slots"),
@@ -373,40 +377,41 @@ ARRAY = a_map(S32, U64, bpf.BPF_MAP_TYPE_ARRAY, 8)
             "buckets: missing (the slot is in the key, so nothing says how many there are)",
         ),
         (
-            histogram(slot="slot", buckets=Buckets()),
+            histogram(slot="slot", buckets=BucketSpec()),
             a_map(value=U64),
             "buckets: max is missing (the slot is in the key, so nothing says how many there are)",
         ),
         (
-            histogram(slot="slot", sum_slot=3, buckets=Buckets(max=3)),
+            histogram(slot="slot", sum_slot=3, buckets=BucketSpec(max=3)),
             a_map(value=U64),
             "sum_slot 3: is also a bucket (buckets are slots 0 to 3)",
         ),
         (
-            histogram(slot="slt", buckets=Buckets(max=3)),
+            histogram(slot="slt", buckets=BucketSpec(max=3)),
             a_map(value=U64),
             'slot: no field "slt" in struct plain_t (it has: op, slot)',
         ),
         (
-            histogram(slot="slot", buckets=Buckets(max=64)),
+            histogram(slot="slot", buckets=BucketSpec(max=64)),
             a_map(value=U64),
             "buckets: max 64: the bound of slot 63 is 2^63, the last one below 64 bits",
         ),
         (
-            histogram(labels=[Label(name="le", field="op")]),
+            histogram(labels=[LabelSpec(name="le", field="op")]),
             HISTS,
             "label le: the name that the buckets of a histogram use",
         ),
     ],
 )
-def test_a_mistake_says_what_there_is_instead(of: Metric, on: Map, text: str) -> None:
+def test_a_mistake_says_what_there_is_instead(of: MetricSpec, on: Map, text: str) -> None:
     assert mistake(of, on).startswith(f"metric x: {text}")
 
 
 def test_all_mistakes_of_a_program_come_at_once() -> None:
     metrics = [
         metric(
-            value="calls", labels=[Label(name="a", field="x"), Label(name="b", field="op"), Label(name="c", field="y")]
+            value="calls",
+            labels=[LabelSpec(name="a", field="x"), LabelSpec(name="b", field="op"), LabelSpec(name="c", field="y")],
         ),
         metric(name="y", map="sends"),
         metric(name="z", value="nothing", enabled=False),
@@ -444,7 +449,7 @@ def test_bit_fields_of_a_key_are_labels_in_the_byte_order_of_the_machine() -> No
 
 
 def test_kstack_names_a_map_of_stacks() -> None:
-    label = Label(name="op", field="op", decode=[Decode(name="kstack", argument="stacks")])
+    label = LabelSpec(name="op", field="op", decode=[DecodeStep(name="kstack", argument="stacks")])
     of = metric(value="calls", labels=[label])
     stacks = Map("stacks", bpf.BPF_MAP_TYPE_STACK_TRACE, 4, 1016, 1024)
     assert bind_all([of], [a_map(), stacks])[0].labels[0].chain is not None

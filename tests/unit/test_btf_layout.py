@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from exporter.kernel import btf
-from exporter.loading.layout import Blob, layout
+from exporter.loading.compiling.btf_types import Blob, layout
 from exporter.program import Member, Type
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import catalogue, config
+from exporter import config
+from exporter.commands import programs
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = config.bundled.names(config.bundled_dir())
@@ -75,7 +76,7 @@ variants:
     attach: [{raw_tracepoint: e, function: f}]
     requires: {kernel: ">=5.10", arch: x86_64, module: xfs, member: a.b, tracepoint_field: "c:d.e"}
 """)
-    catalogue.print_one(tmp_path, "x")
+    programs.print_one(tmp_path, "x")
     shown = capsys.readouterr().out
     assert shown.startswith("x: counts x.\n")
     wanted = "kernel >=5.10, arch x86_64, module xfs, member a.b, tracepoint field c:d.e"

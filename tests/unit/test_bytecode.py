@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from exporter.loading import bytecode
+from exporter.loading.compiling import bytecode
 
 
 def instruction(opcode: int, source: int = 0, immediate: int = 0) -> bytes:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import model
-from exporter.loading import lint, source
+from exporter.loading.compiling import source
+from exporter.loading.lint import rules
+from exporter.spec import ProgramSpec, VariantSpec
 
 HEADER = "/* exporter.h */\n"
-VARIANT = model.Variant(attach=[])
+VARIANT = VariantSpec(attach=[])
 
 
-def program(text: str, path: str = "sends.c", line: int = 1, **fields: object) -> model.Program:
+def program(text: str, path: str = "sends.c", line: int = 1, **fields: object) -> ProgramSpec:
     values = {"name": "sends", "variants": [VARIANT], "metrics": [], "source": Path(path), "line": line, "text": text}
-    return model.Program.model_validate({**values, **fields})
+    return ProgramSpec.model_validate({**values, **fields})
 
 
 def test_each_part_says_where_it_comes_from() -> None:
@@ -38,7 +39,7 @@ def test_inline_code_counts_from_its_place_in_the_yaml() -> None:
         '#line 12 "/etc/exporter/config \\"x\\".yaml"\n'
         in source.assemble(program("int f;\n", '/etc/exporter/config "x".yaml', 12), VARIANT, HEADER).text
     )
-    assert lint.findings(program(text, "config.yaml", 12)) == [
+    assert rules.findings(program(text, "config.yaml", 12)) == [
         "config.yaml:15: LOST(typo): the program has no map 'typo' (name the map that was full)"
     ]
 
@@ -64,7 +65,7 @@ def test_lines_are_right_behind_a_tracepoint_probe() -> None:
 
 def test_defines_and_variant_become_flags() -> None:
     defines = {"SAMPLE": 10, "DEVICE": '"eth0"'}
-    named = model.Variant(name="raw-tp.6", attach=[])
+    named = VariantSpec(name="raw-tp.6", attach=[])
     assert source.flags(program("", defines=defines), named) == (
         '-DDEVICE="eth0"',
         "-DSAMPLE=10",
@@ -140,11 +141,11 @@ def test_comments_are_blanked_in_place() -> None:
     ],
 )  # fmt: skip
 def test_what_counts_wrong_is_refused_with_what_to_write(line: str, message: str) -> None:
-    assert lint.findings(program(f"struct before;\n{line}\n")) == [message]
+    assert rules.findings(program(f"struct before;\n{line}\n")) == [message]
 
 
 def test_all_mistakes_are_named_in_the_order_of_the_text() -> None:
-    found = lint.findings(program("a.increment(k);\nb = bpf_log2l(x);\nc.increment(k);\n", "config.yaml", 40))
+    found = rules.findings(program("a.increment(k);\nb = bpf_log2l(x);\nc.increment(k);\n", "config.yaml", 40))
     assert [text.split(": ")[0] for text in found] == ["config.yaml:40", "config.yaml:41", "config.yaml:42"]
 
 
@@ -155,4 +156,4 @@ def test_good_programs_and_comments_are_left_alone() -> None:
         "static const u64 limit = 10;\nenum { A, B };\ntypedef u32 port;\nstruct sock;\nint f(int a);\n"
         "int g(void *ctx)\n{\n\tint local;\n\n\treturn local;\n}\n"
     )  # fmt: skip
-    assert lint.findings(program(text)) == []
+    assert rules.findings(program(text)) == []

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.binding import BindingError
+from exporter.binding.bind import BindingError
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.exposition import render
-from exporter.collecting.table import Entries, Readable
-from exporter.config import model
+from exporter.collecting.maps.table import Entries, Readable
+from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import LOST_UPDATES, Map, Member, Program, State, Type
+from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
 U16, U32, U64 = Type("int", "u16", 2), Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "key_t", 4, members=(Member("family", 0, U16), Member("port", 16, U16)))
@@ -82,21 +82,21 @@ def a_map(name: str, kind: int = bpf.BPF_MAP_TYPE_PERCPU_HASH, value: Type = U64
     return Map(name, kind, 4, value.size, 100, key=KEY, value=value, **more)
 
 
-def metric(name: str, map: str, **more: Any) -> model.Metric:  # noqa: A002
-    return model.Metric(**{"name": name, "type": "counter", "help": "h", "map": map, **more})
+def metric(name: str, map: str, **more: Any) -> MetricSpec:  # noqa: A002
+    return MetricSpec(**{"name": name, "type": "counter", "help": "h", "map": map, **more})
 
 
 def collector(
     names: Names,
-    metrics: list[model.Metric],
+    metrics: list[MetricSpec],
     maps: Iterable[Map],
     tables: Mapping[str, Readable],
     possible: tuple[int, ...] = (0, 1),
     online: tuple[int, ...] = (0, 1),
     clock: Clock | None = None,
-    options: Mapping[str, model.MapOptions] | None = None,
+    options: Mapping[str, MapOptions] | None = None,
 ) -> ProgramCollector:
-    spec = model.Program(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=dict(options or {}))
+    spec = ProgramSpec(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=dict(options or {}))
     program = Program("p", State.RUNNING, maps=tuple(maps))
     return ProgramCollector(
         program, spec, tables, names, possible=possible, online=lambda: online, clock=clock or Clock()
@@ -109,8 +109,8 @@ def page(of: ProgramCollector) -> list[str]:
     return [line for line in text.split("\n") if line and not line.startswith("#")]
 
 
-PORT = [model.Label(name="port", field="port")]
-CPU = [model.Label(name="cpu", field="cpu")]
+PORT = [LabelSpec(name="port", field="port")]
+CPU = [LabelSpec(name="cpu", field="cpu")]
 
 
 def test_cpus_are_summed_and_metrics_of_one_map_read_it_once(names: Names) -> None:
@@ -160,8 +160,8 @@ def test_after_a_failure_all_is_collected_again(names: Names) -> None:
 def test_what_depends_on_more_than_the_maps_is_always_collected(names: Names) -> None:
     """CPUs that come and go, entries that grow old, names that change."""
     clock = Clock()
-    user = [model.Label(name="user", field="port", decode=[model.Decode(name="username")])]
-    for labels, options, seconds in ((CPU, {}, 0), (PORT, {"m": model.MapOptions(ttl=60)}, 0), (user, {}, 61)):
+    user = [LabelSpec(name="user", field="port", decode=[DecodeStep(name="username")])]
+    for labels, options, seconds in ((CPU, {}, 0), (PORT, {"m": MapOptions(ttl=60)}, 0), (user, {}, 61)):
         held = Compared({key(443): u64s(1, 0)})
         metrics = [metric("x_total", "m", labels=labels)]
         c = collector(names, metrics, [a_map("m")], {"m": held}, online=(0,), clock=clock, options=options)
@@ -216,7 +216,7 @@ def test_an_offline_cpu_that_counted_appears_when_it_is_not_zero(names: Names) -
 
 def test_entries_of_one_name_are_one_family(names: Names) -> None:
     v4, v6 = Held({key(443): u64s(1, 1)}), Held({key(443): u64s(5, 5), key(80): u64s(7, 0)})
-    labels = {family: [model.Label(name="family", const=family), *PORT] for family in ("ipv4", "ipv6")}
+    labels = {family: [LabelSpec(name="family", const=family), *PORT] for family in ("ipv4", "ipv6")}
     metrics = [metric("x_total", "v4", labels=labels["ipv4"]), metric("x_total", "v6", labels=labels["ipv6"])]
     c = collector(names, metrics, [a_map("v4"), a_map("v6")], {"v4": v4, "v6": v6})
     families = c.collect()
@@ -278,7 +278,7 @@ def test_histograms_split_by_cpu(names: Names) -> None:
 
 def test_a_slot_in_the_key_of_a_per_cpu_map(names: Names) -> None:
     held = Held({key(0, 2): u64s(1, 2), key(1, 2): u64s(3, 4), key(9, 2): u64s(100, 11), key(1, 10): u64s(0, 5)})
-    h = metric("h", "m", type="histogram", slot="port", sum_slot=9, buckets=model.Buckets(min=0, max=1))
+    h = metric("h", "m", type="histogram", slot="port", sum_slot=9, buckets=BucketSpec(min=0, max=1))
     assert page(collector(names, [h], [a_map("m")], {"m": held})) == [
         'h_bucket{family="10",le="1.0"} 0',
         'h_bucket{family="10",le="2.0"} 5',
@@ -390,7 +390,7 @@ def test_a_map_that_was_not_handed_over_is_named(names: Names) -> None:
 
 def test_a_slot_in_the_key_split_by_cpu(names: Names) -> None:
     held = Held({key(0): u64s(1, 0), key(1): u64s(0, 4)})
-    h = metric("h", "m", type="histogram", labels=CPU, slot="port", buckets=model.Buckets(min=0, max=1))
+    h = metric("h", "m", type="histogram", labels=CPU, slot="port", buckets=BucketSpec(min=0, max=1))
     assert page(collector(names, [h], [a_map("m")], {"m": held})) == [
         'h_bucket{cpu="0",le="1.0"} 1',
         'h_bucket{cpu="0",le="2.0"} 1',
@@ -416,7 +416,7 @@ def test_cpus_that_cannot_be_listed_fail_only_the_metric_that_shows_them(names: 
         raise PermissionError(13, "Permission denied", "/sys/devices/system/cpu/online")
 
     held = Held({key(443): u64s(1, 1)})
-    spec = model.Program(
+    spec = ProgramSpec(
         name="p",
         variants=[],
         source=Path("p.c"),

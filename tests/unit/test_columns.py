@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.collecting import columns
-from exporter.collecting.table import Bytes
-from exporter.fields import Number
+from exporter.binding.paths import Number
+from exporter.collecting.maps import columns
+from exporter.collecting.maps.table import Bytes
 
 BIG = 2**63 + 1  # float64 has no such number
 

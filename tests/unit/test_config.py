@@ -12,9 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import config
-from exporter.config import bundled, model
-from exporter.config.files import FileError, check_owner
+from exporter.config import bundled
+from exporter.config.config_files import FileError, check_owner
 from exporter.config.positions import List, Mapping, Scalar, compose, plain, resolve
+from exporter.spec import (
+    AttachSpec,
+    BucketSpec,
+    Config,
+    DecodeStep,
+    LabelSpec,
+    MetricSpec,
+    ProgramSpec,
+    Requirements,
+    VariantSpec,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,12 +65,12 @@ def load(here: Path, text: str, **options: object) -> config.LoadedConfig:
     return config.load(path, bundled=here / "bundled", **options)  # type: ignore[arg-type]
 
 
-def only(here: Path, text: str) -> model.Program:
+def only(here: Path, text: str) -> ProgramSpec:
     (program,) = load(here, text).config.programs
     return program
 
 
-def metric(here: Path, text: str) -> model.Metric:
+def metric(here: Path, text: str) -> MetricSpec:
     """The one metric of a program that is otherwise the smallest."""
     lines = OWN.format(name="sends").splitlines()[:-1]
     return only(here, "programs:\n" + "\n".join(lines) + f"\n      - {text}\n").metrics[0]
@@ -76,12 +87,10 @@ def errors(here: Path, text: str, **options: object) -> list[str]:
 
 def test_smallest_program_gets_every_default(here: Path) -> None:
     program = only(here, "programs:\n" + OWN.format(name="sends"))
-    assert program == model.Program(
+    assert program == ProgramSpec(
         name="sends",
-        variants=[
-            model.Variant(attach=[model.AttachPoint(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")])
-        ],
-        metrics=[model.Metric(name="ebpf_sends_total", type="counter", help="Sends.", map="sends")],
+        variants=[VariantSpec(attach=[AttachSpec(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")])],
+        metrics=[MetricSpec(name="ebpf_sends_total", type="counter", help="Sends.", map="sends")],
         source=here / "config.yaml",
         line=4,
         indent=6,
@@ -96,7 +105,7 @@ def test_everything_of_a_metric_arrives(here: Path) -> None:
         " enabled: false, labels: [{field: a.port}, {name: x, const: sent},"
         ' {name: op, field: "op[1]", decode: [{map: {0: read, 1: "no"}, unknown: other}]}, {field: cpu}]}',
     )
-    assert found == model.Metric(
+    assert found == MetricSpec(
         name="ebpf_a",
         type="gauge",
         help="A.",
@@ -107,14 +116,14 @@ def test_everything_of_a_metric_arrives(here: Path) -> None:
         max_series=7,
         enabled=False,
         labels=[
-            model.Label(name="port", field="a.port"),
-            model.Label(name="x", const="sent"),
-            model.Label(
+            LabelSpec(name="port", field="a.port"),
+            LabelSpec(name="x", const="sent"),
+            LabelSpec(
                 name="op",
                 field="op[1]",
-                decode=[model.Decode(name="map", argument={0: "read", 1: "no"}, unknown="other")],
+                decode=[DecodeStep(name="map", argument={0: "read", 1: "no"}, unknown="other")],
             ),
-            model.Label(name="cpu", field="cpu"),
+            LabelSpec(name="cpu", field="cpu"),
         ],
     )
 
@@ -127,7 +136,7 @@ def test_options_of_a_decoder_are_kept_apart_from_its_argument(here: Path) -> No
     )
     assert found.labels is not None
     assert found.labels[0].decode == [
-        model.Decode(name="enum", argument="skb_drop_reason", options={"strip": "SKB_"}, unknown="keep")
+        DecodeStep(name="enum", argument="skb_drop_reason", options={"strip": "SKB_"}, unknown="keep")
     ]
 
 
@@ -157,7 +166,7 @@ def test_histogram_with_the_slot_in_the_key(here: Path) -> None:
         " buckets: {type: exp2zero, min: 1, max: 27}}",
     )
     assert (found.slot, found.sum_slot) == ("key.slot", 28)
-    assert found.buckets == model.Buckets(type="exp2zero", min=1, max=27)
+    assert found.buckets == BucketSpec(type="exp2zero", min=1, max=27)
 
 
 def test_fixed_buckets_may_be_counted_by_their_bound(here: Path) -> None:
@@ -166,7 +175,7 @@ def test_fixed_buckets_may_be_counted_by_their_bound(here: Path) -> None:
         "{name: ebpf_a, type: histogram, help: A., map: m, slot: key,"
         " buckets: {type: fixed, bounds: [100, 1e3, 5000], slot_is_bound: true}}",
     )
-    assert found.buckets == model.Buckets(type="fixed", bounds=[100, 1000, 5000], slot_is_bound=True)
+    assert found.buckets == BucketSpec(type="fixed", bounds=[100, 1000, 5000], slot_is_bound=True)
 
 
 def test_requires_of_program_and_variant_are_lists_either_way(here: Path) -> None:
@@ -181,7 +190,7 @@ def test_requires_of_program_and_variant_are_lists_either_way(here: Path) -> Non
             "        attach: [{raw_tracepoint: tcp_send_reset, function: on_send, optional: yes}]\n",
         ),
     )
-    assert program.requires == model.Requires(kernel=">=5.10, <7.0", member=["request_queue.disk"])
+    assert program.requires == Requirements(kernel=">=5.10, <7.0", member=["request_queue.disk"])
     assert program.variants[0].requires.tracepoint_field == ["tcp:tcp_send_reset.reason"]
     assert program.variants[0].attach[0].optional is True
 
@@ -209,7 +218,7 @@ def test_targets_may_be_a_list(here: Path) -> None:
 
 def test_programs_survive_the_way_through_json(here: Path) -> None:
     loaded = load(here, "programs:\n  - use: retransmits\n" + OWN.format(name="sends")).config
-    assert model.Config.model_validate(json.loads(json.dumps(loaded.model_dump(mode="json")))) == loaded
+    assert Config.model_validate(json.loads(json.dumps(loaded.model_dump(mode="json")))) == loaded
 
 
 # --- C text

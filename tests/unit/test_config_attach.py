@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from exporter import config
-from exporter.config import model
+from exporter.spec import ProgramSpec
 
 
-def loaded(tmp_path: Path, attach: str, rest: str = "") -> model.Program:
+def loaded(tmp_path: Path, attach: str, rest: str = "") -> ProgramSpec:
     path = tmp_path / "config.yaml"
     path.write_text(
         "programs:\n  - name: one\n    code: int f(void *ctx) { return 0; }\n    defines: {FILE: libssl.so.3}\n"

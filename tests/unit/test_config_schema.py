@@ -90,7 +90,7 @@ def test_the_committed_schema_is_current() -> None:
 
 @pytest.mark.parametrize("name", names(bundled_dir()))
 def test_bundled_entry_fits_the_schema_of_a_program(name: str) -> None:
-    assert valid(bundled_dir() / f"{name}.yaml", "Program")
+    assert valid(bundled_dir() / f"{name}.yaml", "ProgramDocument")
 
 
 def test_the_example_fits_the_schema() -> None:

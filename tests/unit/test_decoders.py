@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.model import Decode, Label, Metric, Program
 from exporter.decoders import Names, chain, types
 from exporter.decoders.cgroups import container, unit
 from exporter.program import Member, Type
+from exporter.spec import DecodeStep, LabelSpec, MetricSpec, ProgramSpec
 
 U8, U16, U32, U64 = (Type("int", f"u{8 * size}", size) for size in (1, 2, 4, 8))
 S8, S16, S32, S64 = (Type("int", f"s{8 * size}", size, signed=True) for size in (1, 2, 4, 8))
@@ -42,12 +42,12 @@ def host(number: int, size: int) -> bytes:
     return number.to_bytes(size, sys.byteorder, signed=number < 0)
 
 
-def decoded(field: Type, raw: bytes, *steps: Decode, names: Names | None = None) -> str | None:
+def decoded(field: Type, raw: bytes, *steps: DecodeStep, names: Names | None = None) -> str | None:
     return chain(field, list(steps) or None).bind(names or Names.empty())(raw)
 
 
-def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> Decode:
-    return Decode(name=name, argument=argument, unknown=unknown, options=options)
+def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> DecodeStep:
+    return DecodeStep(name=name, argument=argument, unknown=unknown, options=options)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_without_decode_the_type_decides(field: Type, raw: bytes, text: str) -> 
         (array(CHAR, 8), b"/a/b\0\0\0\0", step("pod"), "none"),
     ],
 )
-def test_decoder(field: Type, raw: bytes, decode: Decode, text: str | None) -> None:
+def test_decoder(field: Type, raw: bytes, decode: DecodeStep, text: str | None) -> None:
     assert decoded(field, raw, decode) == text
 
 
@@ -277,7 +277,7 @@ def test_container_of_a_cgroup_path(path: str, short: str) -> None:
 
 # Each decoder that may have no answer: a field, its bytes, the step, and what the field is by itself. On a host without
 # names. Bytes are shown in hex.
-NO_ANSWER: dict[str, tuple[Type, bytes, Decode, str]] = {
+NO_ANSWER: dict[str, tuple[Type, bytes, DecodeStep, str]] = {
     "cgroup": (U64, host(12, 8), step("cgroup"), "12"),
     "cidr": (array(U8, 4), bytes((192, 0, 2, 1)), step("cidr", {"10.0.0.0/8": "internal"}), "c0000201"),
     "dname": (array(CHAR, 8), b"\x09abc\0\0\0\0", step("dname"), "0961626300000000"),
@@ -353,10 +353,10 @@ def test_answers_that_the_author_foresaw_are_no_errors() -> None:
 
 
 def test_each_program_counts_its_own_errors_from_0_on() -> None:
-    def program(*steps: Decode) -> Program:
-        label = Label(name="x", field="x", decode=list(steps))
-        metric = Metric(name="m", type="gauge", help="", map="m", labels=[label])
-        return Program(name="p", variants=[], metrics=[metric], source=Path("x.c"), text="")
+    def program(*steps: DecodeStep) -> ProgramSpec:
+        label = LabelSpec(name="x", field="x", decode=list(steps))
+        metric = MetricSpec(name="m", type="gauge", help="", map="m", labels=[label])
+        return ProgramSpec(name="p", variants=[], metrics=[metric], source=Path("x.c"), text="")
 
     names = Names.empty()
     one, other = (

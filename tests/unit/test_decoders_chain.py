@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import ChainError, chain, check_chain, types
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 U32 = Type("int", "u32", 4)
 U64 = Type("int", "u64", 8)
@@ -25,8 +25,8 @@ ALL = (
 )
 
 
-def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> Decode:
-    return Decode(name=name, argument=argument, unknown=unknown, options=options)
+def step(name: str, argument: Any = None, unknown: str | None = None, **options: Any) -> DecodeStep:
+    return DecodeStep(name=name, argument=argument, unknown=unknown, options=options)
 
 
 def test_all_decoders_of_the_schema_are_there() -> None:
@@ -142,7 +142,7 @@ def test_all_decoders_of_the_schema_are_there() -> None:
         ),
     ],
 )
-def test_mistakes_that_the_configuration_alone_shows(steps: list[Decode], messages: list[str]) -> None:
+def test_mistakes_that_the_configuration_alone_shows(steps: list[DecodeStep], messages: list[str]) -> None:
     assert check_chain(steps) == messages
 
 
@@ -206,7 +206,7 @@ def test_mistakes_that_the_configuration_alone_shows(steps: list[Decode], messag
         (U32, [step("uint", 3), step("nope!")], f"decoder uint takes no argument; no decoder 'nope!' (one of {ALL})"),
     ],
 )
-def test_mistakes_that_the_type_of_the_field_shows(field: Type, steps: list[Decode] | None, message: str) -> None:
+def test_mistakes_that_the_type_of_the_field_shows(field: Type, steps: list[DecodeStep] | None, message: str) -> None:
     with pytest.raises(ChainError) as raised:
         chain(field, steps)
     assert str(raised.value) == message

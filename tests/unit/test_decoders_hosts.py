@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import Names, chain
 from exporter.decoders.cgroups import pod_uid
 from exporter.kernel import syscalls
@@ -19,6 +18,7 @@ from exporter.kernel.pods import Pods
 from exporter.kernel.symbols import Symbols
 from exporter.kernel.users import Users
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 U16 = Type("int", "u16", 2)
 U32 = Type("int", "u32", 4)
@@ -41,7 +41,7 @@ def clock() -> Clock:
 
 def text(names: Names, number: int, name: str, field: Type = U32) -> str | None:
     raw = number.to_bytes(field.size, "little", signed=field.signed)
-    return chain(field, [Decode(name=name)]).bind(names)(raw)
+    return chain(field, [DecodeStep(name=name)]).bind(names)(raw)
 
 
 def test_block_device_is_the_one_that_sysfs_links_to(tmp_path: Path) -> None:
@@ -157,7 +157,9 @@ def test_pod_is_named_by_the_directory_of_its_logs_also_after_it_is_gone(tmp_pat
     logs.mkdir(parents=True)
     names = replace(Names.empty(), pods=Pods.open(tmp_path))
     names.pods._clock = clock
-    decode = chain(Type("array", "", 128, element=Type("int", "char", 1), count=128), [Decode(name="pod")]).bind(names)
+    decode = chain(Type("array", "", 128, element=Type("int", "char", 1), count=128), [DecodeStep(name="pod")]).bind(
+        names
+    )
     path = f"/kubepods/pod{UID}".encode()
     assert decode(path) == "unknown"
     (logs / f"kube-system_coredns-7db6d8ff4d-x_{UID}").mkdir()
@@ -251,7 +253,7 @@ def frames(*addresses: int) -> bytes:
 def test_stack_is_read_by_its_id_and_named_function_by_function_modules_too(tmp_path: Path) -> None:
     stacks = {7: frames(0xFFFFFFFF81000142, 0xFFFFFFFFC0000010, 0x1000, 0xFFFFFFFF81000001), 8: frames()}
     names = replace(Names.empty(), symbols=symbols(tmp_path), stacks={"stacks": stacks.get})
-    decode = chain(S64, [Decode(name="kstack", argument="stacks")]).bind(names)
+    decode = chain(S64, [DecodeStep(name="kstack", argument="stacks")]).bind(names)
     assert decode((7).to_bytes(8, "little")) == "do_two;mod_open;??;do_one"
     assert decode((8).to_bytes(8, "little")) == "unknown"
     assert decode((9).to_bytes(8, "little")) == "unknown"
@@ -262,5 +264,5 @@ def test_stack_is_read_by_its_id_and_named_function_by_function_modules_too(tmp_
 def test_stack_in_the_field_itself(tmp_path: Path) -> None:
     field = Type("array", "", 40, element=Type("int", "u64", 8), count=5)
     names = replace(Names.empty(), symbols=symbols(tmp_path))
-    decode = chain(field, [Decode(name="kstack")]).bind(names)
+    decode = chain(field, [DecodeStep(name="kstack")]).bind(names)
     assert decode(frames(0xFFFFFFFF81000000, 0xFFFFFFFF81000100)) == "do_one;do_two"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Decode
 from exporter.decoders import Names, chain, check_chain
 from exporter.kernel import symbols
 from exporter.kernel.cgroups import Cgroups, find_controllers, find_mount
@@ -15,6 +14,7 @@ from exporter.kernel.credentials import read
 from exporter.kernel.sockets import listening_ports
 from exporter.kernel.symbols import Symbols
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 
 class Clock:
@@ -242,7 +242,7 @@ def host(version_1: Path, mounts: str) -> Names:
     return Names.open(proc, version_1.parent, root=version_1.parent)
 
 
-def label(names: Names, place: Path, *steps: Decode) -> str | None:
+def label(names: Names, place: Path, *steps: DecodeStep) -> str | None:
     return chain(Type("int", "u64", 8), list(steps)).bind(names)(place.stat().st_ino.to_bytes(8, "little"))
 
 
@@ -259,34 +259,34 @@ def test_controllers_of_version_1_are_found_where_the_whole_hierarchy_is(version
 def test_hybrid_host_finds_version_2_beside_the_controllers(version_1: Path) -> None:
     names = host(version_1, HYBRID)
     unit = version_1 / "unified/system.slice/docker.service"
-    assert label(names, unit, Decode(name="cgroup"), Decode(name="systemd_unit")) == "docker.service"
+    assert label(names, unit, DecodeStep(name="cgroup"), DecodeStep(name="systemd_unit")) == "docker.service"
     names.close()
 
 
 def test_host_of_version_1_alone_knows_ids_of_its_controllers(version_1: Path) -> None:
     names = host(version_1, VERSION_1)
     container, unit = version_1 / "pids/docker" / CONTAINER, version_1 / "pids/system.slice/docker.service"
-    by_pids = Decode(name="cgroup", argument="pids")
+    by_pids = DecodeStep(name="cgroup", argument="pids")
     assert label(names, container, by_pids) == f"/docker/{CONTAINER}"
-    assert label(names, container, by_pids, Decode(name="container")) == "0123456789ab"
-    assert label(names, unit, by_pids, Decode(name="systemd_unit")) == "docker.service"
-    assert label(names, version_1 / "systemd", Decode(name="cgroup", argument="name=systemd")) == "/"
-    assert label(names, container, Decode(name="cgroup")) == "unknown"  # no version 2
-    assert label(names, container, Decode(name="cgroup", argument="memory")) == "unknown"  # not mounted
+    assert label(names, container, by_pids, DecodeStep(name="container")) == "0123456789ab"
+    assert label(names, unit, by_pids, DecodeStep(name="systemd_unit")) == "docker.service"
+    assert label(names, version_1 / "systemd", DecodeStep(name="cgroup", argument="name=systemd")) == "/"
+    assert label(names, container, DecodeStep(name="cgroup")) == "unknown"  # no version 2
+    assert label(names, container, DecodeStep(name="cgroup", argument="memory")) == "unknown"  # not mounted
     names.close()
 
 
 def test_controller_that_version_1_does_not_have_is_looked_for_in_version_2(version_1: Path) -> None:
     names = host(version_1, HYBRID)
     unit = version_1 / "unified/system.slice/docker.service"
-    assert label(names, unit, Decode(name="cgroup", argument="memory")) == "/system.slice/docker.service"
+    assert label(names, unit, DecodeStep(name="cgroup", argument="memory")) == "/system.slice/docker.service"
     names.close()
 
 
 def test_argument_of_cgroup_is_a_controller() -> None:
-    assert check_chain([Decode(name="cgroup", argument="pids")]) == []
+    assert check_chain([DecodeStep(name="cgroup", argument="pids")]) == []
     for wrong in ("", "a b", 3, "name="):
-        assert "a controller of version 1" in check_chain([Decode(name="cgroup", argument=wrong)])[0]
+        assert "a controller of version 1" in check_chain([DecodeStep(name="cgroup", argument=wrong)])[0]
 
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"

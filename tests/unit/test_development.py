@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import document, model
-from exporter.loading.attach import KINDS
-from tests.unit.test_layers import FLOORS
+from exporter.config import document
+from exporter.loading.attaching.kinds import KINDS
+from exporter.spec import ATTACH_KINDS
+from tests.unit.test_layers import FLOORS, MODULES, PACKAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/development.md").read_text()
@@ -38,15 +39,35 @@ def test_every_target_of_make_exists() -> None:
     assert set(re.findall(r"`?\bmake (\w+)", PAGE.partition("## ")[0])) <= targets
 
 
-def test_every_module_and_folder_has_its_place_in_the_table() -> None:
-    table = PAGE.partition("| floor |")[2].partition("\n\n")[0]
-    named = {word.removesuffix("/").removesuffix(".py") for word in re.findall(r"`([\w.]+/?)`", table)}
-    assert named - {"bpf", "passwd", "pci.ids", "proc", "sys"} <= set(FLOORS)
+def table() -> dict[str, tuple[int, set[str]]]:
+    """By folder of exporter/ ("" for modules outside a folder): its floor and the modules that the page names in it."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    for line in PAGE.partition("| floor |")[2].partition("\n\n")[0].splitlines()[2:]:
+        floor, folder, _, modules = (cell.strip() for cell in line.strip("|").split("|"))
+        name = folder.strip("`").removesuffix("/").removesuffix("—")
+        names = set(re.findall(r"`(\w+)`", modules))
+        found[name] = (int(floor), names | found.get(name, (0, set()))[1])
+    return found
+
+
+def test_every_module_is_in_the_table_and_everything_in_the_table_is_a_module() -> None:
+    there: dict[str, set[str]] = {}
+    for module in MODULES:
+        if module.stem != "__init__":
+            folder = module.relative_to(PACKAGE).parent
+            there.setdefault("" if folder == Path() else str(folder), set()).add(module.stem)
+    assert {folder: names for folder, (_, names) in table().items()} == there
+
+
+def test_the_table_has_the_floors_that_imports_are_held_to() -> None:
+    assert {folder: floor for folder, (floor, _) in table().items() if folder} == {
+        folder: FLOORS[folder.partition("/")[0]] for folder in table() if folder
+    }
 
 
 def test_every_kind_of_attach_point_is_named_where_the_page_says() -> None:
     tables = (ROOT / "docs/attach.md").read_text()
-    assert set(KINDS) == set(model.ATTACH_KINDS)
+    assert set(KINDS) == set(ATTACH_KINDS)
     for kind in KINDS:
-        assert kind in document.AttachPoint.model_fields
+        assert kind in document.AttachDocument.model_fields
         assert re.search(rf"^## .*\b{kind}\b", tables, re.MULTILINE), kind

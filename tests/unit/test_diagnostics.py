@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.loading import diagnostics
+from exporter.loading.compiling import diagnostics
 from exporter.program import Reason
 
 UNDECLARED = """\

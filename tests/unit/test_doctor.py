@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import doctor
-from exporter.doctor import Line
+from exporter.commands import doctor
+from exporter.commands.doctor import Line
 from exporter.kernel.features import Kernel
 
 RELEASE = "6.1.0-56-amd64"

@@ -6,27 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from exporter import totals
-from exporter.binding import BindingError, approximations, bind_all
-from exporter.config import model
+from exporter.binding import totals_layout
+from exporter.binding.bind import BindingError, approximations, bind_all
 from exporter.kernel import bpf
-from exporter.loading import lint, source
+from exporter.loading.compiling import source
+from exporter.loading.lint import rules
 from exporter.program import DRAIN_BARRIER, DRAIN_EPOCHS, ODD, Map, Type, hidden, pair
+from exporter.spec import MapOptions, MetricSpec, ProgramSpec, VariantSpec
 
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 PAIR = (
     Map("sends", bpf.BPF_MAP_TYPE_HASH, 4, 8, 100, key=U32, value=U64, drain_index=0),
     Map("sends" + ODD, bpf.BPF_MAP_TYPE_HASH, 4, 8, 100, key=U32, value=U64),
 )
-DRAIN = {"sends": model.MapOptions(drain=True)}
+DRAIN = {"sends": MapOptions(drain=True)}
 
 
-def metric(kind: str = "counter", **more: object) -> model.Metric:
+def metric(kind: str = "counter", **more: object) -> MetricSpec:
     fields = {"name": "x", "type": kind, "help": "h", "map": "sends", "labels": [], **more}
-    return model.Metric(**fields)  # type: ignore[arg-type]
+    return MetricSpec(**fields)  # type: ignore[arg-type]
 
 
-def refused(maps: tuple[Map, ...], given: model.Metric | None = None) -> str:
+def refused(maps: tuple[Map, ...], given: MetricSpec | None = None) -> str:
     with pytest.raises(BindingError) as caught:
         bind_all([given or metric()], maps, DRAIN)
     return str(caught.value)
@@ -36,8 +37,8 @@ def test_a_pair_is_bound_as_drained() -> None:
     [binding] = bind_all([metric()], PAIR, DRAIN)
     assert binding.drained
     assert not bind_all([metric()], PAIR)[0].drained
-    assert totals.plan([binding], 2, 128).drained == ("sends",)
-    assert totals.plan(bind_all([metric()], PAIR), 2, 128).drained == ()
+    assert totals_layout.plan([binding], 2, 128).drained == ("sends",)
+    assert totals_layout.plan(bind_all([metric()], PAIR), 2, 128).drained == ()
 
 
 ONE_MAP = (
@@ -75,8 +76,8 @@ def test_the_pairs_of_the_c_text_are_numbered_by_name() -> None:
         DRAINED_HASH(hits, u32, u64, 10);
         int f(void *ctx) { return lost(LOST(hits)); }
     """
-    program = model.Program(name="p", variants=[], source=Path("p.c"), text=text, metrics=[])
-    assembled = source.assemble(program, model.Variant(attach=[]), "HEADER")
+    program = ProgramSpec(name="p", variants=[], source=Path("p.c"), text=text, metrics=[])
+    assembled = source.assemble(program, VariantSpec(attach=[]), "HEADER")
     assert assembled.drained == ("hits", "times")
     assert assembled.text.startswith(
         "enum { lost_hits, lost_count };\n#define LOST_UPDATES 1\n"
@@ -86,9 +87,9 @@ def test_the_pairs_of_the_c_text_are_numbered_by_name() -> None:
 
 def test_a_pair_of_which_one_half_is_never_asked_for_is_told() -> None:
     asked = "DRAINED_HASH(hits, u32, u64, 10); int f(void *ctx) { return ODD(hits); }"
-    program = model.Program(name="p", variants=[], source=Path("p.c"), text=asked, metrics=[])
-    assert lint.findings(program) == []
-    assert lint.findings(program.model_copy(update={"text": asked.replace("ODD(hits)", "0")})) == [
+    program = ProgramSpec(name="p", variants=[], source=Path("p.c"), text=asked, metrics=[])
+    assert rules.findings(program) == []
+    assert rules.findings(program.model_copy(update={"text": asked.replace("ODD(hits)", "0")})) == [
         "p.c:1: DRAINED_HASH(hits): nothing asks which half is live (write ODD(hits) ? "
         "hits_odd.lookup_or_try_init(&key, &zero) : hits.lookup_or_try_init(&key, &zero))"
     ]

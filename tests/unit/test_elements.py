@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.loading.elements import findings
+from exporter.loading.lint.array_reads import findings
 
 FUNCTION = """\
 struct mine {{ u64 parts[3]; }};

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from exporter import messages, totals
-from exporter.config import model
+from exporter.binding import totals_layout
+from exporter.ipc import messages
 from exporter.program import Attachment, Descriptors, Map, Program, State, Type
-from exporter.supervising.entry import Entry
-from exporter.supervising.fd_store import FdStore
+from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, VariantSpec
+from exporter.supervisor.fd_store import FdStore
+from exporter.supervisor.managed_program import ManagedProgram
 
 LABEL_LENGTH = 128
 DOCUMENT = re.compile(r"\d+\.d\d+")
@@ -85,22 +86,22 @@ def a_file() -> int:
     return os.memfd_create("a")
 
 
-def spec(**changes: Any) -> model.Program:
-    metric = model.Metric(name="a_total", type="counter", help="h", map="m")
-    variant = model.Variant(attach=[model.AttachPoint(kind="kprobe", targets=["f"], function="g")])
+def spec(**changes: Any) -> ProgramSpec:
+    metric = MetricSpec(name="a_total", type="counter", help="h", map="m")
+    variant = VariantSpec(attach=[AttachSpec(kind="kprobe", targets=["f"], function="g")])
     fields: dict[str, Any] = {"variants": [variant], "metrics": [metric], "source": Path("a.c"), "text": "int a;"}
-    return model.Program(name="a", **{**fields, **changes})
+    return ProgramSpec(name="a", **{**fields, **changes})
 
 
-def running(of: model.Program) -> Entry:
+def running(of: ProgramSpec) -> ManagedProgram:
     array = Map("m", 2, 4, 8, 1, key=Type("int", "u32", 4), value=Type("int", "u64", 8))
     program = Program("a", State.RUNNING, maps=(array,), attachments=(Attachment("kprobe", "f", "g", attached=True),))
     links = [a_file(), a_file()]
     fds = Descriptors(maps={"m": a_file()}, readonly={"m": a_file()}, programs={"g": a_file()}, links=links)
-    return Entry(of, program, fds, totals.create(4096), since=1.0)
+    return ManagedProgram(of, program, fds, totals_layout.create(4096), since=1.0)
 
 
-def store_of(entries: list[Entry]) -> FdStore:
+def store_of(entries: list[ManagedProgram]) -> FdStore:
     return FdStore([], entries, LABEL_LENGTH)
 
 
@@ -125,7 +126,7 @@ def test_a_program_is_whole_in_the_store_at_every_instant_of_a_change(manager: M
     assert [whole(kept) for kept in manager.history] == [False] * (stored - 1) + [True]
     # An event is opened anew on a CPU that came back; new totals get the number of the old ones.
     assert entry.totals is not None
-    fresh, memory = a_file(), totals.create(8192)
+    fresh, memory = a_file(), totals_layout.create(8192)
     os.close(entry.fds.links[1])
     entry.fds.links[1] = fresh
     os.dup2(memory, entry.totals)
@@ -165,10 +166,10 @@ def test_what_is_not_wanted_any_more_is_closed_by_the_manager_first(manager: Man
         ({}, True, True),
         ({"source": Path("b.c"), "line": 3}, True, True),
         ({"budget": 0.5}, True, True),
-        ({"metrics": [model.Metric(name="a_total", type="counter", help="other", map="m")]}, True, True),
-        ({"metrics": [model.Metric(name="b_total", type="counter", help="h", map="m")]}, True, False),
+        ({"metrics": [MetricSpec(name="a_total", type="counter", help="other", map="m")]}, True, True),
+        ({"metrics": [MetricSpec(name="b_total", type="counter", help="h", map="m")]}, True, False),
         ({"text": "int b;"}, False, False),
-        ({"maps": {"m": model.MapOptions(drain=True)}}, False, False),
+        ({"maps": {"m": MapOptions(drain=True)}}, False, False),
     ],
     ids=["nothing", "place", "budget", "help", "metric", "text", "drain"],
 )
@@ -178,7 +179,7 @@ def test_what_the_kernel_has_is_taken_over_whatever_its_metrics_are(
     before = running(spec())
     store_of([before]).work()
     settle(manager, 7)
-    after = Entry.of(spec(**change))
+    after = ManagedProgram.of(spec(**change))
     store = FdStore(manager.passed(), [after], LABEL_LENGTH)
     store.adopt(lambda candidates: [True] * len(candidates))
     assert (after.program.state is State.RUNNING) == taken_over

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.features import Kernel
-from exporter.loading.attach import Point, places
 from exporter.loading.attaching import functions
+from exporter.loading.attaching.kinds import Point, places
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 

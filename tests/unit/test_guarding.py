@@ -10,8 +10,8 @@ from typing import Any
 import bcrypt
 import pytest
 
-from exporter.web import guarding
-from exporter.web.settings import Settings
+from exporter.web import auth
+from exporter.web.config.settings import Settings
 from tests.e2e.certificates import hashed
 
 ALICE, BOB = hashed("correct horse"), hashed("battery staple")
@@ -28,7 +28,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
 
 def ask(
-    guarded: guarding.Guarded, authorization: str = "", address: str = "192.0.2.1", method: str = "GET"
+    guarded: auth.Protected, authorization: str = "", address: str = "192.0.2.1", method: str = "GET"
 ) -> tuple[str, dict[str, str], bytes]:
     said: list[Any] = []
     environ = {"REQUEST_METHOD": method, "REMOTE_ADDR": address}
@@ -38,8 +38,8 @@ def ask(
     return said[0], dict(said[1]), body
 
 
-def guarded(settings: Settings) -> guarding.Guarded:
-    return guarding.Guarded(application).use(settings)
+def guarded(settings: Settings) -> auth.Protected:
+    return auth.Protected(application).use(settings)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(hashed.decode())
         return bcrypt.checkpw(password, hashed)
 
-    monkeypatch.setattr(guarding, "checkpw", check)
+    monkeypatch.setattr(auth, "checkpw", check)
     return seen
 
 
@@ -107,7 +107,7 @@ def test_the_hash_of_another_user_does_not_let_in_who_is_none() -> None:
 def test_no_more_passwords_are_remembered_than_there_is_room_for(checks: list[str]) -> None:
     door = guarded(Settings(users={"alice": ALICE}))
     ask(door, basic("alice", "correct horse"))
-    for number in range(guarding.REMEMBERED + 1):
+    for number in range(auth.REMEMBERED + 1):
         ask(door, basic("alice", f"wrong {number}"))
     checks.clear()
     ask(door, basic("alice", "correct horse"))  # no crowd of wrong ones makes it forgotten
@@ -140,11 +140,11 @@ def test_a_crowd_of_wrong_passwords_leaves_threads_for_scrapes(monkeypatch: pyte
         others[depth - 1] = ask(door, basic("alice", f"other {depth}"), f"192.0.2.{depth + 1}")[0]
         return False
 
-    monkeypatch.setattr(guarding, "checkpw", nested)
+    monkeypatch.setattr(auth, "checkpw", nested)
     assert ask(door, basic("alice", "first"))[0] == "401 Unauthorized"
-    assert same == ["429 Too Many Requests"] * guarding.CHECKS
-    assert known == ["200 OK"] * guarding.CHECKS
-    assert others == ["401 Unauthorized"] * (guarding.CHECKS - 1) + ["429 Too Many Requests"]
+    assert same == ["429 Too Many Requests"] * auth.CHECKS
+    assert known == ["200 OK"] * auth.CHECKS
+    assert others == ["401 Unauthorized"] * (auth.CHECKS - 1) + ["429 Too Many Requests"]
 
 
 def test_more_requests_than_the_burst_are_too_many() -> None:
@@ -158,7 +158,7 @@ def test_more_requests_than_the_burst_are_too_many() -> None:
 
 
 def test_after_an_interval_one_more_request_is_answered() -> None:
-    limiter = guarding.Limiter(0.5, 1)
+    limiter = auth.Limiter(0.5, 1)
     end = time.monotonic() + 60
     while limiter.allows():  # a machine that stands still for half a second between two calls
         assert time.monotonic() < end

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.buckets import Buckets
-from exporter.collecting import histogram
-from exporter.fields import Number
+from exporter.binding.buckets import Buckets
+from exporter.binding.paths import Number
+from exporter.collecting.series import histogram
 
 SLOT = Number(0, 4, False)
 

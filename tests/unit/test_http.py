@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.web.connection import HEADER_LIMIT, Connection, State
+from exporter.web.http_server import THREADS, WAITING, HttpServer
 from exporter.web.listening import listen
-from exporter.web.serving import THREADS, WAITING, Server
 from exporter.web.threads import FINISH
 
 Logged = Callable[[], list[str]]
@@ -44,10 +44,10 @@ def _application(environ: dict[str, str], start_response: Callable[..., object])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
-def begin(**timeouts: int) -> tuple[Server, threading.Thread, int]:
+def begin(**timeouts: int) -> tuple[HttpServer, threading.Thread, int]:
     """A server on loopback with the timeouts given, what it runs in, and its port."""
     sock = listen("127.0.0.1:0")
-    server = Server([sock], _application, **timeouts)
+    server = HttpServer([sock], _application, **timeouts)
     server.prepare()
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
@@ -57,7 +57,7 @@ def begin(**timeouts: int) -> tuple[Server, threading.Thread, int]:
 @pytest.fixture
 def serve(logged: Logged) -> Iterator[Callable[..., int]]:
     """Starts servers on loopback with the timeouts given, and ends them; gives the port."""
-    started: list[tuple[Server, threading.Thread]] = []
+    started: list[tuple[HttpServer, threading.Thread]] = []
 
     def start(**timeouts: int) -> int:
         server, thread, port = begin(**timeouts)
@@ -262,7 +262,7 @@ def test_a_body_is_not_taken_for_the_next_request(serve: Callable[..., int]) -> 
 
 
 def test_a_client_that_never_ends_its_body_holds_no_thread(logged: Logged) -> None:
-    server = Server([], _application)
+    server = HttpServer([], _application)
     server.prepare()
     ours, theirs = socket.socketpair()
     with theirs:
@@ -286,7 +286,7 @@ def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
             self.clear()
             return found
 
-    server = Server([], _application)
+    server = HttpServer([], _application)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = Connection(server, ours, "")

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.binding import LabelField
-from exporter.collecting.labels import LabelTexts
-from exporter.collecting.table import Entries
-from exporter.config.model import Decode
+from exporter.binding.bind import LabelField
+from exporter.collecting.maps.table import Entries
+from exporter.collecting.series.labels import LabelTexts
 from exporter.decoders import Chain, Names, chain
 from exporter.program import Type
+from exporter.spec import DecodeStep
 
 U32 = Type("int", "u32", 4)
 COMM = Type("array", "", 8, element=Type("int", "char", 1, signed=True), count=8)
@@ -35,7 +35,7 @@ def entries(*keys: bytes, values: np.ndarray[Any, Any] | None = None) -> Entries
     return Entries(raw, np.zeros((len(keys), 1, 8), np.uint8) if values is None else values)
 
 
-def label(name: str, type: Type, offset: int = 0, *decode: Decode, source: Any = "key") -> LabelField:  # noqa: A002
+def label(name: str, type: Type, offset: int = 0, *decode: DecodeStep, source: Any = "key") -> LabelField:  # noqa: A002
     return LabelField(name, source, offset, type.size, chain(type, list(decode) or None))
 
 
@@ -113,7 +113,7 @@ def test_names_that_can_change_are_looked_up_again_after_a_minute(names: Names) 
 
 
 def test_a_chain_without_answer_drops_the_row(names: Names) -> None:
-    step = Decode(name="map", argument={1: "one"}, unknown="drop")
+    step = DecodeStep(name="map", argument={1: "one"}, unknown="drop")
     texts = LabelTexts([label("x", U32, 0, step)], names, [0])
     rows = texts.resolve(entries(b"\1\0\0\0", b"\2\0\0\0", b"\2\0\0\0"), 0.0)
     assert rows.sets == [("one",), None, None]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.collecting import exposition, lines
-from exporter.collecting.exposition import Family, render
-from exporter.collecting.label_sets import LabelSets
-from exporter.collecting.labels import Rows
-from exporter.collecting.lines import Lines
-from exporter.collecting.series import Limit, arrange
-from exporter.collecting.templates import Series
-from exporter.collecting.words import Words
+from exporter.collecting.series.interned import StringTable
+from exporter.collecting.series.label_sets import LabelSets
+from exporter.collecting.series.labels import Rows
+from exporter.collecting.series.limit import Limit, arrange
+from exporter.collecting.text import exposition, line_cache
+from exporter.collecting.text.exposition import Family, render
+from exporter.collecting.text.line_cache import LineCache
+from exporter.collecting.text.templates import SeriesVersion
 
 LABEL = st.integers(0, 12).map(str) | st.sampled_from(["%", "%d", "\n", '"', "é", "", "\\"])
 KINDS = {
@@ -49,7 +49,7 @@ def histories(draw: Any) -> History:
     )
 
 
-def family(history: History, series: Series, values: np.ndarray[Any, Any], kept: Lines | None) -> Family:
+def family(history: History, series: SeriesVersion, values: np.ndarray[Any, Any], kept: LineCache | None) -> Family:
     numbers = np.array(values[:, :-1].tolist(), history.kind).reshape(len(values), history.bounds + 1)
     if not history.bounds:
         return Family("g", "gauge", "h", series, numbers[:, 0], lines=kept)
@@ -61,16 +61,16 @@ def family(history: History, series: Series, values: np.ndarray[Any, Any], kept:
 @settings(deadline=None, max_examples=100)
 @given(histories(), st.sampled_from([1, 4, 7, 4096]))
 def test_kept_lines_are_those_made_anew(history: History, block: int) -> None:
-    words, limit, kept = Words(), Limit(6), Lines()
-    series: Series | None = None
+    words, limit, kept = StringTable(), Limit(6), LineCache()
+    series: SeriesVersion | None = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "BLOCK", block)
+        patch.setattr(line_cache, "BLOCK", block)
         for collection in history.collections:
             codes = np.array([[words.code(text) for text in each] for each in collection], np.int64).reshape(-1, 2)
             rows = Rows(LabelSets(words, list(codes.T), len(codes)), np.zeros(len(codes), bool))
             how = arrange([rows], [(False, False)], limit)
             if series is None or how.sets != series.sets:
-                series = Series(("a", "z"), how.sets, series, how.kept)
+                series = SeriesVersion(("a", "z"), how.sets, series, how.kept)
             values = np.zeros((len(how.sets), history.bounds + 2), object)
             values[how.group] = np.array(list(collection.values()), object).reshape(-1, history.bounds + 2)
             expected = render([family(history, series, values, None)], openmetrics=False)
@@ -78,15 +78,15 @@ def test_kept_lines_are_those_made_anew(history: History, block: int) -> None:
                 assert render([family(history, series, values, kept)], openmetrics=False) == expected
 
 
-def numbers(*values: int, series: Series, kept: Lines) -> list[bytes | Any]:
+def numbers(*values: int, series: SeriesVersion, kept: LineCache) -> list[bytes | Any]:
     f = Family("g", "gauge", "h", series, np.array(values, np.uint64), lines=kept)
     (text,) = exposition.write([f])
     return text.plain[1:]
 
 
 def test_blocks_that_stay_the_same_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "BLOCK", 2)
-    series, kept = Series(("x",), [(str(number),) for number in range(5)]), Lines()
+    monkeypatch.setattr(line_cache, "BLOCK", 2)
+    series, kept = SeriesVersion(("x",), [(str(number),) for number in range(5)]), LineCache()
     first = numbers(1, 2, 3, 4, 5, series=series, kept=kept)
     second = numbers(1, 2, 3, 9, 5, series=series, kept=kept)
     assert [a is b for a, b in zip(first, second, strict=True)] == [True, False, True]
@@ -96,11 +96,11 @@ def test_blocks_that_stay_the_same_are_not_made_again(monkeypatch: pytest.Monkey
 
 
 def test_many_small_blocks_become_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "BLOCK", 8)
-    kept, before = Lines(), None
+    monkeypatch.setattr(line_cache, "BLOCK", 8)
+    kept, before = LineCache(), None
     for count in range(1, 60):
         places = np.append(np.arange(count - 1), -1)
-        series = Series(("x",), [(str(number),) for number in range(count)], before, places)
+        series = SeriesVersion(("x",), [(str(number),) for number in range(count)], before, places)
         page = numbers(*range(count), series=series, kept=kept)
         before = series
     assert b"".join(page) == b"".join(b'g{x="%d"} %d\n' % (number, number) for number in range(59))
@@ -109,12 +109,12 @@ def test_many_small_blocks_become_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("knows", [False, True])
 def test_a_collection_that_was_not_written_is_passed_over(monkeypatch: pytest.MonkeyPatch, knows: bool) -> None:
-    monkeypatch.setattr(lines, "BLOCK", 1)
-    kept = Lines()
-    first = Series(("x",), [("1",), ("2",), ("3",)])
+    monkeypatch.setattr(line_cache, "BLOCK", 1)
+    kept = LineCache()
+    first = SeriesVersion(("x",), [("1",), ("2",), ("3",)])
     before = numbers(1, 7, 3, series=first, kept=kept)
-    skipped = Series(("x",), [("2",), ("3",), ("4",)], first, np.array([1, 2, -1]), kept.written)
-    third = Series(
+    skipped = SeriesVersion(("x",), [("2",), ("3",), ("4",)], first, np.array([1, 2, -1]), kept.written)
+    third = SeriesVersion(
         ("x",), [("2",), ("4",), ("5",)], skipped, np.array([0, 2, -1]), kept.written if knows else skipped.number
     )
     page = numbers(7, 8, 9, series=third, kept=kept)

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from exporter import log
-from exporter.repeats import KINDS, LINES, WINDOW, Repeats
+from exporter.log import KINDS, LINES, WINDOW, Repeats
 
 
 @pytest.fixture(autouse=True)

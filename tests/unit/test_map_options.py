@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.binding import BindingError, bind_all
+from exporter.binding.bind import BindingError, bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.exposition import render
-from exporter.collecting.options import Expiring, WithoutZeros
-from exporter.collecting.table import Entries
-from exporter.config import model
+from exporter.collecting.maps.options import Expiring, WithoutZeros
+from exporter.collecting.maps.table import Entries
+from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import Map, Member, Program, State, Type
+from exporter.spec import LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "key_t", 4, members=(Member("port", 0, U32),))
@@ -104,12 +104,12 @@ def test_arrays_show_what_was_ever_used() -> None:
 
 
 def made(
-    held: Held, clock: Clock, options: model.MapOptions, kind: int = bpf.BPF_MAP_TYPE_HASH, most: int = 10
+    held: Held, clock: Clock, options: MapOptions, kind: int = bpf.BPF_MAP_TYPE_HASH, most: int = 10
 ) -> ProgramCollector:
-    metric = model.Metric(name="x_total", type="counter", help="h", map="m", max_series=most)
-    spec = model.Program(name="p", variants=[], source=Path("p.c"), text="", metrics=[metric], maps={"m": options})
+    metric = MetricSpec(name="x_total", type="counter", help="h", map="m", max_series=most)
+    spec = ProgramSpec(name="p", variants=[], source=Path("p.c"), text="", metrics=[metric], maps={"m": options})
     map_ = Map("m", kind, 4, held.width, 100, key=KEY, value=U64 if held.width == 8 else U32)
-    labels = [model.Label(name="port", field="key")] if kind == bpf.BPF_MAP_TYPE_ARRAY else None
+    labels = [LabelSpec(name="port", field="key")] if kind == bpf.BPF_MAP_TYPE_ARRAY else None
     spec.metrics[0] = metric.model_copy(update={"labels": labels})
     program = Program("p", State.RUNNING, maps=(map_,))
     return ProgramCollector(program, spec, {"m": held}, Names.empty(), possible=(0,), online=lambda: (0,), clock=clock)
@@ -123,7 +123,7 @@ def page(of: ProgramCollector) -> list[str]:
 @pytest.mark.parametrize("width", [4, 8])
 def test_a_series_that_ttl_ended_starts_again_at_0_and_is_counted(clock: Clock, width: int) -> None:
     held = Held(width, p1=41, p2=7)
-    collector = made(held, clock, model.MapOptions(ttl=60.0))
+    collector = made(held, clock, MapOptions(ttl=60.0))
     assert page(collector) == ['x_total{port="1"} 41', 'x_total{port="2"} 7']
     assert collector.report.metrics["x_total"].expired == 0
     clock.now += 60
@@ -139,7 +139,7 @@ def test_a_series_that_ttl_ended_starts_again_at_0_and_is_counted(clock: Clock, 
 
 def test_what_the_program_itself_deletes_stays_until_ttl_ends_it(clock: Clock) -> None:
     held = Held(p1=41, p2=7)
-    collector = made(held, clock, model.MapOptions(ttl=60.0))
+    collector = made(held, clock, MapOptions(ttl=60.0))
     page(collector)
     held.delete(struct.pack("=I", 1))
     clock.now += 59
@@ -153,7 +153,7 @@ def test_what_the_program_itself_deletes_stays_until_ttl_ends_it(clock: Clock) -
 
 def test_an_expired_series_frees_its_place(clock: Clock) -> None:
     held = Held(p1=1)
-    collector = made(held, clock, model.MapOptions(ttl=60.0), most=1)
+    collector = made(held, clock, MapOptions(ttl=60.0), most=1)
     page(collector)
     held.numbers[2] = 1
     assert page(collector) == ['x_total{port="1"} 1', 'x_total{port="other"} 1']
@@ -166,18 +166,18 @@ def test_an_expired_series_frees_its_place(clock: Clock) -> None:
 
 
 def test_metrics_without_ttl_say_nothing_of_it(clock: Clock) -> None:
-    collector = made(Held(p1=1), clock, model.MapOptions())
+    collector = made(Held(p1=1), clock, MapOptions())
     page(collector)
     assert collector.report.metrics["x_total"].expired is None
 
 
 def test_zeros_of_an_array_have_no_series(clock: Clock) -> None:
     held = Held(p0=0, p1=5, p2=0)
-    collector = made(held, clock, model.MapOptions(zeros=False), bpf.BPF_MAP_TYPE_ARRAY)
+    collector = made(held, clock, MapOptions(zeros=False), bpf.BPF_MAP_TYPE_ARRAY)
     assert page(collector) == ['x_total{port="1"} 5']
     held.numbers[2] = 1
     assert page(collector) == ['x_total{port="1"} 5', 'x_total{port="2"} 1']
-    assert page(made(held, clock, model.MapOptions(), bpf.BPF_MAP_TYPE_ARRAY))[0] == 'x_total{port="0"} 0'
+    assert page(made(held, clock, MapOptions(), bpf.BPF_MAP_TYPE_ARRAY))[0] == 'x_total{port="0"} 0'
 
 
 def test_a_metric_of_an_lru_map_says_that_it_is_approximate(clock: Clock) -> None:
@@ -185,31 +185,31 @@ def test_a_metric_of_an_lru_map_says_that_it_is_approximate(clock: Clock) -> Non
         (bpf.BPF_MAP_TYPE_LRU_HASH, "h (approximate: its LRU map forgets entries to make room)"),
         (bpf.BPF_MAP_TYPE_HASH, "h"),
     ):
-        assert made(Held(p1=1), clock, model.MapOptions(), kind).collect()[0].help == text
+        assert made(Held(p1=1), clock, MapOptions(), kind).collect()[0].help == text
 
 
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
         (
-            {"m": model.MapOptions(zeros=False)},
+            {"m": MapOptions(zeros=False)},
             bpf.BPF_MAP_TYPE_HASH,
             "maps m: zeros: only an array has entries that nobody made (leave zeros out)",
         ),
         (
-            {"m": model.MapOptions(ttl=1)},
+            {"m": MapOptions(ttl=1)},
             bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
             "maps m: ttl: entries of an array cannot be deleted (use a hash in the C text, or leave ttl out)",
         ),
         (
-            {"m": model.MapOptions(ttl=1)},
+            {"m": MapOptions(ttl=1)},
             bpf.BPF_MAP_TYPE_STACK_TRACE,
             "maps m: ttl: map type 7 has no entries to delete (leave ttl out)",
         ),
-        ({"n": model.MapOptions()}, bpf.BPF_MAP_TYPE_HASH, "maps n: no such map (the C text has: m)"),
+        ({"n": MapOptions()}, bpf.BPF_MAP_TYPE_HASH, "maps n: no such map (the C text has: m)"),
     ],
 )
-def test_options_that_a_map_cannot_have(options: dict[str, model.MapOptions], kind: int, text: str) -> None:
+def test_options_that_a_map_cannot_have(options: dict[str, MapOptions], kind: int, text: str) -> None:
     with pytest.raises(BindingError) as raised:
         bind_all([], [Map("m", kind, 4, 8, 10, key=U32, value=U64)], options)
     assert str(raised.value) == text

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.collecting import matching
-from exporter.collecting.matching import Matcher
-from exporter.collecting.table import Bytes
+from exporter.collecting.maps import key_matcher
+from exporter.collecting.maps.key_matcher import KeyMatcher
+from exporter.collecting.maps.table import Bytes
 
 KEYS = st.lists(st.integers(0, 40), unique=True)
 
@@ -27,7 +27,7 @@ def expected(now: list[int], before: list[int]) -> list[int]:
 @settings(deadline=None)
 @given(KEYS, KEYS, st.sampled_from([1, 4, 8, 13, 40]))
 def test_each_key_is_found_where_it_was(now: list[int], before: list[int], size: int) -> None:
-    matcher = Matcher()
+    matcher = KeyMatcher()
     earlier, later = raw(before, size), raw(now, size)
     assert matcher.places(later, earlier).tolist() == expected(now, before)
     assert matcher.places(earlier, later).tolist() == expected(before, now)
@@ -37,13 +37,13 @@ def test_each_key_is_found_where_it_was(now: list[int], before: list[int], size:
 @given(KEYS, KEYS, st.integers(1, 5))
 def test_keys_of_one_hash_are_told_apart(now: list[int], before: list[int], hashes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "hashes", lambda words, _: words[0].byteswap() % np.uint64(hashes) << np.uint64(60))
-        assert Matcher().places(raw(now, 8), raw(before, 8)).tolist() == expected(now, before)
+        patch.setattr(key_matcher, "hashes", lambda words, _: words[0].byteswap() % np.uint64(hashes) << np.uint64(60))
+        assert KeyMatcher().places(raw(now, 8), raw(before, 8)).tolist() == expected(now, before)
 
 
 @pytest.mark.parametrize("size", [4, 16])
 def test_many_keys_of_which_some_are_exchanged(size: int) -> None:
     before = list(range(20_000))
     now = [number for number in before if number % 100] + list(range(50_000, 50_200))
-    found = Matcher().places(raw(now, size), raw(before, size))
+    found = KeyMatcher().places(raw(now, size), raw(before, size))
     assert found.tolist() == [number if number < 50_000 else -1 for number in now]

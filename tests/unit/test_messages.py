@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter import messages
+from exporter.ipc import messages
 
 
 @pytest.fixture

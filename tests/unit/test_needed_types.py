@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.loading import needed_types
-from exporter.loading.needed_types import KernelTypes, defined
+from exporter.loading.compiling import needed_types
+from exporter.loading.compiling.needed_types import KernelTypes, defined
 
 # As libbpf writes it, in an order that compiles.
 VMLINUX = """\

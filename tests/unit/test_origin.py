@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.loading import origin
-from exporter.loading.origin import Origin
+from exporter.loading import cache_key
+from exporter.loading.cache_key import CacheKey
 
-WANTED = Origin("text", "header", "exporter", "ab" * 32, "6.1.0-56-amd64", "x86_64")
+WANTED = CacheKey("text", "header", "exporter", "ab" * 32, "6.1.0-56-amd64", "x86_64")
 NEEDED = "it needs linux 6.1.0-56-amd64 x86_64, BTF abababababab; "
 
 
 def test_nothing_of_the_program() -> None:
-    assert origin.refusal(WANTED, []) == f"{NEEDED}nothing of this program is there"
+    assert cache_key.refusal(WANTED, []) == f"{NEEDED}nothing of this program is there"
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_nothing_of_the_program() -> None:
     ],
 )
 def test_the_nearest_is_named_with_what_differs(found: dict[str, str], said: str) -> None:
-    far = Origin("x", "x", "x", "ef" * 32, "5.10.0", "aarch64")
-    assert origin.refusal(WANTED, [far, replace(WANTED, **found)]) == f"{NEEDED}found for {said}"
+    far = CacheKey("x", "x", "x", "ef" * 32, "5.10.0", "aarch64")
+    assert cache_key.refusal(WANTED, [far, replace(WANTED, **found)]) == f"{NEEDED}found for {said}"
 
 
 def test_each_part_makes_another_key() -> None:

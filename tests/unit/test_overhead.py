@@ -13,15 +13,15 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import run_time
-from exporter.config import model
+from exporter.ipc import run_times
+from exporter.ipc.isolated import Outcome
+from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel.bpf_stats import RunStatistics
-from exporter.loading.separate import Outcome
 from exporter.program import Attachment, Program, Reason, State
-from exporter.run_time import RunTime, RunTimes
-from exporter.supervising import overhead
-from exporter.supervising.entry import Entry
-from exporter.supervising.overhead import Options, Overhead
+from exporter.spec import ProgramSpec
+from exporter.supervisor import overhead
+from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.overhead import Overhead, OverheadOptions
 
 TRAPS = (4e-6, 5e-6)
 
@@ -29,7 +29,7 @@ TRAPS = (4e-6, 5e-6)
 class Host:
     """Programs, the statistics that the kernel has of them, and a clock. `load`: CPU seconds per second by program."""
 
-    def __init__(self, options: Options, *specs: model.Program) -> None:
+    def __init__(self, options: OverheadOptions, *specs: ProgramSpec) -> None:
         self.now = 1000.0
         self.on = False  # the sysctl
         self.refused: OSError | None = None
@@ -37,8 +37,8 @@ class Host:
         self.load: dict[str, float] = {}
         self.runs_a_second = 1000
         self.ids = iter(range(1, 1000))
-        self.loaded: dict[int, tuple[Entry, int, float]] = {}  # descriptor -> entry, id, since
-        self.entries = [Entry(spec, Program(spec.name, State.RUNNING)) for spec in specs]
+        self.loaded: dict[int, tuple[ManagedProgram, int, float]] = {}  # descriptor -> entry, id, since
+        self.entries = [ManagedProgram(spec, Program(spec.name, State.RUNNING)) for spec in specs]
         self.told: list[RunTimes] = []
         with patch("time.monotonic", self._clock):
             self.overhead = Overhead(options, self.entries, self, self.told.append)
@@ -50,10 +50,10 @@ class Host:
         ends = self.now + seconds
         with (
             patch("time.monotonic", self._clock),
-            patch("exporter.supervising.overhead.bpf_stats.are_on", lambda: self.on),
-            patch("exporter.supervising.overhead.bpf_stats.enable", self._enable),
-            patch("exporter.supervising.overhead.bpf_stats.read", self._read),
-            patch("exporter.supervising.overhead.uprobe_trap.measure", return_value=TRAPS),
+            patch("exporter.supervisor.overhead.bpf_stats.are_on", lambda: self.on),
+            patch("exporter.supervisor.overhead.bpf_stats.enable", self._enable),
+            patch("exporter.supervisor.overhead.bpf_stats.read", self._read),
+            patch("exporter.supervisor.overhead.uprobe_trap.measure", return_value=TRAPS),
         ):
             while True:
                 self.overhead.work()
@@ -70,15 +70,15 @@ class Host:
 
     # overhead.Programs
 
-    def stop_program(self, entry: Entry, state: State, reason: Reason, text: str) -> None:
+    def stop_program(self, entry: ManagedProgram, state: State, reason: Reason, text: str) -> None:
         entry.detach()
         entry.program = replace(entry.program, state=state, reason=reason, text=text)
 
-    def load_again(self, entry: Entry) -> None:
+    def load_again(self, entry: ManagedProgram) -> None:
         entry.program = Program(entry.spec.name, State.RUNNING)
         self._load(entry)
 
-    def _load(self, entry: Entry) -> None:
+    def _load(self, entry: ManagedProgram) -> None:
         entry.fds.programs["on_x"] = fd = os.open("/dev/null", os.O_RDONLY)
         self.loaded[fd] = (entry, next(self.ids), self.now)
 
@@ -106,13 +106,13 @@ class Host:
             entry.detach()
 
 
-def spec(name: str = "tcp", budget: float | None = None) -> model.Program:
-    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text="", budget=budget)
+def spec(name: str = "tcp", budget: float | None = None) -> ProgramSpec:
+    return ProgramSpec(name=name, variants=[], metrics=[], source=Path("x.c"), text="", budget=budget)
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    made = Host(Options(), spec(budget=0.02))
+    made = Host(OverheadOptions(), spec(budget=0.02))
     yield made
     made.close()
 
@@ -182,7 +182,7 @@ def test_statistics_are_on_for_a_second_in_thirty(host: Host) -> None:
 
 @pytest.mark.parametrize("stats", ["sample", "always"])
 def test_statistics_are_off_as_soon_as_nothing_is_left_to_measure(stats: Literal["sample", "always"]) -> None:
-    host = Host(Options(stats=stats), spec())
+    host = Host(OverheadOptions(stats=stats), spec())
     host.run(5.5)
     assert host.are_open()
     host.stop_program(host.entries[0], State.DISABLED, Reason.NONE, "")
@@ -195,7 +195,7 @@ def test_statistics_are_off_as_soon_as_nothing_is_left_to_measure(stats: Literal
 
 
 def test_a_program_that_is_called_otherwise_is_told_of_at_once_and_goes_on_from_where_it_was() -> None:
-    host = Host(Options(stats="always"), spec(budget=0.02))
+    host = Host(OverheadOptions(stats="always"), spec(budget=0.02))
     host.run(36)
     host.entries[0].spec = spec("renamed", budget=0.02)
     host.run(1)
@@ -214,14 +214,14 @@ def test_a_sample_shows_a_share_and_no_counter_of_runs(host: Host) -> None:
 
 
 def test_counters_are_there_before_the_first_window() -> None:
-    host = Host(Options(stats="always"), spec())
+    host = Host(OverheadOptions(stats="always"), spec())
     host.run(0.1)
     assert host.times("tcp") == RunTime(seconds=0, runs=0, missed=0, exceeded=0)
     host.close()
 
 
 def test_always_counts_every_run_and_goes_on_counting_when_it_is_loaded_again() -> None:
-    host = Host(Options(stats="always"), spec(budget=0.02))
+    host = Host(OverheadOptions(stats="always"), spec(budget=0.02))
     host.load["tcp"] = 0.5
     host.run(36)  # the first window ends after 35 s
     assert host.times("tcp").runs == 35_000
@@ -244,13 +244,13 @@ def test_somebody_elses_statistics_are_used_as_they_are(host: Host) -> None:
 
 
 def test_off_takes_nothing_without_a_budget_and_says_that_a_budget_wants_it() -> None:
-    host = Host(Options(stats="off"), spec())
+    host = Host(OverheadOptions(stats="off"), spec())
     host.run(100)
     assert host.enabled == []
     assert host.times("tcp").share is None
     assert host.times("tcp").missed > 0
     host.close()
-    host = Host(Options(stats="off"), spec(budget=0.02))
+    host = Host(OverheadOptions(stats="off"), spec(budget=0.02))
     with capture_logs() as said:
         host.run(100)
     assert [line["programs"] for line in said] == [["tcp"]]
@@ -271,11 +271,11 @@ def test_a_kernel_without_them_is_told_once_and_no_budget_is_held_against_anybod
 
 @pytest.mark.parametrize(("kind", "trap"), [("uprobe", 4e-6), ("usdt", 4e-6), ("uretprobe", 5e-6), ("kprobe", 0)])
 def test_traps_are_added_for_each_run(kind: str, trap: float) -> None:
-    host = Host(Options(), spec(budget=0.5))
+    host = Host(OverheadOptions(), spec(budget=0.5))
     attachments = (Attachment(kind, "x", "on_x", True), Attachment("uretprobe", "x", "another", True))
     host.entries[0].program = replace(host.entries[0].program, attachments=attachments)
     host.load["tcp"], host.runs_a_second = 0.001, 10_000
-    with patch("exporter.supervising.overhead.separate.run", lambda work: Outcome(work(None), "", 0)):
+    with patch("exporter.supervisor.overhead.isolated.run_isolated", lambda work: Outcome(work(None), "", 0)):
         host.run(7)
     assert host.times("tcp").share == pytest.approx(0.001 + 10_000 * trap, rel=1e-3)
     assert host.told[-1].trap == max(TRAPS)
@@ -283,10 +283,10 @@ def test_traps_are_added_for_each_run(kind: str, trap: float) -> None:
 
 
 def test_a_trap_that_cannot_be_measured_is_a_constant() -> None:
-    host = Host(Options(), spec())
+    host = Host(OverheadOptions(), spec())
     host.entries[0].program = replace(host.entries[0].program, attachments=(Attachment("uprobe", "x", "on_x", True),))
     with (
-        patch("exporter.supervising.overhead.separate.run", side_effect=OSError(11, "no process")),
+        patch("exporter.supervisor.overhead.isolated.run_isolated", side_effect=OSError(11, "no process")),
         capture_logs() as said,
     ):
         host.run(100)
@@ -297,8 +297,8 @@ def test_a_trap_that_cannot_be_measured_is_a_constant() -> None:
 
 def test_what_is_told_comes_back_equal() -> None:
     times = RunTimes({"a": RunTime(share=0.5, runs=3), "b": RunTime()}, trap=4e-6)
-    assert run_time.from_json(times.to_json()) == times
+    assert run_times.from_json(times.to_json()) == times
     wrong: dict[str, Any]
     for wrong in ({}, {"programs": [], "trap": None}, {"programs": {"a": {"new": 1}}, "trap": None}):
         with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
-            run_time.from_json(wrong)
+            run_times.from_json(wrong)

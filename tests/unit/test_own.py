@@ -9,12 +9,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
-from exporter.collecting import own
-from exporter.collecting.collector import MetricReport, Report
-from exporter.collecting.exposition import page
+from exporter.collecting import self_metrics
+from exporter.collecting.collector import CollectReport, MetricReport
+from exporter.collecting.text.exposition import page
+from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel import bpf
 from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Attachment, Attempt, Map, Program, Reason, State
-from exporter.run_time import RunTime, RunTimes
 
 RUNNING = Program(
     "tcp",
@@ -39,7 +39,7 @@ RUNNING = Program(
     ),
 )
 SKIPPED = Program("xfs", State.SKIPPED, Reason.REQUIRES, "needs module xfs")
-REPORT = Report(
+REPORT = CollectReport(
     seconds=0.25,
     entries={"m": 23},
     insert_failures={"m": 7},
@@ -47,7 +47,7 @@ REPORT = Report(
     decoder_errors={"cgroup": 2},
 )
 
-CONFIGURATION = own.Configuration("cd34", 1.75e9, successful=False, disabled=True, reloads=3, failures=2)
+CONFIGURATION = self_metrics.Configuration("cd34", 1.75e9, successful=False, disabled=True, reloads=3, failures=2)
 
 TIMES = RunTimes(
     {
@@ -58,10 +58,10 @@ TIMES = RunTimes(
     trap=4e-6,
 )
 
-STANDING = own.Standing(
+STANDING = self_metrics.ServerStatus(
     unprivileged=True,
     restarts=3,
-    web=own.WebConfiguration(successful=False, timestamp=1.76e9),
+    web=self_metrics.WebConfiguration(successful=False, timestamp=1.76e9),
     configuration=CONFIGURATION,
     run_times=TIMES,
     armed=True,
@@ -70,11 +70,13 @@ STANDING = own.Standing(
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def samples(report: Report = REPORT) -> Samples:
-    return parsed(own.Own(), report)
+def samples(report: CollectReport = REPORT) -> Samples:
+    return parsed(self_metrics.SelfMetrics(), report)
 
 
-def parsed(of: own.Own, report: Report = REPORT, standing: own.Standing = STANDING) -> Samples:
+def parsed(
+    of: self_metrics.SelfMetrics, report: CollectReport = REPORT, standing: self_metrics.ServerStatus = STANDING
+) -> Samples:
     texts = of.texts([RUNNING, SKIPPED], {"tcp": report}, {}, standing)
     plain, openmetrics = (b"".join(page(texts, openmetrics)).decode() for openmetrics in (False, True))
     in_openmetrics = list(openmetrics_parser.text_string_to_metric_families(openmetrics))  # type: ignore[no-untyped-call]
@@ -134,8 +136,8 @@ def test_maps_show_how_full_they_are_and_hidden_ones_do_not() -> None:
     assert value(found, "map_insert_failures_total", program="tcp", map="m") == 7
     assert value(found, "map_approximate", program="tcp", map="m") == 0
     assert value(found, "map_approximate", program="tcp", map="forgetful") == 1
-    own = (LOST_UPDATES, DRAIN_EPOCHS, "m" + ODD)
-    assert not [labels for _, labels in found if any(("map", name) in labels for name in own)]
+    self_metrics = (LOST_UPDATES, DRAIN_EPOCHS, "m" + ODD)
+    assert not [labels for _, labels in found if any(("map", name) in labels for name in self_metrics)]
 
 
 def test_a_collection_reports_time_success_and_series() -> None:
@@ -148,7 +150,7 @@ def test_a_collection_reports_time_success_and_series() -> None:
     assert value(found, "metric_expired_series_total", program="tcp", metric="x_total") == 4
     assert value(found, "metric_expired_series_total", program="tcp", metric="y") is None  # its map has no ttl
     assert value(found, "decoder_errors_total", program="tcp", decoder="cgroup") == 2
-    assert value(samples(Report(success=False)), "program_collect_success", program="tcp") == 0
+    assert value(samples(CollectReport(success=False)), "program_collect_success", program="tcp") == 0
 
 
 def test_a_program_that_is_not_running_has_no_collection() -> None:
@@ -194,13 +196,15 @@ def test_process_metrics_are_those_of_prometheus_client() -> None:
 
 
 def test_what_is_kept_from_scrape_to_scrape_is_what_would_be_written_anew() -> None:
-    kept = own.Own()
+    kept = self_metrics.SelfMetrics()
     first = parsed(kept)
     reports = [REPORT, replace(REPORT, seconds=0.5), replace(REPORT, entries={"m": 24}, success=False)]
     standings = [STANDING, replace(STANDING, restarts=4), replace(STANDING, run_times=RunTimes(), armed=None)]
     for report in reports:
         for standing in standings:
-            assert unmoved(parsed(kept, report, standing)) == unmoved(parsed(own.Own(), report, standing))
+            assert unmoved(parsed(kept, report, standing)) == unmoved(
+                parsed(self_metrics.SelfMetrics(), report, standing)
+            )
     assert unmoved(parsed(kept)) == unmoved(first)
     texts = [kept.texts([RUNNING, SKIPPED], {"tcp": report}, {}, STANDING) for report in reports[:2]]
     assert [a is b for a, b in zip(*texts, strict=True)] == [True, True, True, True, False]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from exporter.collecting import exposition
-from exporter.collecting.collector import Report
-from exporter.collecting.exposition import family
+from exporter.collecting.collector import CollectReport
+from exporter.collecting.text import exposition
+from exporter.collecting.text.exposition import family
 from exporter.program import Program, State
-from exporter.serving.pages import Pages
+from exporter.server.pages import Pages
 from exporter.web.page import Page
 
 ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
@@ -28,15 +28,15 @@ class Counting:
         self.may.set()
         self.texts: Sequence[exposition.Text] = ()
 
-    def collect(self) -> tuple[Sequence[exposition.Text], Report]:
+    def collect(self) -> tuple[Sequence[exposition.Text], CollectReport]:
         assert self.may.wait(ENOUGH)
         if not self.texts:
             self.collections += 1
             self.texts = exposition.write([family(self.program.name, "gauge", "", (), [((), self.collections)])])
-        return self.texts, Report()
+        return self.texts, CollectReport()
 
 
-def own(reports: Mapping[str, Report], late: Mapping[str, int]) -> list[exposition.Text]:
+def own(reports: Mapping[str, CollectReport], late: Mapping[str, int]) -> list[exposition.Text]:
     success = [((name,), int(report.success)) for name, report in reports.items()]
     return exposition.write(
         [
@@ -65,7 +65,7 @@ def test_a_page_is_made_anew_once_its_time_is_over(monkeypatch: pytest.MonkeyPat
     pages, a = Pages(), Counting("a")
     first = pages.page([a], own, openmetrics=False)
     assert pages.page([a], own, openmetrics=False, of=(1,)) is not first  # something else of it has changed
-    monkeypatch.setattr("exporter.serving.pages.SHARED", 0.0)
+    monkeypatch.setattr("exporter.server.pages.SHARED", 0.0)
     second = pages.page([a], own, openmetrics=False)
     assert pages.page([a], own, openmetrics=False) is not second
 
@@ -108,7 +108,7 @@ def test_a_scraper_that_gave_up_does_not_keep_the_next_one_waiting() -> None:
 
 def test_an_error_of_a_collection_is_the_answers() -> None:
     class Broken(Counting):
-        def collect(self) -> tuple[Sequence[exposition.Text], Report]:
+        def collect(self) -> tuple[Sequence[exposition.Text], CollectReport]:
             raise OSError("no such luck")
 
     for seconds in (None, ENOUGH):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.loading import prelude
+from exporter.loading.compiling import prelude
 
 TEXT = """\
 struct page___2 {

@@ -13,31 +13,32 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import model
-from exporter.loading import origin
+from exporter.commands import quarantine as clearing
+from exporter.loading import cache_key
 from exporter.program import Reason, State
-from exporter.supervising import clearing, quarantine
-from exporter.supervising.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from
-from exporter.supervising.entry import Entry
-from exporter.supervising.quarantine import Guard, Quarantine
+from exporter.spec import AttachSpec, MetricSpec, ProgramSpec, VariantSpec
+from exporter.supervisor import quarantine
+from exporter.supervisor.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from
+from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.quarantine import CrashGuard, Quarantine
 
 ONE, TWO = "boot-one", "boot-two"
 SUSPECT = Suspect("tcp", since=1795248834.5, began=25036.25)
 
 
-def spec(name: str = "tcp", text: str = "int x;") -> model.Program:
-    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text=text)
+def spec(name: str = "tcp", text: str = "int x;") -> ProgramSpec:
+    return ProgramSpec(name=name, variants=[], metrics=[], source=Path("x.c"), text=text)
 
 
 class Exporter:
     """A quarantine with entries as a supervisor has them; `attach` is what a loader does."""
 
-    def __init__(self, directory: Path, boot: str, *specs: model.Program) -> None:
-        self.entries = [Entry.of(each) for each in specs]
+    def __init__(self, directory: Path, boot: str, *specs: ProgramSpec) -> None:
+        self.entries = [ManagedProgram.of(each) for each in specs]
         self.loading = set(self.entries)
-        self.again: list[Entry] = []
+        self.again: list[ManagedProgram] = []
         self.quarantine = Quarantine(
-            Guard(CrashRecord(directory), boot, lambda program: origin.of_text(program, "header")),
+            CrashGuard(CrashRecord(directory), boot, lambda program: cache_key.of_text(program, "header")),
             entries=self.entries,
             loading=self.loading.__contains__,
             again=self.again.append,
@@ -61,7 +62,7 @@ class Exporter:
 def crashed(tmp_path: Path) -> Callable[..., Path]:
     """A state directory as a host leaves it that died right after these programs were attached."""
 
-    def make(*specs: model.Program) -> Path:
+    def make(*specs: ProgramSpec) -> Path:
         exporter = Exporter(tmp_path, ONE, *specs)
         assert exporter.admit() == [each.name for each in specs]
         exporter.attach()
@@ -323,17 +324,17 @@ def test_a_kernel_that_does_not_say_which_boot_it_is_quarantines_nobody(crashed:
 
 def test_the_key_is_what_the_kernel_runs_and_not_what_is_shown_of_it() -> None:
     def key(header: str = "header", **changes: object) -> str:
-        return origin.of_text(spec().model_copy(update=changes), header)
+        return cache_key.of_text(spec().model_copy(update=changes), header)
 
-    point = model.AttachPoint(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")
-    metric = model.Metric(name="x", type="gauge", help="", map="m")
+    point = AttachSpec(kind="kprobe", targets=["tcp_sendmsg"], function="on_send")
+    metric = MetricSpec(name="x", type="gauge", help="", map="m")
     assert key(metrics=[metric], name="other", source=Path("y.c"), line=7, budget=0.1) == key()
     other = [
         key("another header"),
         key(text="int y;"),
         key(defines={"N": 1}),
-        key(variants=[model.Variant(attach=[point])]),
-        key(variants=[model.Variant(attach=[point.model_copy(update={"targets": ["tcp_recvmsg"]})])]),
+        key(variants=[VariantSpec(attach=[point])]),
+        key(variants=[VariantSpec(attach=[point.model_copy(update={"targets": ["tcp_recvmsg"]})])]),
     ]
     assert len({key(), *other}) == 6
 

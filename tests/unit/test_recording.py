@@ -11,31 +11,31 @@ import numpy as np
 import pytest
 
 from exporter.collecting import recording
-from exporter.collecting.exposition import render
-from exporter.collecting.table import Entries
-from exporter.config import model
+from exporter.collecting.maps.table import Entries
+from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Member, Program, State, Type
+from exporter.spec import DecodeStep, LabelSpec, MetricSpec, ProgramSpec
 
 U32, U64 = Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "key_t", 8, members=(Member("family", 0, U32), Member("reason", 32, U32)))
 PROGRAM = Program("p", State.RUNNING, maps=(Map("m", bpf.BPF_MAP_TYPE_PERCPU_HASH, 8, 8, 9, key=KEY, value=U64),))
-SPEC = model.Program(
+SPEC = ProgramSpec(
     name="p",
     variants=[],
     source=Path("/somewhere/p.c"),
     text="secret",
     metrics=[
-        model.Metric(
+        MetricSpec(
             name="x_total",
             type="counter",
             help="h",
             map="m",
             labels=[
-                model.Label(name="family", field="family", decode=[model.Decode(name="map", argument={2: "ipv4"})]),
-                model.Label(name="reason", field="reason", decode=[model.Decode(name="enum", argument="why")]),
+                LabelSpec(name="family", field="family", decode=[DecodeStep(name="map", argument={2: "ipv4"})]),
+                LabelSpec(name="reason", field="reason", decode=[DecodeStep(name="enum", argument="why")]),
             ],
         )
     ],
@@ -98,8 +98,8 @@ class Stacks(OneEntry):
 def test_stacks_and_system_calls_are_those_of_the_recording(tmp_path: Path) -> None:
     stacks = Map("stacks", bpf.BPF_MAP_TYPE_STACK_TRACE, 4, 24, 16)
     labels = [
-        model.Label(name="stack", field="family", decode=[model.Decode(name="kstack", argument="stacks")]),
-        model.Label(name="call", field="reason", decode=[model.Decode(name="syscall")]),
+        LabelSpec(name="stack", field="family", decode=[DecodeStep(name="kstack", argument="stacks")]),
+        LabelSpec(name="call", field="reason", decode=[DecodeStep(name="syscall")]),
     ]
     spec = SPEC.model_copy(update={"metrics": [SPEC.metrics[0].model_copy(update={"labels": labels})]})
     program = Program("p", State.RUNNING, maps=(*PROGRAM.maps, stacks))

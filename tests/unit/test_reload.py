@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from exporter.config import model
 from exporter.config.sources import Sources
-from exporter.configuration import Read
 from exporter.program import Descriptors, Program
-from exporter.supervising import reader
-from exporter.supervising.reload import Source
+from exporter.spec import Config, ProgramSpec
+from exporter.supervisor import config_reader
+from exporter.supervisor.read_config import ConfigResult
+from exporter.supervisor.reload import ConfigSource
 from tests.unit.test_supervisor import Run, loads, spec
 
 Answer = Callable[[], dict[str, Any]]
 Reloading = Callable[[Answer], Run]
 
 
-def answer(*specs: model.Program) -> dict[str, Any]:
-    config = model.Config(programs=list(specs))
+def answer(*specs: ProgramSpec) -> dict[str, Any]:
+    config = Config(programs=list(specs))
     return {"config": config.model_dump(), "sources": Sources().to_json()}
 
 
@@ -37,7 +37,7 @@ def reloading(tmp_path: Path) -> Iterator[Reloading]:
         def read() -> dict[str, Any]:
             return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else misbehave()
 
-        source = Source(read, Read(model.Config(programs=[spec("a")])), tmp_path / "disable")
+        source = ConfigSource(read, ConfigResult(Config(programs=[spec("a")])), tmp_path / "disable")
         runs.append(run := Run(tmp_path, loads, [spec("a")], source=source))
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")
         return run
@@ -81,7 +81,7 @@ def test_a_reader_that_fails_changes_nothing(
     reloading: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Answer, told: str
 ) -> None:
     if misbehave is hangs:
-        monkeypatch.setattr(reader, "DEADLINE", 3.0)
+        monkeypatch.setattr(config_reader, "DEADLINE", 3.0)
     run = reloading(misbehave)
     os.kill(run.pid, signal.SIGHUP)
     run.wait(lambda: "configuration not reloaded: what runs goes on as it is" in run.log)
@@ -117,7 +117,7 @@ def test_a_reload_that_is_under_way_at_the_end_is_ended(reloading: Reloading) ->
 
 
 def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another(tmp_path: Path) -> None:
-    def load(program: model.Program) -> tuple[Program, Descriptors]:
+    def load(program: ProgramSpec) -> tuple[Program, Descriptors]:
         if program.text == "slow":
             time.sleep(600)
         return loads(program)
@@ -127,7 +127,7 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
     def read() -> dict[str, Any]:
         return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else answer(spec("a"), slow)
 
-    run = Run(tmp_path, load, [spec("a")], source=Source(read, Read(model.Config()), tmp_path / "disable"))
+    run = Run(tmp_path, load, [spec("a")], source=ConfigSource(read, ConfigResult(Config()), tmp_path / "disable"))
     try:
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")
         os.kill(run.pid, signal.SIGHUP)
@@ -143,7 +143,7 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
 
 
 def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_says(tmp_path: Path) -> None:
-    def load(program: model.Program) -> tuple[Program, Descriptors]:
+    def load(program: ProgramSpec) -> tuple[Program, Descriptors]:
         while program.name == "slow" and not (tmp_path / "ready").exists():
             time.sleep(0.01)
         return loads(program)
@@ -151,8 +151,8 @@ def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_
     def read() -> dict[str, Any]:
         return answer(spec("a", lifetime=3600), spec("slow"))
 
-    first = Read(model.Config(programs=[spec("a")]))
-    run = Run(tmp_path, load, [spec("a", lifetime=3)], source=Source(read, first, tmp_path / "disable"))
+    first = ConfigResult(Config(programs=[spec("a")]))
+    run = Run(tmp_path, load, [spec("a", lifetime=3)], source=ConfigSource(read, first, tmp_path / "disable"))
     try:
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")
         os.kill(run.pid, signal.SIGHUP)

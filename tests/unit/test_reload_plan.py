@@ -8,32 +8,35 @@ from typing import Any
 
 import pytest
 
-from exporter.config import model
 from exporter.program import Program, Reason, State
-from exporter.supervising.entry import Entry
-from exporter.supervising.handover import failed
-from exporter.supervising.reload_plan import Do, plan, refusals, same_in_kernel, same_meaning, same_series, staying
+from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, Requirements, VariantSpec
+from exporter.supervisor.handover import failed
+from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.reload_plan import Action, plan, refusals, same_in_kernel, same_meaning, same_series, staying
 
 
-def spec(name: str, metric: str = "", **more: Any) -> model.Program:
-    metrics = [model.Metric(name=metric or f"{name}_total", type="counter", help="h", map="m")]
-    variant = model.Variant(attach=[model.AttachPoint(kind="kprobe", targets=["f"], function="on_f")])
+def spec(name: str, metric: str = "", **more: Any) -> ProgramSpec:
+    metrics = [MetricSpec(name=metric or f"{name}_total", type="counter", help="h", map="m")]
+    variant = VariantSpec(attach=[AttachSpec(kind="kprobe", targets=["f"], function="on_f")])
     fields: dict[str, Any] = {"variants": [variant], "metrics": metrics, "source": Path("x.c"), "text": name, **more}
-    return model.Program(name=name, **fields)
+    return ProgramSpec(name=name, **fields)
 
 
-def entry(of: model.Program, state: State = State.RUNNING) -> Entry:
-    return Entry(of, Program(of.name, state))
+def entry(of: ProgramSpec, state: State = State.RUNNING) -> ManagedProgram:
+    return ManagedProgram(of, Program(of.name, state))
 
 
-def steps(entries: list[Entry], wanted: list[model.Program]) -> list[tuple[str, str]]:
+def steps(entries: list[ManagedProgram], wanted: list[ProgramSpec]) -> list[tuple[str, str]]:
     return [(step.spec.name, step.do.value) for step in plan(entries, wanted).steps]
 
 
 def test_each_program_is_told_apart_by_name_in_the_new_order() -> None:
     a, b, c = spec("a"), spec("b"), spec("c")
     planned = plan(gone := [entry(b), entry(a)], [a, c])
-    assert [(step.spec, step.do, step.entry) for step in planned.steps] == [(a, Do.KEEP, gone[1]), (c, Do.LOAD, None)]
+    assert [(step.spec, step.do, step.entry) for step in planned.steps] == [
+        (a, Action.KEEP, gone[1]),
+        (c, Action.LOAD, None),
+    ]
     assert planned.gone == (gone[0],)
     assert plan([], []).steps == ()
     assert plan(gone, []).gone == tuple(gone)
@@ -50,11 +53,11 @@ def test_where_an_entry_stands_is_no_matter() -> None:
     [
         ({"text": "another"}, "load"),
         ({"defines": {"N": 1}}, "load"),
-        ({"requires": model.Requires(kernel=">=5")}, "load"),
+        ({"requires": Requirements(kernel=">=5")}, "load"),
         ({"variants": []}, "load"),
-        ({"maps": {"m": model.MapOptions(seed="listening_ports")}}, "load"),
-        ({"maps": {"m": model.MapOptions(drain=True)}}, "load"),
-        ({"maps": {"m": model.MapOptions(ttl=60)}}, "bind"),
+        ({"maps": {"m": MapOptions(seed="listening_ports")}}, "load"),
+        ({"maps": {"m": MapOptions(drain=True)}}, "load"),
+        ({"maps": {"m": MapOptions(ttl=60)}}, "bind"),
         ({"metrics": []}, "bind"),
         ({"budget": 0.1}, "bind"),
         ({"lifetime": 60.0}, "bind"),
@@ -69,7 +72,7 @@ def test_only_what_the_kernel_sees_is_loaded_again(change: dict[str, Any], do: s
 
 def test_every_key_of_a_program_belongs_to_the_kernel_or_not() -> None:
     """A new key has to be thought about here: what none of these tells apart is a change that is never made."""
-    names = set(model.Program.__dataclass_fields__)
+    names = set(ProgramSpec.__dataclass_fields__)
     place, kernel = {"source", "line", "indent"}, {"text", "defines", "requires", "variants", "maps"}
     assert names - place - kernel == {"name", "enabled", "optional", "lifetime", "budget", "metrics"}
 
@@ -100,7 +103,7 @@ def test_other_metrics_of_what_does_not_run_are_a_reason_to_load_it() -> None:
 def test_a_program_that_is_called_otherwise_stays_in_the_kernel() -> None:
     before = entry(spec("a", text="same"))
     (step,) = plan([before], [spec("b", text="same")]).steps
-    assert (step.do, step.entry) == (Do.BIND, before)
+    assert (step.do, step.entry) == (Action.BIND, before)
     assert plan([before], [spec("b", text="same")]).gone == ()
     assert steps([before], [spec("b", text="another")]) == [("b", "load")]
     # Two of one text: each name takes one.
@@ -118,7 +121,7 @@ def test_a_program_whose_metrics_another_takes_over_counts_until_then() -> None:
 
 def test_all_are_bound_where_all_metrics_change() -> None:
     planned = plan([entry(spec("a")), entry(spec("b"), State.ENDED)], [spec("a"), spec("b")], bind_all=True)
-    assert [step.do for step in planned.steps] == [Do.BIND, Do.KEEP]
+    assert [step.do for step in planned.steps] == [Action.BIND, Action.KEEP]
 
 
 def test_totals_are_right_for_the_same_label_sets_only() -> None:
@@ -129,7 +132,7 @@ def test_totals_are_right_for_the_same_label_sets_only() -> None:
     changes = [{"name": "b_total"}, {"labels": []}, {"max_series": 7}, {"value": "v"}, {"scale": 2.0}]
     for change in changes:
         assert not same_series(a, replace(a, metrics=[replace(metric, **change)]))
-    assert not same_series(a, replace(a, maps={"m": model.MapOptions(ttl=1)}))
+    assert not same_series(a, replace(a, maps={"m": MapOptions(ttl=1)}))
     assert same_in_kernel(a, replace(a, name="b"))
     assert not same_meaning(a, replace(a, name="b"))
 
@@ -137,7 +140,7 @@ def test_totals_are_right_for_the_same_label_sets_only() -> None:
 def test_what_cannot_be_loaded_is_refused_where_something_runs() -> None:
     running, broken, ended = entry(spec("a")), entry(spec("b"), State.FAILED), entry(spec("c"), State.ENDED)
     wanted = [spec(name, text="typo") for name in "abcd"]
-    tried = {each.name: Entry(each, failed(each, Reason.COMPILER, f"{each.name}: typo")) for each in wanted}
+    tried = {each.name: ManagedProgram(each, failed(each, Reason.COMPILER, f"{each.name}: typo")) for each in wanted}
     made = plan([running, broken, ended], wanted).steps
     assert refusals(made, tried, {}) == {"a": "a: typo"}
     tried["a"].program = replace(tried["a"].program, state=State.SKIPPED)  # as its new text asks for
@@ -149,7 +152,7 @@ def test_a_metric_waits_for_the_program_that_still_has_it() -> None:
     before = [entry(spec(name, metric=m)) for name, m in (("a", "x"), ("b", "y"), ("c", "z"))]
     wanted = [spec("a", metric="w", text="typo"), spec("b", metric="x"), spec("c", metric="y"), spec("d", metric="z")]
     made = plan(before, wanted).steps
-    tried = {"a": Entry(wanted[0], failed(wanted[0], Reason.COMPILER, "a: typo")), "d": entry(wanted[3])}
+    tried = {"a": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "a: typo")), "d": entry(wanted[3])}
     assert refusals(made, tried, {}) == {
         "a": "a: typo",
         "b": "b: metric x is still that of a, which has a mistake",
@@ -164,7 +167,7 @@ def test_a_program_goes_on_where_what_takes_its_metric_over_does_not_load() -> N
     wanted = [spec("b", metric="x", text="typo"), spec("c", metric="y")]
     made = plan([gone, other], wanted)
     assert made.replaced == (gone, other)
-    tried = {"b": Entry(wanted[0], failed(wanted[0], Reason.COMPILER, "b: typo")), "c": entry(wanted[1])}
+    tried = {"b": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "b: typo")), "c": entry(wanted[1])}
     assert staying(made.replaced, tried) == {"a": "b: typo"}
     assert refusals(made.steps, tried, {}, [gone]) == {}  # b is broken, and shows nothing
     both = replace(spec("b", metric="y"), metrics=[*spec("b", metric="y").metrics, *wanted[0].metrics])

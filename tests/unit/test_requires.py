@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.model import Requires
 from exporter.kernel.features import Kernel, version
 from exporter.loading.requires import matches, unmet
+from exporter.spec import Requirements
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def test_expression_that_is_no_comparison_is_refused_with_one_that_is(expression
 
 
 def test_nothing_required_is_nothing_unmet() -> None:
-    assert unmet(Requires(), Kernel(release="6.1.0")) == []
+    assert unmet(Requirements(), Kernel(release="6.1.0")) == []
 
 
 def test_every_unmet_demand_is_named(tmp_path: Path) -> None:
-    demands = Requires(kernel=">=6.10", member=["sock.sk_state"], tracepoint_field=["tcp:tcp_send_reset.reason"])
+    demands = Requirements(kernel=">=6.10", member=["sock.sk_state"], tracepoint_field=["tcp:tcp_send_reset.reason"])
     bare = Kernel(proc=tmp_path, sysfs=tmp_path, release="6.1.0-56-amd64")
     assert unmet(demands, bare) == [
         "kernel >=6.10 (this one is 6.1.0-56-amd64)",
@@ -72,24 +72,26 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def test_field_that_a_tracepoint_has_is_met(kernel: Kernel) -> None:
-    assert unmet(Requires(tracepoint_field=["tcp:tcp_send_reset.saddr", "tcp:tcp_send_reset.skbaddr"]), kernel) == []
+    assert (
+        unmet(Requirements(tracepoint_field=["tcp:tcp_send_reset.saddr", "tcp:tcp_send_reset.skbaddr"]), kernel) == []
+    )
 
 
 def test_field_that_a_tracepoint_lacks_is_answered_with_those_it_has(kernel: Kernel) -> None:
-    assert unmet(Requires(tracepoint_field=["tcp:tcp_send_reset.reason"]), kernel) == [
+    assert unmet(Requirements(tracepoint_field=["tcp:tcp_send_reset.reason"]), kernel) == [
         "tracepoint_field tcp:tcp_send_reset.reason (its fields: skbaddr, saddr)"
     ]
 
 
 def test_field_of_a_tracepoint_that_is_not_there_is_unmet(kernel: Kernel) -> None:
-    assert unmet(Requires(tracepoint_field=["tcp:tcp_rst.reason"]), kernel) == [
+    assert unmet(Requirements(tracepoint_field=["tcp:tcp_rst.reason"]), kernel) == [
         "tracepoint_field tcp:tcp_rst.reason (no such tracepoint)"
     ]
 
 
 def test_architecture_is_one_of_those_named() -> None:
-    assert unmet(Requires(arch=["x86_64", "aarch64"]), Kernel(release="6.1.0", machine="aarch64")) == []
-    assert unmet(Requires(arch=["aarch64"]), Kernel(release="6.1.0", machine="x86_64")) == [
+    assert unmet(Requirements(arch=["x86_64", "aarch64"]), Kernel(release="6.1.0", machine="aarch64")) == []
+    assert unmet(Requirements(arch=["aarch64"]), Kernel(release="6.1.0", machine="x86_64")) == [
         "arch aarch64 (this machine is x86_64)"
     ]
 
@@ -101,8 +103,8 @@ def test_module_is_loaded_or_built_in(tmp_path: Path) -> None:
     (tmp_path / "filesystems").write_text("nodev\tproc\n\txfs\n")
     (tmp_path / "kallsyms").write_text("0 t veth_init\n0 t other_init\t[other]\n")
     host = Kernel(proc=tmp_path, sysfs=tmp_path, modules=tmp_path, release="6.1.0")
-    assert unmet(Requires(module=["nf_conntrack", "ext4", "8021q_x", "xfs", "veth"]), host) == []
-    assert unmet(Requires(module=["btrfs", "other"]), host) == [
+    assert unmet(Requirements(module=["nf_conntrack", "ext4", "8021q_x", "xfs", "veth"]), host) == []
+    assert unmet(Requirements(module=["btrfs", "other"]), host) == [
         "module btrfs (neither loaded nor built in: modprobe btrfs, before the exporter starts)",
         "module other (neither loaded nor built in: modprobe other, before the exporter starts)",
     ]

@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.collecting import columns
-from exporter.collecting.label_sets import LabelSet, LabelSets
-from exporter.collecting.labels import Rows
-from exporter.collecting.series import Arrangement, Budget, Limit, arrange
-from exporter.collecting.words import Words
+from exporter.collecting.maps import columns
+from exporter.collecting.series.interned import StringTable
+from exporter.collecting.series.label_sets import LabelSet, LabelSets
+from exporter.collecting.series.labels import Rows
+from exporter.collecting.series.limit import Arrangement, Budget, Limit, arrange
 
-WORDS = Words()
+WORDS = StringTable()
 
 
 def rows(*sets: LabelSet | None, labels: int = 1) -> Rows:

@@ -10,27 +10,27 @@ from typing import Any
 
 import pytest
 
-from exporter import totals
+from exporter.binding import totals_layout
 from exporter.collecting.collector import ProgramCollector
-from exporter.config import model
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import Map, Program, State, Type, to_json
-from exporter.server import Programs
+from exporter.server.registry import ProgramRegistry
+from exporter.spec import MetricSpec, ProgramSpec
 from exporter.web.page import Page
 
 U64 = Type("int", "u64", 8)
 A_MAP = Map("m", bpf.BPF_MAP_TYPE_HASH, 8, 8, 16, key=U64, value=U64)
 
 
-def programs() -> Programs:
-    return Programs(Names.empty(), label_length=128, series=1000, unprivileged=True)
+def programs() -> ProgramRegistry:
+    return ProgramRegistry(Names.empty(), label_length=128, series=1000, unprivileged=True)
 
 
 def document(name: str, state: State = State.RUNNING, map: str = "m") -> dict[str, Any]:  # noqa: A002
     """A program with one map, whose metric reads the map named."""
-    metric = model.Metric(name=f"{name}_total", type="counter", help="h", map=map, labels=[])
-    spec = model.Program(name=name, variants=[], metrics=[metric], source=Path("x.c"), text="")
+    metric = MetricSpec(name=f"{name}_total", type="counter", help="h", map=map, labels=[])
+    spec = ProgramSpec(name=name, variants=[], metrics=[metric], source=Path("x.c"), text="")
     return {**to_json(Program(name, state, maps=(A_MAP,))), "spec": spec.model_dump(mode="json"), "maps": ["m"]}
 
 
@@ -47,7 +47,7 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def page(source: Programs) -> list[str]:
+def page(source: ProgramRegistry) -> list[str]:
     return b"".join(source.exposition(None, openmetrics=False).plain).decode().splitlines()
 
 
@@ -68,7 +68,7 @@ def test_news_of_a_program_that_runs_on_leave_its_maps_and_totals_alone() -> Non
     source = programs()
     source.take({"programs": ["a"], "restarts": 0}, [])
     first, second, other = a_descriptor(), a_descriptor(), a_descriptor()
-    memory = totals.create(1 << 20)
+    memory = totals_layout.create(1 << 20)
     news = document("a")
     news["program"]["variant"] = "another"
     source.take({**document("a"), "totals": 1}, [first, memory])
@@ -77,12 +77,12 @@ def test_news_of_a_program_that_runs_on_leave_its_maps_and_totals_alone() -> Non
     assert source.programs()[0].variant == "another"
     # Loaded anew: another memory. The number of the first one may be in use again.
     was = os.fstat(first).st_ino
-    source.take({**document("a"), "totals": 1}, [other, totals.create(1 << 20)])
+    source.take({**document("a"), "totals": 1}, [other, totals_layout.create(1 << 20)])
     assert not is_open(first) or os.fstat(first).st_ino != was
     assert is_open(other)
 
 
-def states(source: Programs) -> dict[str, str]:
+def states(source: ProgramRegistry) -> dict[str, str]:
     return {program.name: program.state.value for program in source.programs()}
 
 
@@ -257,7 +257,7 @@ def test_a_program_that_cannot_be_collected_fails_alone(logged: Callable[[], lis
 
 
 def test_a_fault_that_stays_is_logged_once(logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.server.SHARED", 0.0)
+    monkeypatch.setattr("exporter.server.registry.SHARED", 0.0)
     source = programs()
     source.take({"programs": ["a"], "restarts": 0}, [])
     source.take(document("a"), [a_descriptor()])

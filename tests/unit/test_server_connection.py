@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter import messages
-from exporter.supervising import server_connection
-from exporter.supervising.server_child import SEND_TIMEOUT
-from exporter.supervising.server_connection import ServerConnection, listen
+from exporter.ipc import messages
+from exporter.supervisor import server_unit
+from exporter.supervisor.server_forked import SEND_TIMEOUT
+from exporter.supervisor.server_unit import ServerConnection, listen
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ class Supervising:
 
 
 def test_the_socket_is_for_its_group_and_nobody_else(listener: socket.socket, path: Path) -> None:
-    assert stat.S_IMODE(path.stat().st_mode) == server_connection.MODE
-    assert stat.S_IMODE(path.parent.stat().st_mode) == server_connection.DIRECTORY_MODE
+    assert stat.S_IMODE(path.stat().st_mode) == server_unit.MODE
+    assert stat.S_IMODE(path.parent.stat().st_mode) == server_unit.DIRECTORY_MODE
 
 
 def test_what_a_dead_supervisor_left_is_replaced(path: Path) -> None:

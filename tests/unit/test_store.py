@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import totals
-from exporter.collecting import store as module
-from exporter.collecting.store import Store
-from exporter.totals import PAGE, FamilyPlan, Plan
+from exporter.binding import totals_layout
+from exporter.binding.totals_layout import PAGE, FamilyPlan, Plan
+from exporter.collecting.series import totals_store as module
+from exporter.collecting.series.totals_store import Store
 
 LABELS = ("name", "unit")
 PLAN = Plan(
@@ -29,7 +29,7 @@ State = dict[str, tuple[list[tuple[str, ...]], int, list[list[int]], list[list[i
 
 @pytest.fixture
 def memory() -> Iterator[int]:
-    fd = totals.create(PLAN.size)
+    fd = totals_layout.create(PLAN.size)
     yield fd
     os.close(fd)
 
@@ -133,7 +133,7 @@ def contents(fd: int) -> bytes:
 
 
 def copy_of(raw: bytes) -> int:
-    fd = totals.create(PLAN.size)
+    fd = totals_layout.create(PLAN.size)
     os.pwrite(fd, raw, 0)
     return fd
 
@@ -238,7 +238,7 @@ def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
 
 
 def test_a_memory_that_is_too_small_is_refused() -> None:
-    fd = totals.create(PAGE)
+    fd = totals_layout.create(PAGE)
     with pytest.raises(ValueError, match="mmap length"):
         Store(fd, PLAN)
     os.close(fd)

@@ -15,20 +15,21 @@ from typing import Any, NoReturn
 
 import pytest
 
-from exporter import log, messages
-from exporter.config import model
+from exporter import log
+from exporter.ipc import messages
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
-from exporter.supervising import entry, loaders, server_child
-from exporter.supervising.reload import Source
-from exporter.supervising.server_child import ServerChild
-from exporter.supervisor import Supervisor
+from exporter.spec import ProgramSpec
+from exporter.supervisor import loaders, managed_program, server_forked
+from exporter.supervisor.reload import ConfigSource
+from exporter.supervisor.server_forked import ServerChild
+from exporter.supervisor.supervisor import Supervisor
 
-Load = Callable[[model.Program], tuple[Program, Descriptors]]
+Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
 
 
-def spec(name: str, lifetime: float = 0.0) -> model.Program:
-    return model.Program(name=name, variants=[], metrics=[], source=Path("x.c"), text="", lifetime=lifetime)
+def spec(name: str, lifetime: float = 0.0) -> ProgramSpec:
+    return ProgramSpec(name=name, variants=[], metrics=[], source=Path("x.c"), text="", lifetime=lifetime)
 
 
 class Run:
@@ -38,9 +39,9 @@ class Run:
         self,
         directory: Path,
         load: Load,
-        specs: list[model.Program],
+        specs: list[ProgramSpec],
         serve: Callable[[socket.socket], None] | None = None,
-        source: Source | None = None,
+        source: ConfigSource | None = None,
     ) -> None:
         self._directory = directory
         self._serve = serve or self._write_down
@@ -97,7 +98,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
     def started(
-        load: Load, names: list[str] | list[model.Program], serve: Callable[[socket.socket], None] | None = None
+        load: Load, names: list[str] | list[ProgramSpec], serve: Callable[[socket.socket], None] | None = None
     ) -> Run:
         specs = [spec(name) if isinstance(name, str) else name for name in names]
         runs.append(Run(tmp_path, load, specs, serve))
@@ -110,7 +111,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             os.waitpid(run.pid, 0)
 
 
-def loads(program: model.Program) -> tuple[Program, Descriptors]:
+def loads(program: ProgramSpec) -> tuple[Program, Descriptors]:
     """A program with one map, one program and one link, which are memory files with telling names."""
     fds = Descriptors(
         maps={"m": os.memfd_create("writable")},
@@ -121,7 +122,7 @@ def loads(program: model.Program) -> tuple[Program, Descriptors]:
     return Program(program.name, State.RUNNING), fds
 
 
-def hangs(program: model.Program) -> tuple[Program, Descriptors]:
+def hangs(program: ProgramSpec) -> tuple[Program, Descriptors]:
     if program.name == "slow":
         time.sleep(600)
     return loads(program)
@@ -168,7 +169,7 @@ def test_a_loader_that_hangs_is_killed_at_its_deadline_and_harms_nothing_else(
 
 
 def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text(start: Start) -> None:
-    def broken(program: model.Program) -> tuple[Program, Descriptors]:
+    def broken(program: ProgramSpec) -> tuple[Program, Descriptors]:
         if program.name == "raises":
             raise RuntimeError("a bug")
         if program.name == "exits":
@@ -207,7 +208,7 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
 
 
 def test_no_more_than_four_loaders_run_at_once(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def counted(program: model.Program) -> tuple[Program, Descriptors]:
+    def counted(program: ProgramSpec) -> tuple[Program, Descriptors]:
         mark = tmp_path / f"loading-{program.name}"
         mark.touch()
         time.sleep(0.3)
@@ -238,7 +239,7 @@ def test_a_server_that_always_dies_is_started_again_with_growing_pauses(start: S
 def test_a_host_without_descriptors_delays_a_server_and_fails_a_loader(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_child, "RETRY", 0.1)
+    monkeypatch.setattr(server_forked, "RETRY", 0.1)
     pair, failures = messages.pair, [OSError(24, "Too many open files")] * 2
 
     def scarce() -> tuple[socket.socket, socket.socket]:
@@ -256,7 +257,7 @@ def test_a_host_without_descriptors_delays_a_server_and_fails_a_loader(
 
 
 def test_a_server_that_does_not_read_is_replaced(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_child, "SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr(server_forked, "SEND_TIMEOUT", 0.5)
 
     def deaf(sock: socket.socket) -> None:
         sock.send(b"ready")
@@ -281,7 +282,7 @@ def test_nothing_stays_open_when_it_ends() -> None:
 def test_a_program_that_takes_long_to_detach_is_logged(
     start: Start, monkeypatch: pytest.MonkeyPatch, limit: float, told: bool
 ) -> None:
-    monkeypatch.setattr(entry, "SLOW_CLOSE", limit)
+    monkeypatch.setattr(managed_program, "SLOW_CLOSE", limit)
     run = start(loads, ["a"])
     run.wait(lambda: run.states().get("a", {}).get("state") == "running")
     assert run.end() == 0

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.web import config_file
+from exporter.web.access import AccessControl
+from exporter.web.config import web_file
+from exporter.web.config.settings import Settings, to_json
 from exporter.web.connection import Connection
-from exporter.web.door import Door
+from exporter.web.http_server import HttpServer
 from exporter.web.listening import listen
-from exporter.web.serving import Server
-from exporter.web.settings import Settings, to_json
 from exporter.web.tls import sans
 from tests.e2e import certificates
 
@@ -50,13 +50,13 @@ class Secure:
         self.pki = pki
         self._listener = listen("127.0.0.1:0")
         self.port = self._listener.getsockname()[1]
-        self._server = Server([self._listener], application)
-        self._door = Door(self._server)
+        self._server = HttpServer([self._listener], application)
+        self._door = AccessControl(self._server)
         self._thread = threading.Thread(target=self._server.serve, daemon=True)
 
     def use(self, **tls: object) -> None:
         path = self.pki.web_file(**tls)  # type: ignore[arg-type]
-        self._door.take(to_json(config_file.load(path, {path.stat().st_uid}).settings))
+        self._door.take(to_json(web_file.load(path, {path.stat().st_uid}).settings))
 
     def start(self) -> None:
         self._server.prepare()
@@ -195,7 +195,7 @@ def test_a_client_that_leaves_before_tls_begins_is_not_worth_a_line(pki: certifi
 def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: certificates.Pki, logged: Logged) -> None:
     answers: list[bytes] = []
 
-    class Watched(Server):
+    class Watched(HttpServer):
         """As if a request came before each of what a change of settings sets."""
 
         connection: Connection
@@ -210,7 +210,7 @@ def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: ce
 
     server = Watched([], application)
     server.prepare()
-    door = Door(server)
+    door = AccessControl(server)
     door.take(to_json(Settings(users={"alice": certificates.hashed("correct horse")})))
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -218,7 +218,7 @@ def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: ce
         server.connection = Connection(server, ours, "")
         server.client = theirs
         path = pki.web_file(client_auth_type="RequireAndVerifyClientCert", client_ca_file=str(pki.authority))
-        door.take(to_json(config_file.load(path, {path.stat().st_uid}).settings))
+        door.take(to_json(web_file.load(path, {path.stat().st_uid}).settings))
         assert set(answers) == {b"HTTP/1.1 401 Unauthorized"}
         theirs.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert server.connection.work() is None, "a connection without a certificate goes on"

@@ -14,16 +14,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from exporter import totals
-from exporter.binding import bind_all
+from exporter.binding import totals_layout
+from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.exposition import render
-from exporter.collecting.store import Store
-from exporter.collecting.table import Entries
-from exporter.config import model
+from exporter.collecting.maps.table import Entries
+from exporter.collecting.series.totals_store import Store
+from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import Map, Member, Program, State, Type
+from exporter.spec import BucketSpec, LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
 U8, U32, U64 = Type("int", "u8", 1), Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "key_t", 8, members=(Member("port", 0, U32), Member("other", 32, U32)))
@@ -60,16 +60,16 @@ class Clock:
         return self.now
 
 
-PORT = model.Label(name="port", field="port")
+PORT = LabelSpec(name="port", field="port")
 
 
-def counter(**more: object) -> model.Metric:
+def counter(**more: object) -> MetricSpec:
     values = {"name": "x_total", "type": "counter", "help": "h", "map": "m", "labels": [PORT], **more}
-    return model.Metric.model_validate(values)
+    return MetricSpec.model_validate(values)
 
 
-def histogram(**more: object) -> model.Metric:
-    return counter(name="h", type="histogram", buckets=model.Buckets(type="exp2"), **more)
+def histogram(**more: object) -> MetricSpec:
+    return counter(name="h", type="histogram", buckets=BucketSpec(type="exp2"), **more)
 
 
 class Exporter:
@@ -77,20 +77,20 @@ class Exporter:
 
     def __init__(
         self,
-        metrics: list[model.Metric],
+        metrics: list[MetricSpec],
         held: Mapping[str, Held],
         value: Type = U64,
         kind: int = bpf.BPF_MAP_TYPE_HASH,
-        options: model.MapOptions | None = None,
+        options: MapOptions | None = None,
     ) -> None:
         maps = tuple(Map(name, kind, 8, value.size, 100, key=KEY, value=value) for name in held)
         self.program = Program("p", State.RUNNING, maps=maps)
         chosen = dict.fromkeys(held, options) if options else {}
-        self.spec = model.Program(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=chosen)
+        self.spec = ProgramSpec(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=chosen)
         self.held = held
         self.cpus = tuple(range(next(iter(held.values())).cpus))
-        self.plan = totals.plan(bind_all(metrics, maps, chosen), len(self.cpus), 128)
-        self.memory = totals.create(self.plan.size)
+        self.plan = totals_layout.plan(bind_all(metrics, maps, chosen), len(self.cpus), 128)
+        self.memory = totals_layout.create(self.plan.size)
         self.clock = Clock()
         self.start()
 
@@ -181,7 +181,7 @@ def test_histograms_keep_their_buckets_and_sum(made: list[Exporter]) -> None:
 def test_a_histogram_with_its_slot_in_the_key_keeps_each_slot(made: list[Exporter]) -> None:
     held = Held()
     metric = histogram(slot="other", sum_slot=9)
-    metric = metric.model_copy(update={"buckets": model.Buckets(type="exp2", min=0, max=2)})
+    metric = metric.model_copy(update={"buckets": BucketSpec(type="exp2", min=0, max=2)})
     made.append(one := Exporter([metric], {"m": held}))
     held.rows = {(22, 0): (4,), (22, 2): (5,), (22, 9): (77,)}
     before = one.page()
@@ -192,7 +192,7 @@ def test_a_histogram_with_its_slot_in_the_key_keeps_each_slot(made: list[Exporte
 
 def test_a_split_by_cpu_keeps_each_cpu(made: list[Exporter]) -> None:
     held = Held(cpus=2)
-    labels = [PORT, model.Label(name="cpu", field="cpu")]
+    labels = [PORT, LabelSpec(name="cpu", field="cpu")]
     made.append(one := Exporter([counter(labels=labels)], {"m": held}, kind=bpf.BPF_MAP_TYPE_PERCPU_HASH))
     held.rows = {(22, 0): (3, 4)}
     assert one.page() == ['x_total{cpu="0",port="22"} 3', 'x_total{cpu="1",port="22"} 4']
@@ -262,7 +262,7 @@ def test_keys_that_go_while_the_server_is_dead_cost_nothing_that_was_shown(made:
 
 def test_a_series_that_ttl_ended_starts_again_at_0_after_a_restart_too(made: list[Exporter]) -> None:
     held = Held()
-    made.append(one := Exporter([counter()], {"m": held}, options=model.MapOptions(ttl=60.0)))
+    made.append(one := Exporter([counter()], {"m": held}, options=MapOptions(ttl=60.0)))
     held.rows = {(22, 0): (3,), (443, 0): (5,)}
     one.page()
     held.rows = {(443, 0): (6,)}
@@ -325,10 +325,10 @@ def test_however_keys_come_go_and_restart_no_sample_falls_and_none_is_lost(made:
 def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: list[Exporter]) -> None:
     held, other = Held(), Held()
     made.append(one := Exporter([counter(), counter(name="y_total", map="o")], {"m": held, "o": other}))
-    one.plan = totals.plan(
+    one.plan = totals_layout.plan(
         bind_all(one.spec.metrics, one.program.maps), 1, 8
     )  # bytes of a label, all that is planned for
-    one.memory = totals.create(one.plan.size)
+    one.memory = totals_layout.create(one.plan.size)
     one.start()
     held.rows, other.rows = {(22, 0): (3,)}, {(1, 0): (4,)}
     one.page()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.loading import unwritten
-from exporter.loading.source import without_comments
+from exporter.loading.compiling.source import without_comments
+from exporter.loading.lint import uninitialized
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted([*ROOT.glob("programs/*.c"), *ROOT.glob("programs/include/*.h"), *ROOT.glob("tests/peer/*.c")])
@@ -28,7 +28,7 @@ struct path { char path[PATH]; u64 inode; };
 
 def told(body: str) -> list[str]:
     code = without_comments(f"{TYPES}int on_event(struct pt_regs *ctx)\n{{\n{body}\n}}\n")
-    return [text for _, text in unwritten.findings(code)]
+    return [text for _, text in uninitialized.findings(code)]
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_what_is_written_or_cannot_be_known_is_left_alone(body: str) -> None:
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_programs_write_all_of_their_keys(path: Path) -> None:
-    assert unwritten.findings(without_comments(path.read_text())) == []
+    assert uninitialized.findings(without_comments(path.read_text())) == []
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_zero_that_is_taken_out_of_a_program_is_missed(path: Path) -> None:
     text = path.read_text()
     for match in re.finditer(r"\bu64 zero( = 0)[,;]", text):
-        found = unwritten.findings(without_comments(text[: match.start(1)] + text[match.end(1) :]))
+        found = uninitialized.findings(without_comments(text[: match.start(1)] + text[match.end(1) :]))
         assert [told.split(" goes")[0] for _, told in found] == ["u64 zero"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from exporter import web_configuration
 from exporter.config import ConfigErrors
-from exporter.web import config_file, settings
+from exporter.supervisor import read_web_config
+from exporter.web.config import settings, web_file
 from tests import daemon
 from tests.e2e import certificates
 
@@ -28,14 +28,14 @@ def mistakes(path: Path, text: str, owners: Collection[int] | None = None) -> li
     path.write_text(text)
     path.chmod(0o600)
     with pytest.raises(ConfigErrors) as caught:
-        config_file.load(path, owners if owners is not None else {os.geteuid()})
+        web_file.load(path, owners if owners is not None else {os.geteuid()})
     return [str(finding).removeprefix(f"{path}:") for finding in caught.value.findings]
 
 
-def loaded(path: Path, text: str) -> config_file.Loaded:
+def loaded(path: Path, text: str) -> web_file.Loaded:
     path.write_text(text)
     path.chmod(0o600)
-    return config_file.load(path, {os.geteuid()})
+    return web_file.load(path, {os.geteuid()})
 
 
 def test_a_whole_file_of_exporter_toolkit_is_understood(pki: certificates.Pki) -> None:
@@ -185,17 +185,17 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     path.write_text("")
     path.chmod(0o666)
     with pytest.raises(ConfigErrors, match=r"can be written by others \(mode 0666\), who could say who may come in"):
-        config_file.load(path, {os.geteuid()})
+        web_file.load(path, {os.geteuid()})
     path.chmod(0o600)
     with pytest.raises(ConfigErrors, match=rf"belongs to user {os.geteuid()}, .* --config.trust-owner {os.geteuid()}"):
-        config_file.load(path, {12345})
+        web_file.load(path, {12345})
 
 
 def test_hashes_that_everybody_can_read_are_worth_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.write_text(f"basic_auth_users: {{bob: {HASH}}}\n")
     path.chmod(0o644)
-    (warning,) = config_file.load(path, {os.geteuid()}).warnings
+    (warning,) = web_file.load(path, {os.geteuid()}).warnings
     assert "can be read by everybody (mode 0644)" in warning.text
 
 
@@ -212,14 +212,14 @@ def test_an_encrypted_key_asks_nobody(pki: certificates.Pki) -> None:
 
 def test_it_is_read_in_a_child_and_comes_back_whole(pki: certificates.Pki) -> None:
     path = pki.web_file(users={"alice": "secret"})
-    found = web_configuration.read(path, [os.geteuid()])
+    found = read_web_config.read(path, [os.geteuid()])
     assert found.mistakes == ()
     assert found.settings is not None
-    assert settings.from_json(found.settings) == config_file.load(path, {os.geteuid()}).settings
+    assert settings.from_json(found.settings) == web_file.load(path, {os.geteuid()}).settings
     assert not found.sources.changed()
     path.write_text("nonsense: 1\n")
     assert found.sources.changed()
-    wrong = web_configuration.read(path, [os.geteuid()])
+    wrong = read_web_config.read(path, [os.geteuid()])
     assert (wrong.settings, wrong.mistakes[0][0]) == (None, f"{path}:1:1")
 
 

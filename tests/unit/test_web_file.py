@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter import web_configuration
-from exporter.supervising import web_file
+from exporter.supervisor import read_web_config, web_config
 
 Logged = Callable[[], list[str]]
 
@@ -25,12 +24,14 @@ class Looking:
 
     def __init__(self, path: Path, answer: Callable[[], dict[str, Any]] | None = None) -> None:
         owners = [os.geteuid()]
-        first = web_configuration.read(path, owners)
+        first = read_web_config.read(path, owners)
         assert first.settings is not None, first.mistakes
         self.told: list[dict[str, Any]] = []
         self._selector = selectors.DefaultSelector()
-        source = web_file.Source(answer or (lambda: web_configuration.answer(path, owners)), first)
-        self.part = web_file.WebFile(source, self._selector, lambda document: self.told.append(document["web"]))
+        source = web_config.WebConfigSource(answer or (lambda: read_web_config.answer(path, owners)), first)
+        self.part = web_config.WebConfigWatch(
+            source, self._selector, lambda document: self.told.append(document["web"])
+        )
 
     def go_on(self, until: Callable[[], bool]) -> None:
         end = time.monotonic() + ENOUGH
@@ -48,7 +49,7 @@ class Looking:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(web_file, "LOOKS", LOOKS)
+    monkeypatch.setattr(web_config, "LOOKS", LOOKS)
     path = tmp_path / "web.yaml"
     write(path, "rate_limit: {interval: 1s, burst: 1}\n")
     return path
@@ -118,14 +119,14 @@ def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) 
 def test_a_reader_without_a_word_is_told_and_not_asked_at_once_again(
     path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch, mended_by: str
 ) -> None:
-    monkeypatch.setattr(web_file, "TRIES_AGAIN", 1.0 if mended_by == "time" else 600.0)
+    monkeypatch.setattr(web_config, "TRIES_AGAIN", 1.0 if mended_by == "time" else 600.0)
     broken = path.with_name("broken")
     broken.touch()
 
     def answer() -> dict[str, Any]:
         if broken.exists():
             os._exit(7)
-        return web_configuration.answer(path, [os.geteuid()])
+        return read_web_config.answer(path, [os.geteuid()])
 
     looking = Looking(path, answer)
     write(path, "rate_limit: {interval: 1s, burst: 2}\n")

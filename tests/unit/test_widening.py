@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.collecting.table import Bytes
-from exporter.collecting.widening import Widening
+from exporter.collecting.maps.table import Bytes
+from exporter.collecting.maps.widening import Widening
 
 
 def keys(*numbers: int) -> Bytes:

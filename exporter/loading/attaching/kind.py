@@ -43,7 +43,7 @@ class BtfTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Link:
     """What keeps a program attached: closing all of `fds` detaches it.
 
     cpus  of each fd, where a point has one for each CPU; else empty
@@ -54,7 +54,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Many:
+class MultiLink:
     """How a kind attaches one program at many points by one link.
 
     attach    (kernel, points, program fd) -> the fd of the link. OSError where the kernel cannot, or not there: each
@@ -81,11 +81,11 @@ class Kind:
     """
 
     program_type: int
-    attach: Callable[[Kernel, Point, int], Hold]
+    attach: Callable[[Kernel, Point, int], Link]
     expected_attach_type: int = 0
     target: Callable[[Kernel, Point], BtfTarget] | None = None
     matching: Callable[[Kernel, Point], list[str]] | None = None
-    many: Many | None = None
+    many: MultiLink | None = None
 
 
 @lru_cache(maxsize=1)
@@ -108,14 +108,14 @@ def types(kernel: Kernel, point: Point) -> KernelBtf:
         raise RefusedError(Reason.UNSUPPORTED, text) from error
 
 
-def hang(kernel: Kernel, point: Point, event: int, prog_fd: int) -> Hold:
+def attach_perf_event(kernel: Kernel, point: Point, event: int, prog_fd: int) -> Link:
     """The program at a perf event that was opened for it; the event is closed where that fails."""
     try:
         perf_event.set_bpf(event, prog_fd)
     except OSError as error:
         os.close(event)
         raise refused(point.step, error, kernel) from error
-    return Hold((event,))
+    return Link((event,))
 
 
 def is_glob(target: str) -> bool:

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import functions
-from exporter.loading.attaching.kind import Hold, Kind, Many, Point, hang
+from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 
-def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return _attach(kernel, point, prog_fd, at_return=False)
 
 
-def _return(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _return(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return _attach(kernel, point, prog_fd, at_return=True)
 
 
-def _attach(kernel: Kernel, point: Point, prog_fd: int, at_return: bool) -> Hold:
+def _attach(kernel: Kernel, point: Point, prog_fd: int, at_return: bool) -> Link:
     module, function = functions.place(kernel, point)
     try:
         event = perf_event.open_kprobe(f"{module}:{function}" if module else function, at_return, kernel.sysfs)
@@ -36,7 +36,7 @@ def _attach(kernel: Kernel, point: Point, prog_fd: int, at_return: bool) -> Hold
                 text = f"{point.step}: this function must not be probed (notrace, or in debugfs kprobes/blacklist)"
                 raise RefusedError(Reason.UNSUPPORTED, text) from error
         raise refused(point.step, error, kernel) from error
-    return hang(kernel, point, event, prog_fd)
+    return attach_perf_event(kernel, point, event, prog_fd)
 
 
 def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
@@ -44,7 +44,7 @@ def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
     return links.kprobe_multi(prog_fd, symbols, at_return=points[0].kind == "kretprobe")
 
 
-_MULTI = Many(bpf.BPF_TRACE_KPROBE_MULTI, _many)
+_MULTI = MultiLink(bpf.BPF_TRACE_KPROBE_MULTI, _many)
 
 KINDS = {
     "kprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=functions.matching, many=_MULTI),

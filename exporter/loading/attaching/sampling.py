@@ -10,14 +10,14 @@ import os
 
 from exporter.kernel import bpf, cpus, perf_event, perf_names, sysctl
 from exporter.kernel.features import Kernel, near
-from exporter.loading.attaching.kind import Hold, Kind, Point, hang
+from exporter.loading.attaching.kind import Kind, Link, Point, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 _MAX_RATE = "kernel.perf_event_max_sample_rate"
 
 
-def _every_cpu(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _every_cpu(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     fds: list[int] = []
     covered: list[int] = []
     try:
@@ -29,7 +29,7 @@ def _every_cpu(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
         for fd in fds:
             os.close(fd)
         raise
-    return Hold(tuple(fds), tuple(covered))
+    return Link(tuple(fds), tuple(covered))
 
 
 def on_cpu(kernel: Kernel, point: Point, prog_fd: int, cpu: int) -> int | None:
@@ -45,7 +45,7 @@ def on_cpu(kernel: Kernel, point: Point, prog_fd: int, cpu: int) -> int | None:
         if cpu not in cpus.online(kernel.sysfs):
             return None
         raise _refused(kernel, point, event[0], error) from error
-    return hang(kernel, point, opened, prog_fd).fds[0]
+    return attach_perf_event(kernel, point, opened, prog_fd).fds[0]
 
 
 def _refused(kernel: Kernel, point: Point, kind: int, error: OSError) -> RefusedError:

@@ -8,7 +8,7 @@ import fnmatch
 from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.btf import BTF_KIND_TYPEDEF
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, hang, module_types, types
+from exporter.loading.attaching.kind import BtfTarget, Kind, Link, Point, attach_perf_event, module_types, types
 from exporter.loading.attaching.tracing import attach as attach_tracing
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
@@ -26,9 +26,9 @@ def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
     raise _no_event(kernel, point)
 
 
-def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     try:
-        return Hold((links.raw_tracepoint(point.target, prog_fd),))
+        return Link((links.raw_tracepoint(point.target, prog_fd),))
     except FileNotFoundError as error:
         raise _no_event(kernel, point) from error
     except OSError as error:
@@ -38,7 +38,7 @@ def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
         raise refused(point.step, error, kernel) from error
 
 
-def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     category, _, event = point.target.partition(":")
     try:
         identity = kernel.tracepoint_id(category, event)
@@ -51,7 +51,7 @@ def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
     except OSError as error:
         raise refused(point.step, error, kernel) from error
     try:
-        return hang(kernel, point, opened, prog_fd)
+        return attach_perf_event(kernel, point, opened, prog_fd)
     except RefusedError as error:
         # perf_event_set_bpf_prog() says EACCES too where a program reads beyond the event's record.
         if error.reason is Reason.UNSUPPORTED and isinstance(error.__cause__, PermissionError):

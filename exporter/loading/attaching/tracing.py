@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.kernel import bpf, links
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import functions
-from exporter.loading.attaching.kind import BtfTarget, Hold, Kind, Point, module_types, types
+from exporter.loading.attaching.kind import BtfTarget, Kind, Link, Point, module_types, types
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
@@ -34,10 +34,10 @@ def _function_id(kernel: Kernel, point: Point) -> BtfTarget:
     raise functions.missing(kernel, point)
 
 
-def attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def attach(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     """Where the program was loaded for."""
     try:
-        return Hold((links.raw_tracepoint(None, prog_fd),))
+        return Link((links.raw_tracepoint(None, prog_fd),))
     except OSError as error:
         raise refused(point.step, error, kernel, Reason.UNSUPPORTED) from error
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.features import Kernel, near
-from exporter.loading.attaching import files
-from exporter.loading.attaching.kind import Hold, Kind, Many, Point, hang
+from exporter.loading.attaching import target_files
+from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
@@ -28,7 +28,7 @@ _TARGET = re.compile(r"(?P<symbol>.+?)(\+(?P<more>0x[0-9a-fA-F]+|[0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ProbeSite:
     """A place in a file: byte offset of the instruction, and of the USDT semaphore (0 for none)."""
 
     path: Path
@@ -36,21 +36,21 @@ class Place:
     semaphore: int = 0
 
 
-def locate(kernel: Kernel, point: Point) -> Place:
+def locate(kernel: Kernel, point: Point) -> ProbeSite:
     """Where the target FILE:SYMBOL, FILE:SYMBOL@VERSION, FILE:SYMBOL+0x10 or FILE:0xOFFSET is. RefusedError."""
     file, _, where = point.target.rpartition(":")
-    with files.opened(kernel, point, file) as elf:
+    with target_files.opened(kernel, point, file) as elf:
         if where.startswith("0x"):
             offset = int(where, 16)
         else:
             match = _TARGET.fullmatch(where)
             assert match is not None
             symbol = _symbol(point, elf, match["symbol"])
-            offset = files.offset(point, elf, symbol.address, symbol.name) + int(match["more"] or "0", 0)
+            offset = target_files.offset(point, elf, symbol.address, symbol.name) + int(match["more"] or "0", 0)
         if not elf.is_code(offset):
             text = f"{point.step}: 0x{offset:x} is not in the code of {elf.path} (an offset in the file is meant, as"
             raise RefusedError(Reason.MISSING, f"{text} `perf probe -x` shows it, not an address)")
-        return Place(elf.path, offset)
+        return ProbeSite(elf.path, offset)
 
 
 def _symbol(point: Point, elf: ElfFile, wanted: str) -> Symbol:
@@ -91,7 +91,7 @@ def _matching(kernel: Kernel, point: Point) -> list[str]:
     """FILE:SYMBOL for every function of the file that a glob names. Left out: indirect ones, names that several
     functions have, parts that the compiler split off (x.cold) unless the glob has a dot."""
     file, _, pattern = point.target.rpartition(":")
-    with files.opened(kernel, point, file) as elf:
+    with target_files.opened(kernel, point, file) as elf:
         names = [n for n in elf.matching(pattern) if "." not in n or "." in pattern]
         found = [f"{file}:{name}" for name in names if _is_one(elf.functions(name))] if len(names) <= 2000 else names
         if not found:
@@ -104,16 +104,16 @@ def _is_one(symbols: list[Symbol]) -> bool:
     return len({symbol.address for symbol in default}) == 1 and not default[0].resolver
 
 
-def attach_place(kernel: Kernel, point: Point, place: Place, prog_fd: int, at_return: bool) -> Hold:
+def attach_place(kernel: Kernel, point: Point, place: ProbeSite, prog_fd: int, at_return: bool) -> Link:
     """The program at one place, by the PMU. RefusedError."""
     try:
         event = perf_event.open_uprobe(place.path, place.offset, at_return, place.semaphore, kernel.sysfs)
     except OSError as error:
         raise _refused(kernel, point, place, error) from error
-    return hang(kernel, point, event, prog_fd)
+    return attach_perf_event(kernel, point, event, prog_fd)
 
 
-def _refused(kernel: Kernel, point: Point, place: Place, error: OSError) -> RefusedError:
+def _refused(kernel: Kernel, point: Point, place: ProbeSite, error: OSError) -> RefusedError:
     where = f"{place.path} at 0x{place.offset:x}"
     if error.errno in (bpf.ENOTSUPP, errno.EOPNOTSUPP, errno.EILSEQ):
         text = f"{point.step}: the instruction in {where} cannot be probed (write the start of an instruction)"
@@ -124,11 +124,11 @@ def _refused(kernel: Kernel, point: Point, place: Place, error: OSError) -> Refu
     return refused(point.step, error, kernel)
 
 
-def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return attach_place(kernel, point, locate(kernel, point), prog_fd, at_return=False)
 
 
-def _return(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _return(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return attach_place(kernel, point, locate(kernel, point), prog_fd, at_return=True)
 
 
@@ -137,7 +137,7 @@ def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
     return link(places, prog_fd, at_return=points[0].kind == "uretprobe")
 
 
-def link(places: Sequence[Place], prog_fd: int, at_return: bool) -> int:
+def link(places: Sequence[ProbeSite], prog_fd: int, at_return: bool) -> int:
     """One link for places of one file. OSError before 6.6, or where one of them cannot be probed."""
     offsets, semaphores = [p.offset for p in places], [p.semaphore for p in places]
     return links.uprobe_multi(prog_fd, places[0].path, offsets, semaphores, at_return)
@@ -147,7 +147,7 @@ def of_file(point: Point) -> str:
     return point.target.partition(":")[0]
 
 
-_MULTI = Many(bpf.BPF_TRACE_UPROBE_MULTI, _many, of_file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, of_file, least=1)
 
 KINDS = {
     "uprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=_matching, many=_MULTI),

@@ -14,26 +14,26 @@ from functools import cache
 
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel, near
-from exporter.loading.attaching import files, uprobe, usdt_arguments
-from exporter.loading.attaching.kind import Hold, Kind, Many, Point
-from exporter.loading.attaching.uprobe import Place
+from exporter.loading.attaching import target_files, uprobe, usdt_arguments
+from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point
+from exporter.loading.attaching.uprobe import ProbeSite
+from exporter.loading.compiling.source import without_comments
 from exporter.loading.refusal import RefusedError
-from exporter.loading.source import without_comments
 from exporter.program import Reason
 
 
-def locate(kernel: Kernel, point: Point) -> list[Place]:
+def locate(kernel: Kernel, point: Point) -> list[ProbeSite]:
     """Every place of the probe. RefusedError."""
     file, provider, name = point.target.split(":")
-    with files.opened(kernel, point, file) as elf:
+    with target_files.opened(kernel, point, file) as elf:
         notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
         if not notes:
             raise _no_probe(point, [f"{note.provider}:{note.name}" for note in elf.usdt_notes()], str(elf.path))
         return [
-            Place(
+            ProbeSite(
                 elf.path,
-                files.offset(point, elf, note.address, "the probe"),
-                files.offset(point, elf, note.semaphore, "its semaphore") if note.semaphore else 0,
+                target_files.offset(point, elf, note.address, "the probe"),
+                target_files.offset(point, elf, note.semaphore, "its semaphore") if note.semaphore else 0,
             )
             for note in notes
         ]
@@ -88,14 +88,14 @@ def readers(points: Sequence[Point], text: str, kernel: Kernel) -> str:
 
 def _locations(opened: ExitStack, kernel: Kernel, point: Point) -> tuple[list[usdt_arguments.Location], str]:
     file, provider, name = point.target.split(":")
-    elf = opened.enter_context(files.opened(kernel, point, file))
+    elf = opened.enter_context(target_files.opened(kernel, point, file))
     notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
     if not notes:
         locate(kernel, point)  # says what there is instead
     return [usdt_arguments.Location(n.address, n.arguments, cache(elf.variable)) for n in notes], elf.build_id
 
 
-def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
+def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     fds: list[int] = []
     try:
         for place in locate(kernel, point):
@@ -104,13 +104,13 @@ def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Hold:
         for fd in fds:
             os.close(fd)
         raise
-    return Hold(tuple(fds))
+    return Link(tuple(fds))
 
 
 def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
     return uprobe.link([place for p in points for place in locate(kernel, p)], prog_fd, at_return=False)
 
 
-_MULTI = Many(bpf.BPF_TRACE_UPROBE_MULTI, _many, uprobe.of_file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, uprobe.of_file, least=1)
 
 KINDS = {"usdt": Kind(bpf.BPF_PROG_TYPE_KPROBE, _attach, many=_MULTI)}

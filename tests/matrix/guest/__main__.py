@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.config import model
 from exporter.kernel import credentials
+from exporter.spec import ProgramSpec
 from tests.matrix.guest import attaching, daemon, draining, everything, maps, places, product, programs, rights
 from tests.matrix.guest.steps import Steps
 
@@ -20,7 +20,7 @@ KINDS = ("kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "raw_tracepoint
 def main(work: Path) -> int:
     # Whatever asks for bcc fails: what is loaded here was compiled elsewhere.
     sys.modules["bcc"] = None  # type: ignore[assignment]
-    specs = {s["name"]: model.Program.model_validate(s) for s in json.loads((work / "specs.json").read_text())}
+    specs = {s["name"]: ProgramSpec.model_validate(s) for s in json.loads((work / "specs.json").read_text())}
     on = product.host(work / "artifacts", (work / "exporter.h").read_text())
     steps = Steps(work / "results.jsonl")
     call = functools.partial

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.kernel import credentials
-from exporter.loading import compiler
+from exporter.loading.compiling import compiler
 from tests import daemon
 from tests.matrix.guest import attaching
 

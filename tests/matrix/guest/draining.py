@@ -10,16 +10,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from exporter import totals
+from exporter.binding import totals_layout
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables, with_drained
-from exporter.collecting.store import Store
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables, with_drained
+from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus, credentials, features
-from exporter.loading import child
+from exporter.loading import load_program
 from exporter.program import Descriptors, Program
-from exporter.serving.server_process import READS_WITHOUT_RIGHTS
+from exporter.server.process import READS_WITHOUT_RIGHTS
+from exporter.spec import ProgramSpec
 from tests.kernel.programs import NR_GETPPID
 from tests.matrix.guest import product
 from tests.matrix.guest.rights import NOBODY
@@ -33,11 +33,11 @@ CALM = 200  # keys at a time that certainly find room
 _libc = ctypes.CDLL(None)
 
 
-def exact(spec: model.Program, on: child.Host) -> dict[str, Any]:
+def exact(spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
     """By metric what it shows, by map what was `lost`, and what the kernel did not run the program for (`missed`)."""
     with product.loaded(spec, "", on) as (program, fds):
-        plan = totals.of_program(program, spec, cpus.possible(), 128)
-        memory = totals.create(plan.size)
+        plan = totals_layout.of_program(program, spec, cpus.possible(), 128)
+        memory = totals_layout.create(plan.size)
 
         def collector() -> ProgramCollector:
             return _collector(program, spec, fds, Store(memory, plan))
@@ -62,7 +62,7 @@ def exact(spec: model.Program, on: child.Host) -> dict[str, Any]:
         return {**shown, "lost": last.report.insert_failures, "missed": bpf.prog_info(function).recursion_misses}
 
 
-def _collector(program: Program, spec: model.Program, fds: Descriptors, store: Store) -> ProgramCollector:
+def _collector(program: Program, spec: ProgramSpec, fds: Descriptors, store: Store) -> ProgramCollector:
     tables = open_tables(program, fds.maps, cpus.possible())
     return ProgramCollector(
         program,

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.config import model
-from exporter.loading import child
+from exporter.loading import load_program
 from exporter.program import State
+from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
 from tests.matrix.guest.steps import Steps
 from tests.peer.counting import CHECKS, counted
@@ -28,7 +28,7 @@ def main(work: Path) -> int:
     on = product.host(work / "artifacts", (work / "exporter.h").read_text())
     steps = Steps(work / "results.jsonl")
     for name, document in json.loads((work / "everything.json").read_text()).items():
-        spec = model.Program.model_validate(document)
+        spec = ProgramSpec.model_validate(document)
         chosen = steps.run(f"load/{name}", functools.partial(_load, name, spec, on), DEADLINE)
         names = [variant.name for variant in spec.variants]
         if name in CHECKS and chosen and chosen["state"] == State.RUNNING:
@@ -38,7 +38,7 @@ def main(work: Path) -> int:
     return 0
 
 
-def _load(name: str, spec: model.Program, on: child.Host) -> dict[str, Any]:
+def _load(name: str, spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
     """{"state", "variant", "reason", "text", "attempts": [variant, reason, text] of each one before,
     "counted": what its check found if it runs and there is one}."""
     if any(at.kind == "usdt" for variant in spec.variants for at in variant.attach):

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporter.config import model
 from exporter.kernel import bpf, cpus
 from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
-from exporter.loading import child, hotplug
+from exporter.loading import load_program
+from exporter.loading.attaching import cpu_hotplug
 from exporter.program import Program, State
+from exporter.spec import AttachSpec, ProgramSpec, Requirements, VariantSpec
 from tests.kernel import shop
 from tests.matrix.guest import product
 
@@ -29,10 +30,10 @@ MORE = 17
 SHOP = Path("/run/shop")
 LAST_CPU = Path("/sys/devices/system/cpu/cpu1/online")
 
-Check = Callable[[model.Program, str, child.Host], dict[str, Any]]
+Check = Callable[[ProgramSpec, str, load_program.Host], dict[str, Any]]
 
 
-def _two_calls(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
+def _two_calls(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
     return _seen(spec, variant, on, _getppid_and_getpid)
 
 
@@ -50,7 +51,7 @@ def _getppid() -> int:
     return os.getpid()
 
 
-def _seen(spec: model.Program, variant: str, on: child.Host, work: Callable[[], int]) -> dict[str, Any]:
+def _seen(spec: ProgramSpec, variant: str, on: load_program.Host, work: Callable[[], int]) -> dict[str, Any]:
     """What was counted of the process whose id `work` returns, or why nothing was."""
     program, fds = product.load(product.only(spec, variant), on)
     found = _outcome(program)
@@ -75,11 +76,11 @@ def _outcome(program: Program) -> dict[str, Any]:
     }
 
 
-def _uprobe(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
+def _uprobe(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
     return _seen(spec, variant, on, _getppid)
 
 
-def _module(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
+def _module(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
     with _dummy() as send:
 
         def work() -> int:
@@ -104,7 +105,7 @@ def _dummy() -> Iterator[Callable[[], object]]:
         subprocess.run(["ip", "link", "del", name], check=True)
 
 
-def _usdt(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
+def _usdt(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
     """A process that runs before, and its semaphore, which the kernel raises while the program is attached."""
     shop.build(SHOP.parent, SHOP.name)
     with shop.running(SHOP) as early:
@@ -120,7 +121,7 @@ def _usdt(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
         return {**found, "before": before, "after": early.do("listeners")}
 
 
-def _hotplug(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any]:
+def _hotplug(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
     """{"cpus": covered at first, "dead": samples of CPU 1 after it was offline and came back, "back": after a look}."""
     only = product.only(spec, variant)
     program, fds = product.load(only, on)
@@ -128,7 +129,7 @@ def _hotplug(spec: model.Program, variant: str, on: child.Host) -> dict[str, Any
         found = _outcome(program)
         if program.state is not State.RUNNING:
             return found
-        watch = hotplug.Watch(only, Kernel())
+        watch = cpu_hotplug.CpuHotplugWatch(only, Kernel())
         running = product.running(program, spec, fds)
 
         def samples_of_last() -> float:
@@ -190,11 +191,11 @@ int on_xmit(struct pt_regs *ctx, struct sk_buff *skb, struct net_device *dev)
 def module_types(header: str) -> dict[str, Any]:
     """{"state", "text", "seen": size of struct veth_priv and offset of veth_rq.xdp_mem in a program compiled here}."""
     sys.modules.pop("bcc", None)
-    at = model.AttachPoint(kind="kprobe", targets=["dummy:dummy_xmit"], function="on_xmit")
-    spec = model.Program(
+    at = AttachSpec(kind="kprobe", targets=["dummy:dummy_xmit"], function="on_xmit")
+    spec = ProgramSpec(
         name="module_types",
-        requires=model.Requires(module=["veth", "dummy"], member=["veth_priv.peer"]),
-        variants=[model.Variant(attach=[at])],
+        requires=Requirements(module=["veth", "dummy"], member=["veth_priv.peer"]),
+        variants=[VariantSpec(attach=[at])],
         metrics=[],
         source=Path("module_types.c"),
         text=MODULE_TYPES,

@@ -6,38 +6,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.binding import bind_all
+from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
-from exporter.collecting.opening import open_tables
-from exporter.config import model
+from exporter.collecting.maps.open import open_tables
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, child, target
+from exporter.loading import artifact, load_program, target
 from exporter.program import Descriptors, Map, Program, State
+from exporter.spec import ProgramSpec
 from tests.kernel.bundled import Running
 
 
-def only(spec: model.Program, variant: str) -> model.Program:
+def only(spec: ProgramSpec, variant: str) -> ProgramSpec:
     """The program with this variant and no other."""
     return spec.model_copy(update={"variants": [v for v in spec.variants if v.name == variant]})
 
 
-def host(cache: Path, header: str) -> child.Host:
-    return child.Host(target.this_host(), artifact.Cache(cache), header, Kernel())
+def host(cache: Path, header: str) -> load_program.Host:
+    return load_program.Host(target.this_host(), artifact.Cache(cache), header, Kernel())
 
 
-def load(spec: model.Program, on: child.Host) -> tuple[Program, Descriptors]:
+def load(spec: ProgramSpec, on: load_program.Host) -> tuple[Program, Descriptors]:
     """What the exporter's loader makes of the program; the descriptors are the caller's."""
 
     def check(maps: Sequence[Map]) -> None:
         bind_all(spec.metrics, maps)
 
-    return child.load_program(spec, on, check)
+    return load_program.load_program(spec, on, check)
 
 
 @contextmanager
-def loaded(spec: model.Program, variant: str, on: child.Host) -> Iterator[tuple[Program, Descriptors]]:
+def loaded(spec: ProgramSpec, variant: str, on: load_program.Host) -> Iterator[tuple[Program, Descriptors]]:
     """The variant running, detached at the end. AssertionError with the loader's own words if it does not run."""
     program, fds = load(only(spec, variant), on)
     attempts = "; ".join(f"{a.reason}: {a.text}" for a in program.attempts)
@@ -48,7 +48,7 @@ def loaded(spec: model.Program, variant: str, on: child.Host) -> Iterator[tuple[
         fds.close()
 
 
-def running(program: Program, spec: model.Program, fds: Descriptors) -> Running:
+def running(program: Program, spec: ProgramSpec, fds: Descriptors) -> Running:
     """Scrapes of it, from read-only maps and nothing else, as the server has them."""
     possible = cpus.possible_numbers()
     tables = open_tables(program, fds.readonly, len(possible))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.config import model
-from exporter.loading import child
+from exporter.loading import load_program
 from exporter.program import Program, State
+from exporter.spec import ProgramSpec
 from tests.kernel.bundled import Running, Samples
 from tests.kernel.workloads import delays, namespaces, resets, sends
 from tests.matrix.guest import netem, product
@@ -33,8 +33,8 @@ TRIES = 4  # until this machine was not itself the slow one
 class Checks:
     """What to do with a program that runs. Traffic in, what should be and what was counted out, as JSON."""
 
-    specs: dict[str, model.Program]
-    on: child.Host
+    specs: dict[str, ProgramSpec]
+    on: load_program.Host
 
     def variant(self, program: str, variant: str) -> dict[str, Any]:
         """One variant by itself. {"state", "reason", "text"} and, if it runs, what its check in CHECKS found."""

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporter.config import model
 from exporter.kernel import bpf, credentials
-from exporter.loading import child
+from exporter.loading import load_program
+from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
 
 NOBODY = 65534
 
 
-def read_as_nobody(spec: model.Program, on: child.Host, keep: frozenset[int]) -> dict[str, Any]:
+def read_as_nobody(spec: ProgramSpec, on: load_program.Host, keep: frozenset[int]) -> dict[str, Any]:
     """Counts before and after the drop to uid 65534 with the capabilities `keep`: the read works and goes on counting,
     writing through the read-only descriptor does not."""
     with product.loaded(spec, "raw_tracepoint", on) as (program, fds):

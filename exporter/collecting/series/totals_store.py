@@ -1,0 +1,321 @@
+"""The memory that outlives the server (exporter/binding/totals_layout.py) <-> totals and label sets of families.
+
+Two banks: one holds, the other is written; then one store of eight bytes says that it holds now. A process killed at
+any instruction has done all stores before it and none after it, so what is read is one commit or the other, never half
+of one. The same word says of each drained map which half of its pair is counted in the totals and not yet empty.
+
+A server that was taken over can write anything here: whatever the reader finds is checked before it is used, and
+nonsense makes it start clean.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter import log
+from exporter.binding.totals_layout import BANK_HEAD, FAMILY_HEAD, PAGE, VERSION, FamilyPlan, Plan
+from exporter.collecting.series import label_text
+from exporter.collecting.series.label_sets import LabelSet, LabelSets
+
+_log = log.get()
+
+Numbers = NDArray[np.uint64]
+
+Places = NDArray[np.intp]
+
+_MAGIC = int.from_bytes(b"bpfxtot" + bytes([VERSION]), "little")
+_MAGIC_AT, _WORD_AT = 0, 1  # words of the first page
+# No byte of UTF-8 (RFC 3629), so they part label values and sets whatever those hold.
+_VALUE_END, _SET_END = b"\xfe", b"\xff"
+_UNKNOWN = object()  # what a server before this one wrote
+_AT_ONCE = 8192  # label sets that are made text at a time
+_RECORD = 256  # bytes: more than most label sets
+
+
+class NonsenseError(Exception):
+    """What is in the memory is nothing that a commit left there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A family as the last commit left it: its series, the last `folded` of which others fold into, and (series, width)
+    numbers: what their keys that are gone had counted, and what was shown."""
+
+    sets: list[LabelSet]
+    folded: int
+    carried: Numbers
+    shown: Numbers
+
+
+class FamilyStore:
+    """One family's part of both banks. Numbers are written whole; texts once, when a place is taken."""
+
+    def __init__(self, plan: FamilyPlan, banks: tuple[Numbers, Numbers], log: _Log) -> None:
+        self.plan = plan
+        self._log = log
+        self._banks = [_Parts(plan, words) for words in banks]
+        self._texts = np.empty(0, np.uint64)  # where each series' label set is in the log
+        # What a bank still has to be given: texts, and `carried` where it is another array than last time.
+        self._unnamed = [True, True]
+        self._carried: list[object] = [None, None]
+        log.families.add(self)
+
+    def arrange(self, kept: Places, new: Sequence[LabelSet] | LabelSets) -> None:
+        """Series in a new order, from the next commit on: `kept` says for each which it was before, -1 for those that
+        are `new`, in their order. ValueError where there is no room for so many, or for one of them."""
+        if len(kept) > self.plan.capacity:
+            raise ValueError(f"{len(kept)} series where {self.plan.capacity} have room")
+        stays = kept >= 0
+        self._texts = self._texts[kept[stays]]
+        self._log.make_room(len(new) * self.plan.text)  # may move those that stay
+        added = self._log.append(new, self.plan.text)
+        texts = np.empty(len(kept), np.uint64)
+        texts[stays], texts[~stays] = self._texts, added
+        self._texts = texts
+        self._unnamed = [True, True]
+
+    def write(self, bank: int, folded: int, carried: Numbers | None, shown: Sequence[Numbers]) -> None:
+        """What the next commit makes hold: (series, width) each, None for all zero, `shown` as columns side by side;
+        `folded`: how many of the last series are those that others fold into. An array of `carried` is replaced, never
+        changed, by whoever has it: one that is in the bank already is not written again."""
+        parts = self._banks[bank]
+        count = len(self._texts)
+        start = 0
+        for column in shown:
+            parts.shown[:count, start : start + column.shape[1]] = column
+            start += column.shape[1]
+        if self._carried[bank] is not carried:
+            parts.carried[:count] = 0 if carried is None else carried
+            self._carried[bank] = carried
+        if self._unnamed[bank]:
+            parts.texts[:count] = self._texts
+            self._unnamed[bank] = False
+        parts.head[:] = count, folded
+
+    def write_nothing(self, bank: int) -> None:
+        """The family is not in the next commit."""
+        self._texts = self._texts[:0]
+        self._banks[bank].head[:] = 0
+
+    def move(self) -> None:
+        """The log goes on in its other half: take what is alive along."""
+        self._texts[:] = self._log.copied(self._texts.tolist())
+        self._unnamed = [True, True]
+
+    def clean(self) -> None:
+        """Nothing is kept; what is in the banks is written over."""
+        self._texts = np.empty(0, np.uint64)
+        for parts in self._banks:
+            parts.head[:] = 0
+            parts.carried[:] = 0
+        self._unnamed, self._carried = [True, True], [None, None]
+
+    def read(self, bank: int) -> Kept:
+        """NonsenseError where a commit could not have left it so."""
+        parts = self._banks[bank]
+        used, folded = int(parts.head[0]), int(parts.head[1])
+        if used > self.plan.capacity or folded > used:
+            raise NonsenseError(f"{self.plan.name}: {used} series, {folded} of them folded, in {self.plan.capacity}")
+        self._texts = parts.texts[:used].copy()
+        self._unnamed, self._carried = [True, True], [_UNKNOWN, _UNKNOWN]
+        labels, most = len(self.plan.labels), self.plan.text
+        sets = [self._log.read(at, labels, most) for at in self._texts.tolist()]
+        if len(set(sets)) != len(sets):
+            raise NonsenseError(f"{self.plan.name}: a label set twice")
+        return Kept(sets, folded, parts.carried[:used].copy(), parts.shown[:used].copy())
+
+
+class _Parts:
+    """Views into one bank."""
+
+    def __init__(self, plan: FamilyPlan, words: Numbers) -> None:
+        count, size = plan.capacity, plan.capacity * plan.width
+        first = FAMILY_HEAD // 8
+        self.head = words[:first]
+        self.texts = words[first : first + count]
+        self.carried = words[first + count : first + count + size].reshape(count, plan.width)
+        self.shown = words[first + count + size :].reshape(count, plan.width)
+
+
+class _Log:
+    """Label sets one behind the other in one of two halves, each twice as large as all places together: what one commit
+    adds has room behind what was alive before it."""
+
+    def __init__(self, halves: tuple[memoryview, memoryview]) -> None:
+        self._halves = halves
+        # Weak: no circle, so that the memory and its descriptor go with the collector that is closed.
+        self.families: WeakSet[FamilyStore] = WeakSet()
+        self.half = 0
+        self.end = 0
+
+    def start(self, half: int, end: int) -> None:
+        if half > 1 or end > len(self._halves[half]):
+            raise NonsenseError(f"label sets up to {end} of half {half}")
+        self.half, self.end = half, end
+
+    def make_room(self, size: int) -> None:
+        """For so many bytes more."""
+        if self.end + size > len(self._halves[self.half]):
+            # The half that the last commit reads from stays as it is.
+            self.half, self.end = 1 - self.half, 0
+            for family in self.families:
+                family.move()
+
+    def append(self, sets: Sequence[LabelSet] | LabelSets, most: int) -> Numbers:
+        """Where each begins; `most`: bytes that one may take. There must be room. ValueError for a longer one."""
+        starts = np.empty(len(sets), np.uint64)
+        for first in range(0, len(sets), _AT_ONCE):
+            rows = slice(first, first + _AT_ONCE)
+            if isinstance(sets, LabelSets):
+                text = label_text.values(sets.part(rows), _VALUE_END, _SET_END)
+            else:
+                text = b"".join([_record_of(texts) for texts in sets[rows]])
+            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
+            mine = np.concatenate([[0], ends[:-1]])
+            if (ends - mine).max() > most:
+                raise ValueError(f"a label set of {(ends - mine).max()} bytes where {most} were planned")
+            starts[first : first + len(mine)] = mine + self.end
+            self._put(text)
+        return starts
+
+    def copied(self, places: Sequence[int]) -> list[int]:
+        """Records of the other half, appended here: where they begin now."""
+        now = []
+        for at in places:
+            now.append(self.end)
+            self._put(self._record(1 - self.half, at, len(self._halves[0])) + _SET_END)
+        return now
+
+    def read(self, at: int, labels: int, most: int) -> LabelSet:
+        try:
+            values = self._record(self.half, at, min(at + most, self.end)).split(_VALUE_END)
+            if not labels and values == [b""]:
+                return ()
+            if len(values) != labels:
+                raise NonsenseError(f"{len(values)} label values where there are {labels}")
+            return tuple([value.decode() for value in values])
+        except UnicodeDecodeError as error:
+            raise NonsenseError(f"a label value that is not UTF-8: {error}") from error
+
+    def _record(self, half: int, start: int, end: int) -> bytes:
+        record, found, _ = bytes(self._halves[half][start : min(end, start + _RECORD)]).partition(_SET_END)
+        if not found and start + _RECORD < end:
+            record, found, _ = bytes(self._halves[half][start:end]).partition(_SET_END)
+        if not found:
+            raise NonsenseError(f"no label set at {start}")
+        return record
+
+    def _put(self, text: bytes) -> None:
+        self._halves[self.half][self.end : self.end + len(text)] = text
+        self.end += len(text)
+
+
+def _record_of(texts: LabelSet) -> bytes:
+    """A label set as it lies in the log."""
+    return _VALUE_END.join([text.encode("utf-8", "replace") for text in texts]) + _SET_END
+
+
+class Store:
+    """The whole memory, opened. `families` by metric name; `kept` what the last commit holds of each, {} for a new
+    one. Not for two threads."""
+
+    def __init__(self, fd: int, plan: Plan) -> None:
+        """OSError where it cannot be mapped, ValueError where it is smaller than planned. The descriptor stays the
+        caller's."""
+        self._map = mmap.mmap(fd, plan.size)
+        memory = memoryview(self._map)
+        words = np.frombuffer(memory, np.uint64)
+        self._head = words[: PAGE // 8]
+        self._described = memory[PAGE : PAGE + 8 + len(plan.description)]
+        self.plan = plan
+        starts = [(plan.start + bank * plan.bank) // 8 for bank in (0, 1)]
+        self._ends = [words[at : at + BANK_HEAD // 8] for at in starts]
+        logs = [plan.start + 2 * plan.bank + half * plan.log for half in (0, 1)]
+        self._log = _Log((memory[logs[0] : logs[0] + plan.log], memory[logs[1] : logs[1] + plan.log]))
+        self.families: dict[str, FamilyStore] = {}
+        at = BANK_HEAD // 8
+        for family in plan.families:
+            size = family.size // 8
+            first, second = (words[start + at : start + at + size] for start in starts)
+            self.families[family.name] = FamilyStore(family, (first, second), self._log)
+            at += size
+        self.kept: dict[str, Kept] = {}
+        self._bank = 0
+        self._uncleared: dict[str, int] = {}
+        try:
+            self._read()
+        except NonsenseError as error:
+            _log.warning("totals of the server before are not used: counters start again", why=str(error))
+            self._head[_MAGIC_AT] = 0
+            for one in self.families.values():
+                one.clean()
+            self._start()
+
+    @property
+    def uncleared(self) -> Mapping[str, int]:
+        """Drained maps -> which half of the pair (0, 1) is counted and has to be emptied before it is used again."""
+        return self._uncleared
+
+    @property
+    def next_bank(self) -> int:
+        """The one that families are to be written into before a commit: all of them."""
+        return 1 - self._bank
+
+    def commit(self, uncleared: Mapping[str, int]) -> None:
+        """What was written into the next bank holds from here on."""
+        bank = self.next_bank
+        self._ends[bank][:] = self._log.half, self._log.end
+        self._bank = bank
+        self._set(uncleared)
+
+    def cleared(self) -> None:
+        """What was uncleared is empty."""
+        if self._uncleared:
+            self._set({})
+
+    def _set(self, uncleared: Mapping[str, int]) -> None:
+        word = self._bank
+        for place, name in enumerate(self.plan.drained):
+            if name in uncleared:
+                word |= (1 + uncleared[name]) << (2 + 2 * place)
+        self._head[_WORD_AT] = word  # one aligned store of eight bytes: the commit
+        self._uncleared = dict(uncleared)
+
+    def _read(self) -> None:
+        magic = int(self._head[_MAGIC_AT])
+        if not magic:
+            self._start()
+            return
+        if magic != _MAGIC:
+            raise NonsenseError(f"not totals of version {VERSION}")
+        if bytes(self._described) != self._description():
+            raise NonsenseError("they are of other metrics")
+        word = int(self._head[_WORD_AT])
+        self._bank = word & 1
+        self._log.start(*(int(number) for number in self._ends[self._bank]))
+        kept = {name: family.read(self._bank) for name, family in self.families.items()}
+        for place, name in enumerate(self.plan.drained):
+            half = word >> (2 + 2 * place) & 3
+            if half == 3:
+                raise NonsenseError(f"both halves of map {name} uncleared")
+            if half:
+                self._uncleared[name] = half - 1
+        self.kept = kept
+
+    def _start(self) -> None:
+        """The banks are empty."""
+        self._log.start(0, 0)
+        self._ends[0][:] = 0
+        self._bank = 0
+        self._set({})
+        self._described[:] = self._description()
+        self._head[_MAGIC_AT] = _MAGIC
+
+    def _description(self) -> bytes:
+        return len(self.plan.description).to_bytes(8, "little") + self.plan.description

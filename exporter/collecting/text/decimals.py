@@ -1,0 +1,79 @@
+"""Columns of numbers -> their text in decimal, as rows of bytes: all of a column at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.utils import floatToGoString
+
+from exporter.collecting.maps.table import Bytes
+
+WIDTH = 24  # the longest: -2.2250738585072014e-308, and 20 digits of 64 bits with their sign
+
+_POWERS = 10 ** np.arange(20, dtype=np.uint64)
+_FOUR_DIGITS = np.frombuffer(b"".join(b"%04d" % number for number in range(10_000)), np.uint32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """Texts at the right ends of rows: `rows` (n, WIDTH), `lengths` (n,). What is left of a text is anything."""
+
+    rows: Bytes
+    lengths: NDArray[np.intp]
+
+    def __getitem__(self, place: int) -> bytes:
+        return self.rows[place, WIDTH - int(self.lengths[place]) :].tobytes()
+
+
+def texts(bits: NDArray[np.uint64], kind: str) -> Texts:
+    """Numbers given by their 64 bits; `kind` as in numpy's dtype: u and i are integers, f is float64."""
+    if kind == "u":
+        return _unsigned(bits)
+    if kind == "f":
+        return _floats(bits.view(np.float64))
+    negative = np.flatnonzero(bits.view(np.int64) < 0)
+    if not len(negative):
+        return _unsigned(bits)
+    magnitudes = bits.copy()
+    magnitudes[negative] = np.negative(bits[negative])  # modulo 2^64, which is right for -2^63 too
+    found = _unsigned(magnitudes)
+    found.lengths[negative] += 1
+    found.rows[negative, WIDTH - found.lengths[negative]] = ord("-")
+    return found
+
+
+def _unsigned(numbers: NDArray[np.uint64]) -> Texts:
+    rows = np.empty((len(numbers), WIDTH), np.uint8)
+    if not len(numbers):
+        return Texts(rows, np.empty(0, np.intp))
+    most = len(str(numbers.max()))
+    fours = rows.view(np.uint32)
+    rest = numbers
+    for place in range(WIDTH // 4 - 1, WIDTH // 4 - 1 - (most + 3) // 4, -1):
+        left = rest // np.uint64(10_000)
+        fours[:, place] = _FOUR_DIGITS[(rest - left * np.uint64(10_000)).view(np.int64)]
+        rest = left
+    lengths = np.ones(len(numbers), np.uint8)  # of one byte, as a comparison gives: eight times as many at once
+    for power in _POWERS[1:most]:
+        lengths += (numbers >= power).view(np.uint8)
+    return Texts(rows, lengths.astype(np.intp))
+
+
+def _floats(numbers: NDArray[np.float64]) -> Texts:
+    spellings = list(map(float_text, numbers.tolist()))
+    rows = np.frombuffer(bytearray(b"".join([text.rjust(WIDTH) for text in spellings])), np.uint8)
+    return Texts(rows.reshape(-1, WIDTH), np.fromiter(map(len, spellings), np.intp, len(spellings)))
+
+
+def float_text(number: float) -> bytes:
+    """The shortest text that reads back the same; NaN, +Inf and -Inf as Go spells them."""
+    return b"%a" % number if math.isfinite(number) else go_text(number)
+
+
+def go_text(number: float) -> bytes:
+    """As Go and OpenMetrics spell a float: 1.0, 1e+06, +Inf, NaN."""
+    text: str = floatToGoString(number)  # type: ignore[no-untyped-call]
+    return text.encode()

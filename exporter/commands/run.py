@@ -1,0 +1,283 @@
+"""Puts the roles together for `bpf-exporter run`: what must hold first, listening sockets, children, supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from exporter import __version__, config, log
+from exporter.binding.bind import bind_all
+from exporter.commands.exit_codes import EXIT_CONFIG, EXIT_RIGHTS, EXIT_RUNTIME
+from exporter.config import bundled_dir
+from exporter.kernel import boot, credentials, features, malloc, rights
+from exporter.loading import artifact, cache_key, load_program, target
+from exporter.loading.compiling import compiler, scratch
+from exporter.loading.refusal import RefusedError
+from exporter.program import Descriptors, Map, Program
+from exporter.spec import Config, ProgramSpec
+from exporter.supervisor import adoption, overhead, read_config, read_web_config, server_unit, web_config
+from exporter.supervisor.crash_record import CrashRecord
+from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.quarantine import CrashGuard
+from exporter.supervisor.reload import ConfigSource, allowed, is_disabled
+from exporter.supervisor.server_forked import ServeFunction, ServerChild
+from exporter.supervisor.supervisor import RecordFunction, ServerFunction, Supervisor
+from exporter.web import listening
+
+LOADER_NICE = 5  # compiling must not be felt by what the host is there for
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says of a run."""
+
+    listen: tuple[str, ...]
+    metrics_path: str
+    socket: Path | None  # where the server connects, a unit of its own; None for one that is forked
+    cache_dir: Path
+    account: tuple[int, int]  # uid and gid of the server
+    record: Path | None
+    compiles: bool  # whether what is not in the cache may be compiled
+    source: ConfigSource  # of the configuration, for a reload
+    state_dir: Path  # where programs are written down before they are attached
+    overhead: overhead.OverheadOptions  # when run times are taken
+    web: web_config.WebConfigSource | None  # the file of --web.config.file
+    systemd_socket: bool  # listen where the service manager does
+
+
+def run(config: Config, options: RunOptions) -> int:
+    """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
+    logger = log.get()
+    malloc.give_back()
+    if options.socket is None and (missing := rights.missing_to_become(*options.account)):
+        what = f"a server of user {options.account[0]} needs {', '.join(missing)}"
+        logger.error(f"{what}: run as root, or give the capabilities to the service")
+        return EXIT_RIGHTS
+    try:
+        cache = _cache(options)
+        host = load_program.Host(
+            target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles
+        )
+        programs = allowed(config.programs, is_disabled(options.source))
+        if options.compiles and (refusal := _missing_bcc(programs, host)):
+            logger.error(refusal)
+            return EXIT_RIGHTS
+        server = _connection(options.socket, options.account) if options.socket else _child(options)
+    except listening.AddressError as error:
+        logger.error(str(error))
+        return EXIT_RUNTIME
+    except OSError as error:
+        cause = error.strerror or str(error)
+        logger.error(f"cache {options.cache_dir}: {cause} (--cache.dir: a directory that only this user can write to)")
+        return EXIT_RUNTIME
+    logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
+    load = _Load(host)
+    supervisor = Supervisor(
+        config.programs,
+        load=load,
+        server=server,
+        config=config,
+        source=options.source,
+        limit=load.limit,
+        record=_recorder(options.record) if options.record else None,
+        guard=_guard(host, options.state_dir),
+        web=options.web,
+        overhead=options.overhead,
+        adopt=adoption.same_as_loaded(host) if options.socket else None,
+    )
+    gc.collect()
+    malloc.trim()
+    gc.freeze()  # what is here now is never freed: a child's collector must not touch, and so copy, these pages
+    return supervisor.run()
+
+
+def missing_rights() -> str:
+    """The sentence to refuse with where this process may not load programs; "" if it may."""
+    missing = rights.missing_to_load()
+    if not missing:
+        return ""
+    return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
+
+
+def _cache(options: RunOptions) -> artifact.Cache:
+    """The one of the command line. Where that cannot be had one that ends with this process; OSError where others could
+    write to it, or nothing may be compiled."""
+    try:
+        return artifact.Cache(options.cache_dir)
+    except OSError as error:
+        if isinstance(error, artifact.ForeignCacheError) or not options.compiles:
+            raise
+        hint = "every start compiles all programs (--cache.dir: a directory that this user can write to)"
+        why = error.strerror or str(error)
+        log.get().warning(f"compiled programs are not kept: {hint}", cache=str(options.cache_dir), why=why)
+    made = tempfile.mkdtemp(prefix="bpf-exporter-", dir=scratch.place())
+    atexit.register(shutil.rmtree, made, ignore_errors=True)  # children end without
+    return artifact.Cache(Path(made))
+
+
+def _missing_bcc(programs: Sequence[ProgramSpec], host: load_program.Host) -> str:
+    """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
+    if compiler.bcc_version() is not None:
+        return ""
+    for program in programs:
+        if program.enabled and not any(load_program.is_cached(program, variant, host) for variant in program.variants):
+            try:
+                why = load_program.why_not_cached(program, program.variants, host)
+            except RefusedError as error:
+                why = error.text
+            python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
+            return (
+                f"{program.name}: compile: bcc is not installed and no variant is in {host.cache.directory}: {why}"
+                f" (apt-get install python3-bpfcc{python}; the PyPI package of that name is another project)"
+            )
+    return ""
+
+
+class _Load:
+    """What a loader child runs. The kernel's types were hashed once, for `host`, and not by every loader."""
+
+    def __init__(self, host: load_program.Host) -> None:
+        self._host = host
+        self._parent = os.getpid()
+
+    def limit(self, config: Config) -> None:
+        """For loaders that are forked from now on."""
+        self._host = replace(self._host, map_memory=config.map_memory)
+
+    def __call__(self, program: ProgramSpec) -> tuple[Program, Descriptors]:
+        credentials.die_with_parent(signal.SIGKILL, self._parent)
+        with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
+            os.nice(LOADER_NICE)
+
+        def check(maps: Sequence[Map]) -> None:
+            bind_all(program.metrics, maps, program.maps)
+
+        return load_program.load_program(program, self._host, check)
+
+
+def _guard(host: load_program.Host, state_dir: Path) -> CrashGuard:
+    return CrashGuard(CrashRecord(state_dir), boot.boot_id(), lambda program: cache_key.of_text(program, host.header))
+
+
+def _header() -> str:
+    return (bundled_dir() / "include" / "exporter.h").read_text()
+
+
+def _child(options: RunOptions) -> ServerFunction:
+    """A server that is forked from the supervisor, with sockets that listen from now on."""
+    listeners = listening.sockets(options.listen, from_service_manager=options.systemd_socket)
+    secure = options.web is not None and bool((options.web.first.settings or {}).get("tls"))
+    for sock in listeners:
+        log.get().info("listening", url=listening.url(sock, options.metrics_path, secure=secure))
+        if not options.systemd_socket:
+            atexit.register(listening.remove, sock)
+    return ServerChild.of(_server(listeners, options), [sock.fileno() for sock in listeners])
+
+
+def _connection(path: Path, account: tuple[int, int]) -> ServerFunction:
+    """A server that is a unit of its own, and comes to this socket."""
+    uid, gid = account
+    try:
+        listener = server_unit.listen(path, gid)
+    except OSError as error:
+        raise listening.AddressError(f"supervisor socket {path}: {error.strerror or error}") from error
+    return server_unit.ServerConnection.of(listener, uid)
+
+
+def _server(listeners: Sequence[socket.socket], options: RunOptions) -> ServeFunction:
+    """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
+    what the two roles have in memory they share (measured: the same total as with the import in the child)."""
+    from exporter.server import process
+
+    parent = os.getpid()
+
+    def serve(sock: socket.socket) -> NoReturn:
+        try:
+            chosen = process.ServerOptions(options.account, options.metrics_path, parent)
+            process.serve(sock, listeners, chosen)
+        except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
+            log.get().error("server failed", error=f"{type(error).__name__}: {error}")
+        os._exit(EXIT_RUNTIME)
+
+    return serve
+
+
+def _recorder(directory: Path) -> RecordFunction:
+    """What writes the recordings, in a child of its own: documents and raw maps, one file a program."""
+
+    def record(entries: Sequence[ManagedProgram]) -> None:
+        from exporter.collecting import recording
+
+        directory.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            if entry.fds.maps:
+                recording.write(directory / f"{entry.spec.name}.json", entry.program, entry.spec, entry.fds.maps)
+
+    return record
+
+
+def command(options: argparse.Namespace) -> int:
+    """`bpf-exporter run` and `supervise`, which starts no server of its own. The exit code."""
+    log.configure(options.log_level, options.log_format)
+    if refusal := missing_rights():
+        log.get().error(refusal)
+        return EXIT_RIGHTS
+    files = options.config_file, tuple(options.trust_owner)
+    found = read_config.read(*files)
+    for place, text in found.warnings:
+        print(f"warning: {place}: {text}", file=sys.stderr)
+    for place, text in found.mistakes:
+        print(f"{place}: {text}", file=sys.stderr)
+    if found.config is None:
+        return EXIT_CONFIG
+    try:
+        web = _web_source(options.web_file, options.trust_owner)
+    except config.ConfigErrors:
+        return EXIT_CONFIG
+    return run(
+        found.config,
+        RunOptions(
+            listen=tuple(options.listen or [":10435"]),
+            metrics_path=options.metrics_path,
+            socket=options.socket,
+            cache_dir=options.cache_dir,
+            account=options.user,
+            record=options.record,
+            compiles=options.compiles,
+            source=ConfigSource(
+                lambda: read_config.answer(*files), found, options.disable_file, options.reload_interval
+            ),
+            state_dir=options.state_dir,
+            web=web,
+            systemd_socket=options.systemd_socket,
+            overhead=overhead.OverheadOptions(
+                options.statistics, options.overhead_interval, options.overhead_window, options.overhead_pause
+            ),
+        ),
+    )
+
+
+def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_config.WebConfigSource | None:
+    """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
+    if path is None:
+        return None
+    found = read_web_config.read(path, trust_owner)
+    for place, text in found.warnings:
+        print(f"warning: {place}: {text}", file=sys.stderr)
+    for place, text in found.mistakes:
+        print(f"{place}: {text}", file=sys.stderr)
+    if found.settings is None:
+        raise config.ConfigErrors(())
+    return web_config.WebConfigSource(lambda: read_web_config.answer(path, trust_owner), found)

@@ -1,0 +1,223 @@
+"""Attach points and variants as written -> as the loader takes them: targets spelled out, functions named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingABC
+
+from exporter.config import document
+from exporter.config.findings import Findings, did_you_mean, quoted
+from exporter.config.positions import Node, Path, at, key_at
+from exporter.config.validate import Valid, phrase
+from exporter.spec import ATTACH_KINDS, AttachSpec, Requirements, VariantSpec
+
+# * and ? make a glob. Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
+_FUNC = r"[A-Za-z_*?][A-Za-z0-9_.*?]*"
+_EVENT = r"[A-Za-z_*?][A-Za-z0-9_*?]*"
+_FUNCTION_TARGET = (re.compile(rf"([A-Za-z0-9_-]+:)?{_FUNC}"), "write FUNC or MODULE:FUNC, like tcp_sendmsg")
+_EVENT_TARGET = (re.compile(_EVENT), "write EVENT without its category, like sock_send_length")
+# A path has no colon, and the name of a library or program neither a colon nor a slash.
+_FILE = r"(/[^:]+|[A-Za-z0-9_][A-Za-z0-9_.+-]*)"
+_SYMBOL = r"[A-Za-z_*?$.][A-Za-z0-9_*?$.@]*"
+_USDT_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+_FUNCTION_IN_FILE = (
+    re.compile(rf"{_FILE}:({_SYMBOL}(\+(0x[0-9a-fA-F]+|[0-9]+))?|0x[0-9a-fA-F]+)"),
+    "write FILE:SYMBOL or FILE:0xOFFSET, like libssl.so.3:SSL_read, FILE a name or an absolute path",
+)
+_SPELLING = {
+    "kprobe": _FUNCTION_TARGET,
+    "kretprobe": _FUNCTION_TARGET,
+    "fentry": _FUNCTION_TARGET,
+    "fexit": _FUNCTION_TARGET,
+    "tracepoint": (re.compile(rf"{_EVENT}:{_EVENT}"), 'write CATEGORY:EVENT, like "tcp:tcp_send_reset"'),
+    "raw_tracepoint": _EVENT_TARGET,
+    "tp_btf": _EVENT_TARGET,
+    "uprobe": _FUNCTION_IN_FILE,
+    "uretprobe": (
+        re.compile(rf"{_FILE}:({_SYMBOL}|0x[0-9a-fA-F]+)"),
+        "write FILE:SYMBOL or FILE:0xOFFSET of a function's start, like libssl.so.3:SSL_read",
+    ),
+    "usdt": (
+        re.compile(rf"{_FILE}:{_USDT_NAME}:{_USDT_NAME}"),
+        "write FILE:PROVIDER:PROBE, like libc.so.6:libc:setjmp, FILE a name or an absolute path",
+    ),
+    "perf_event": (
+        re.compile(r"[A-Za-z][A-Za-z0-9-]*|(0x[0-9a-fA-F]+|[0-9]+):(0x[0-9a-fA-F]+|[0-9]+)"),
+        "write an event as `perf list` prints it, like cpu-clock, or TYPE:CONFIG in numbers",
+    ),
+}
+_DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def variants(
+    entry: Valid[document.ProgramDocument], defines: MappingABC[str, int | str], report: Findings
+) -> list[VariantSpec]:
+    """The variants of a program; one without a name where it has `attach:`. Points with mistakes are left out."""
+    program, node = entry.document, entry.node
+    if program.variants is not None and program.attach is not None:
+        mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
+        report.error(mark, f"{program.name}: attach and variants exclude each other; move attach into a variant")
+        return []
+    if program.attach is not None:
+        if entry.wrote_empty("attach"):
+            text = f"{program.name}: attach is an empty list; write at least one attach point"
+            report.error(at(node, ["attach"]).mark, text)
+        points = _points(program.attach, node, ("attach",), program.name, defines, report)
+        return [VariantSpec(name="", attach=points)]
+    if program.variants is None:
+        if not entry.wrote("attach") and not entry.wrote("variants"):
+            wrong = "neither attach nor variants; write attach: with at least one attach point"
+            report.error(node.mark, f"{program.name}: {wrong}")
+        return []
+    if entry.wrote_empty("variants"):
+        report.error(at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one")
+    found: list[VariantSpec] = []
+    macros: dict[str, str] = {}
+    for index, variant in enumerate(program.variants):
+        path: Path = ("variants", index)
+        if not variant.attach:
+            words = phrase(node, (*path, "attach"), (program.name,))
+            report.error(
+                at(node, (*path, "attach")).mark,
+                f"{words}attach is an empty list; write at least one attach point",
+            )
+        points = _points(variant.attach, node, (*path, "attach"), program.name, defines, report)
+        macro = re.sub("[^A-Z0-9_]", "_", variant.name.upper())
+        if macro in macros:
+            report.error(
+                at(node, (*path, "name")).mark,
+                f"{program.name}: variant {variant.name}: the C text would see VARIANT_{macro} "
+                f"for {macros[macro]} too; give each variant another name",
+            )
+        macros[macro] = variant.name
+        found.append(VariantSpec(name=variant.name, requires=requires(variant.requires), attach=points))
+    return found
+
+
+def requires(written: document.RequiresDocument) -> Requirements:
+    return Requirements(
+        kernel=written.kernel,
+        arch=["aarch64" if name == "arm64" else name for name in written.arch],
+        module=[name.replace("-", "_") for name in written.module],
+        member=list(written.member),
+        tracepoint_field=list(written.tracepoint_field),
+    )
+
+
+def _points(
+    points: list[document.AttachDocument],
+    node: Node,
+    path: Path,
+    program: str,
+    defines: MappingABC[str, int | str],
+    report: Findings,
+) -> list[AttachSpec]:
+    found: list[AttachSpec] = []
+    seen: set[tuple[str, str, str]] = set()
+    for index, point in enumerate(points):
+        resolved = _point(point, node, (*path, index), program, defines, report)
+        if resolved is None:
+            continue
+        found.append(resolved)
+        for target in resolved.targets:
+            place = (resolved.kind, target, resolved.function)
+            if place in seen:
+                report.error(
+                    at(node, (*path, index)).mark,
+                    f"{phrase(node, (*path, index), (program,))}{resolved.function} is attached to {target} "
+                    "a second time and would count twice; keep one",
+                )
+            seen.add(place)
+    return found
+
+
+def _point(
+    point: document.AttachDocument,
+    node: Node,
+    path: Path,
+    program: str,
+    defines: MappingABC[str, int | str],
+    report: Findings,
+) -> AttachSpec | None:
+    words = phrase(node, path, (program,))
+    kinds = [kind for kind in ATTACH_KINDS if getattr(point, kind) is not None]
+    mark = at(node, path).mark
+    if len(kinds) != 1:
+        wrong = f"{' and '.join(kinds)} in one attach point" if kinds else "no KIND: TARGET"
+        right = "write one point for each" if kinds else f"write one of {', '.join(ATTACH_KINDS)}"
+        report.error(mark, f"{words}{wrong}; {right}")
+        return None
+    kind = kinds[0]
+    if not _has_its_rate(point, kind, node, path, words, report):
+        return None
+    mark = at(node, (*path, kind)).mark
+    targets: list[str] = []
+    for written in getattr(point, kind):
+        unknown = [name for name in _DEFINE.findall(written) if name not in defines]
+        if unknown:
+            hint = did_you_mean(unknown[0], defines, otherwise="the defines are")
+            report.error(mark, f"{words}{{{unknown[0]}}} in the target is no define of this program; {hint}")
+            return None
+        target = _DEFINE.sub(lambda match: str(defines[match[1]]), written)
+        spelling, right = _SPELLING[kind]
+        if not spelling.fullmatch(target):
+            report.error(mark, f"{words}{quoted(target)} is no target of a {kind}; {right}")
+            return None
+        targets.append(target)
+    function = point.function or _function_of_macro(kind, targets)
+    if function is None:
+        why = "several targets" if len(targets) > 1 or _is_glob(targets) else f"a {kind}"
+        report.error(
+            at(node, path).mark,
+            f'{words}"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT',
+        )
+        return None
+    return AttachSpec(
+        kind=kind,
+        targets=targets,
+        function=function,
+        optional=point.optional,
+        period=point.period,
+        frequency=point.frequency,
+    )
+
+
+def _has_its_rate(
+    point: document.AttachDocument, kind: str, node: Node, path: Path, words: str, report: Findings
+) -> bool:
+    """Exactly one of `period` and `frequency` for a perf_event, and neither for another kind."""
+    written = [name for name in ("period", "frequency") if getattr(point, name) is not None]
+    if kind != "perf_event" and written:
+        report.error(at(node, (*path, written[0])).mark, f"{words}{written[0]} belongs to perf_event; take it out")
+        return False
+    if kind == "perf_event" and len(written) != 1:
+        wrong = "period and frequency exclude each other; keep one" if written else _NO_RATE
+        report.error(at(node, path).mark, f"{words}{wrong}")
+        return False
+    return True
+
+
+_NO_RATE = 'neither "period" nor "frequency"; write frequency: 99 (times a second) or period: 1000 (events)'
+
+
+def _function_of_macro(kind: str, targets: list[str]) -> str | None:
+    """The name that bcc's macro or prefix gives the function (src/cc/export/helpers.h); None where there is none."""
+    if len(targets) != 1 or _is_glob(targets):
+        return None
+    module, _, name = targets[0].rpartition(":")
+    match kind:
+        case "kprobe" | "kretprobe":
+            return f"{kind}__{name}"
+        case "fentry":
+            return f"kfunc__{module or 'vmlinux'}__{name}"
+        case "fexit":
+            return f"kretfunc__{module or 'vmlinux'}__{name}"
+        case "tracepoint":
+            return f"tracepoint__{module}__{name}"
+        case "raw_tracepoint":
+            return f"raw_tracepoint__{name}"
+    return None
+
+
+def _is_glob(targets: list[str]) -> bool:
+    return any("*" in target or "?" in target for target in targets)

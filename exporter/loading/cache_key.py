@@ -1,0 +1,89 @@
+"""What an artifact is made of and for: its key in a cache, and why another one does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.loading.compiling import headers, source
+from exporter.loading.target import Target
+from exporter.spec import ProgramSpec
+
+FORMAT = 3  # of the artifact's file and of what the compiler takes out of bcc; another one makes older entries misses
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """All that the bytecode of a variant depends on but bcc's version, which stands in the artifact.
+
+    text      digest of the C text and its `defines:`
+    header    digest of what stands in front: the shared header, types of modules, what reads the arguments of USDT
+              probes in one build of their file
+    exporter  digest of how this version of the exporter has bcc compile
+    btf       digest of the kernel's BTF file, release and arch as `uname` says them
+    """
+
+    text: str
+    header: str
+    exporter: str
+    btf: str
+    release: str
+    arch: str
+
+    def key(self, program: str, variant: str) -> str:
+        """Of one variant's artifact, a hex digest."""
+        return _digest(program, variant, self.text, self.header, self.exporter, self.btf, self.release, self.arch)
+
+
+def of(program: ProgramSpec, target: Target, header_text: str) -> CacheKey:
+    return CacheKey(
+        text=_digest(program.text, sorted(program.defines.items())),
+        header=_digest(header_text),
+        exporter=_digest(FORMAT, headers.REVISION, source.DIALECT),
+        btf=target.btf_sha256,
+        release=target.release,
+        arch=target.arch,
+    )
+
+
+def of_text(program: ProgramSpec, header_text: str) -> str:
+    """A digest of all that any kernel would run of a program: its text and the exporter's, and where it is attached."""
+    variants = [variant.model_dump() for variant in program.variants]
+    made = (FORMAT, headers.REVISION, source.DIALECT)
+    return _digest(
+        program.text, sorted(program.defines.items()), program.requires.model_dump(), variants, header_text, made
+    )
+
+
+def refusal(wanted: CacheKey, found: Sequence[CacheKey]) -> str:
+    """Why none of the artifacts that there are of a program fits: what is needed, and what the nearest one is for."""
+    needed = f"it needs linux {wanted.release} {wanted.arch}, BTF {_short(wanted.btf)}"
+    if not found:
+        return f"{needed}; nothing of this program is there"
+    nearest = min(found, key=lambda other: len(_differences(wanted, other)))
+    kernel = f"linux {nearest.release} {nearest.arch}, BTF {_short(nearest.btf)}"
+    return f"{needed}; found for {kernel}: {' and '.join(_differences(wanted, nearest))}"
+
+
+def _differences(wanted: CacheKey, found: CacheKey) -> list[str]:
+    """What is different, in words, the kernel first."""
+    pairs = (
+        ("another architecture", wanted.arch, found.arch),
+        ("another release", wanted.release, found.release),
+        ("another BTF", wanted.btf, found.btf),
+        ("another C text or other defines", wanted.text, found.text),
+        ("another shared header, other modules or another build of a probed file", wanted.header, found.header),
+        ("another version of bpf-exporter", wanted.exporter, found.exporter),
+    )
+    # What fits in everything is of another variant, or damaged.
+    return [what for what, one, other in pairs if one != other] or ["another variant, or damaged"]
+
+
+def _short(digest: str) -> str:
+    return digest[:12] or "none"
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

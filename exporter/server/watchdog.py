@@ -1,0 +1,35 @@
+"""Proof of life for the service manager: WATCHDOG=1 after a map was really read (systemd.service(5), WatchdogSec=).
+
+A scrape that reads maps is proof enough; a server that nobody asks reads one itself. Whatever hangs, a thread that
+keeps the collections' lock or the kernel in a read, the word is not sent and the service manager ends the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NoReturn, Protocol
+
+from exporter import log
+from exporter.systemd import notify, watchdog_interval
+
+
+class Checked(Protocol):
+    def read_one_map(self) -> str:
+        """Read a map, or know that one was just read; why it cannot be read, "" if it can or there is none."""
+
+
+def start(programs: Checked) -> None:
+    """In a thread of its own, if the service manager wants it."""
+    seconds = watchdog_interval()
+    if seconds is not None:
+        threading.Thread(target=_run, args=(programs, seconds), name="watchdog", daemon=True).start()
+
+
+def _run(programs: Checked, seconds: float) -> NoReturn:
+    while True:
+        if why := programs.read_one_map():
+            log.get().error("no map can be read: the service manager will end this process", why=why)
+        else:
+            notify("WATCHDOG=1")
+        time.sleep(seconds)

@@ -1,0 +1,137 @@
+"""The queue of programs to be loaded, and the children that load them, a few at a time."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exporter import log
+from exporter.ipc import messages
+from exporter.kernel import memory
+from exporter.program import Reason
+from exporter.supervisor import children, handover
+from exporter.supervisor.children import Child
+from exporter.supervisor.managed_program import ManagedProgram
+
+MAX_LOADERS = 4
+LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
+LOADER_DEADLINE = 300.0  # seconds; 12 s were seen under full emulation
+ANSWER_TIMEOUT = 10.0  # seconds that a loader may take over one message
+
+
+@dataclass(slots=True, eq=False)
+class _Loader:
+    entry: ManagedProgram
+    child: Child
+    deadline: float
+
+
+class Loaders:
+    """Loads entries in the order in which they were added.
+
+    load    runs in a forked child: one program of the configuration into its document and descriptors
+    done    is told of each entry that was loaded or failed; `program` and `fds` say what became of it
+    admit   is asked before any of the entries is loaded, and gives those that may be
+    """
+
+    def __init__(
+        self,
+        load: handover.LoadFunction,
+        selector: selectors.BaseSelector,
+        done: Callable[[ManagedProgram], None],
+        admit: Callable[[list[ManagedProgram]], list[ManagedProgram]] = list,
+    ) -> None:
+        self._load = load
+        self._selector = selector
+        self._done = done
+        self._admit = admit
+        self._queue: list[ManagedProgram] = []
+        self._unasked = False  # whether there are entries in it that nobody was asked about
+        self._running: list[_Loader] = []
+
+    def add(self, entry: ManagedProgram) -> None:
+        self._queue.append(entry)
+        self._unasked = True
+
+    def has(self, entry: ManagedProgram) -> bool:
+        """Whether it waits or is being loaded."""
+        return entry in self._queue or any(loader.entry is entry for loader in self._running)
+
+    def drop(self, entry: ManagedProgram) -> None:
+        """Nobody wants this one any more; `done` is not told."""
+        if entry in self._queue:
+            self._queue.remove(entry)
+        for loader in [x for x in self._running if x.entry is entry]:
+            loader.child.kill()
+            self._reap(loader)
+
+    def work(self) -> None:
+        """Start those that may start, and end those that take too long."""
+        for loader in [x for x in self._running if time.monotonic() >= x.deadline]:
+            loader.child.kill()
+            self._reap(loader)
+            text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
+            loader.entry.program = handover.failed(loader.entry.spec, Reason.TIMEOUT, text)
+            self._done(loader.entry)
+        if self._unasked:
+            self._queue, self._unasked = self._admit(self._queue), False
+        while self._queue and len(self._running) < self._allowed():
+            self._start(self._queue.pop(0))
+
+    def due(self) -> list[float]:
+        """When `work` has to be called at the latest, by the monotonic clock."""
+        return [*(loader.deadline for loader in self._running), *([0.0] if self._unasked else [])]
+
+    def end(self) -> None:
+        """Kill those that run; what is attached by them goes with them."""
+        self._queue.clear()
+        for loader in list(self._running):
+            loader.child.kill()
+            self._reap(loader)
+
+    def _allowed(self) -> int:
+        """At least one, so that a host short of memory still gets its programs, one after another."""
+        return max(1, min(MAX_LOADERS, len(self._running) + memory.available() // LOADER_MEMORY))
+
+    def _start(self, entry: ManagedProgram) -> None:
+        try:
+            child = children.fork(lambda sock: handover.load_and_send(self._load, entry.spec, sock))
+        except OSError as error:
+            text = f"{entry.spec.name}: load: the loader cannot be started: {error.strerror or error}"
+            entry.program = handover.failed(entry.spec, Reason.INTERNAL, text)
+            self._done(entry)
+            return
+        log.get().info("loading", program=entry.spec.name)
+        loader = _Loader(entry, child, time.monotonic() + LOADER_DEADLINE)
+        self._running.append(loader)
+        self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_answer(loader))
+
+    def _on_answer(self, loader: _Loader) -> bool:
+        """The loader's message came, or its end of the socket closed: either way it is done."""
+        if loader not in self._running:
+            return False  # it was dropped in this round of the loop
+        loader.child.sock.settimeout(ANSWER_TIMEOUT)
+        entry, loaded, nonsense = loader.entry, None, ""
+        try:
+            message = messages.receive(loader.child.sock)
+            loaded = handover.unpack(*message) if message else None
+        except (messages.ProtocolError, OSError) as error:
+            nonsense = f"{entry.spec.name}: load: the loader's message was not understood: {error} (please report it)"
+        if loaded is None:
+            loader.child.kill()
+        status = self._reap(loader)
+        if loaded is not None:
+            entry.program, entry.fds = loaded
+        elif nonsense:
+            entry.program = handover.failed(entry.spec, Reason.INTERNAL, nonsense)
+        else:
+            entry.program = handover.failed_without_a_word(entry.spec, status)
+        self._done(entry)
+        return False
+
+    def _reap(self, loader: _Loader) -> int:
+        self._selector.unregister(loader.child.sock)
+        self._running.remove(loader)
+        return loader.child.reap()

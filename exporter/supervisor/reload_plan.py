@@ -1,0 +1,165 @@
+"""Programs as they stand and a new configuration -> what to keep, give new metrics, load, disable and take away.
+
+Nothing is done here. A program is known by its name. One whose name is gone, and whose C text, attach points and all
+else that the kernel sees are there under a new name, was renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from exporter.program import State
+from exporter.spec import ProgramSpec
+from exporter.supervisor.managed_program import ManagedProgram
+
+
+class Action(StrEnum):
+    KEEP = "keep"  # nothing that it does has changed
+    BIND = "bind"  # the kernel's part stays as it is, metrics, map options or the name are others
+    LOAD = "load"  # new, changed in the kernel, or to be tried again; what runs goes on until this one does
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One program of the new configuration. `entry`: as it stands now, None for a new one."""
+
+    do: Action
+    spec: ProgramSpec
+    entry: ManagedProgram | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """steps     in the order of the new configuration
+    gone      programs that are in it no more
+    replaced  those of them whose metrics a program that has to be loaded takes over: they count until it does
+    """
+
+    steps: tuple[Step, ...]
+    gone: tuple[ManagedProgram, ...]
+    replaced: tuple[ManagedProgram, ...] = ()
+
+
+def plan(entries: Sequence[ManagedProgram], wanted: Sequence[ProgramSpec], *, bind_all: bool = False) -> Plan:
+    """`bind_all`: something outside of the programs changed that all metrics depend on."""
+    known = {entry.spec.name: entry for entry in entries}
+    names = {spec.name for spec in wanted}
+    gone = [entry for entry in entries if entry.spec.name not in names]
+    steps = []
+    for spec in wanted:
+        entry = known.get(spec.name) or next((e for e in gone if _renamed(e, spec)), None)
+        if entry in gone:
+            gone.remove(entry)
+        steps.append(Step(_what(entry, spec, bind_all), spec, entry))
+    coming = {metric for step in steps if step.do is Action.LOAD for metric in _shown(step.spec)}
+    return Plan(tuple(steps), tuple(gone), tuple(entry for entry in gone if coming & _shown(entry.spec)))
+
+
+def _renamed(entry: ManagedProgram, spec: ProgramSpec) -> bool:
+    return spec.enabled and entry.program.state is State.RUNNING and same_in_kernel(entry.spec, spec)
+
+
+def _what(entry: ManagedProgram | None, spec: ProgramSpec, bind_all: bool) -> Action:
+    if not spec.enabled:
+        return Action.DISABLE
+    if entry is None:
+        return Action.LOAD
+    same = same_meaning(entry.spec, spec)
+    match entry.program.state:
+        case State.RUNNING if same and not bind_all:
+            return Action.KEEP
+        case State.RUNNING if same_in_kernel(entry.spec, spec):
+            return Action.BIND
+        # What stopped these (a budget, a lifetime, a crash) says when they run again; another text is another program.
+        case State.LOADING | State.ENDED | State.OVER_BUDGET | State.QUARANTINED if same:
+            return Action.KEEP
+    # Failed and skipped ones too: whoever installed a module or an update of bcc sends SIGHUP for them.
+    return Action.LOAD
+
+
+def same_meaning(one: ProgramSpec, other: ProgramSpec) -> bool:
+    """Whether two entries say the same; where they stand in which file is no matter."""
+    return _anywhere(one) == _anywhere(other)
+
+
+def _anywhere(spec: ProgramSpec) -> ProgramSpec:
+    return replace(spec, source=Path(), line=0, indent=0)
+
+
+def same_in_kernel(one: ProgramSpec, other: ProgramSpec) -> bool:
+    """Whether the kernel would be given the same, whatever the program and its metrics are called."""
+    return _in_kernel(one) == _in_kernel(other)
+
+
+def _in_kernel(spec: ProgramSpec) -> tuple[object, ...]:
+    # A map is seeded before attaching; one that is drained has its counts in the totals of its first metrics.
+    maps = {name: (options.seed, options.drain) for name, options in spec.maps.items() if options.seed or options.drain}
+    return spec.text, spec.defines, spec.requires, spec.variants, maps
+
+
+def same_series(one: ProgramSpec, other: ProgramSpec) -> bool:
+    """Whether the totals of one are right for the other: the same label sets count the same."""
+    metrics = [[replace(metric, help="") for metric in spec.metrics] for spec in (one, other)]
+    return metrics[0] == metrics[1] and one.maps == other.maps
+
+
+def staying(replaced: Sequence[ManagedProgram], tried: Mapping[str, ManagedProgram]) -> dict[str, str]:
+    """Those of `replaced` that go on, by name, with why: what takes a metric of theirs over was not loaded."""
+    return {
+        entry.spec.name: new.program.text
+        for entry in replaced
+        for new in tried.values()
+        if runs(entry) and _is_broken(new) and _shown(entry.spec) & _shown(new.spec)
+    }
+
+
+def refusals(
+    steps: Sequence[Step],
+    tried: Mapping[str, ManagedProgram],
+    unbound: Mapping[str, str],
+    stay: Sequence[ManagedProgram] = (),
+) -> dict[str, str]:
+    """Steps that are not taken, by the program's name, with why: their programs go on as they are.
+
+    tried    what became of those that were loaded, by name
+    unbound  steps whose metrics do not fit the maps, by name, with why
+    stay     programs that are in the configuration no more, and go on
+    """
+    refused = dict(unbound)
+    for step in steps:
+        new = tried.get(step.spec.name)
+        if new and runs(step.entry) and _is_broken(new):
+            refused[step.spec.name] = new.program.text
+    harmless = {name for name, new in tried.items() if _is_broken(new)}
+    while True:
+        # No metric in two programs, also not in the previous text of one of them.
+        previous = [step.entry for step in steps if step.spec.name in refused and step.entry and runs(step.entry)]
+        held = {metric: entry.spec.name for entry in (*stay, *previous) for metric in _shown(entry.spec)}
+        clashing = {
+            step.spec.name: f"{step.spec.name}: metric {metric} is still that of {held[metric]}, which has a mistake"
+            for step in steps
+            if step.do in (Action.LOAD, Action.BIND)
+            and step.spec.name not in refused
+            and step.spec.name not in harmless
+            for metric in sorted(_shown(step.spec) & held.keys())
+        }
+        if not clashing:
+            return refused
+        refused |= clashing
+
+
+def _is_broken(new: ManagedProgram) -> bool:
+    return new.program.state in (State.FAILED, State.QUARANTINED)
+
+
+def runs(entry: ManagedProgram | None) -> bool:
+    """Whether there is something to go on with."""
+    return entry is not None and entry.program.state in (State.RUNNING, State.LOADING)
+
+
+def _shown(spec: ProgramSpec) -> set[str]:
+    return {metric.name for metric in spec.metrics if metric.enabled}

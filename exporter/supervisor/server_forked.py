@@ -1,0 +1,137 @@
+"""The server as the supervisor sees it: a child that is told of the programs, and started again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from exporter import log
+from exporter.ipc import messages
+from exporter.supervisor import children
+from exporter.supervisor.children import Child
+
+ServeFunction = Callable[[socket.socket], NoReturn]
+Greet = Callable[[int], None]  # tells a server everything; how many there were before it
+
+SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
+RETRY = 1.0  # seconds until another try where the host has no process or descriptor left
+GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
+SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
+
+
+class ServerChild:
+    """Keeps one server running.
+
+    serve    runs in a forked child: the server; never returns
+    keep     descriptors that it inherits (its listening sockets)
+    greet    is called with how many servers there were before, for each that was started: tells it everything
+    """
+
+    announces_itself = False
+
+    def __init__(
+        self,
+        serve: ServeFunction,
+        selector: selectors.BaseSelector,
+        greet: Greet,
+        keep: Sequence[int] = (),
+    ) -> None:
+        self._serve = serve
+        self._selector = selector
+        self._greet = greet
+        self._keep = tuple(keep)
+        self._child: Child | None = None
+        self._started = 0.0
+        self._starts = 0
+        self._failures = 0
+        self._due = 0.0
+        self.ready = False
+
+    @classmethod
+    def of(
+        cls, serve: ServeFunction, keep: Sequence[int] = ()
+    ) -> Callable[[selectors.BaseSelector, Greet], ServerChild]:
+        """What a Supervisor makes its server by."""
+        return lambda selector, greet: cls(serve, selector, greet, keep)
+
+    def due(self) -> list[float]:
+        """When `work` has to be called at the latest, by the monotonic clock."""
+        return [] if self._child else [self._due]
+
+    def work(self) -> None:
+        """Start a server where there is none and it is time."""
+        if self._child or time.monotonic() < self._due:
+            return
+        try:
+            self._child = child = children.fork(self._serve, self._keep)
+        except OSError as error:  # no process or descriptor to be had: what is attached goes on counting
+            log.get().error("server cannot be started: trying again", why=str(error), after=f"{RETRY:.0f} s")
+            self._due = time.monotonic() + RETRY
+            return
+        child.sock.settimeout(SEND_TIMEOUT)
+        self._started, self.ready = time.monotonic(), False
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_end(child))
+        self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_word(child))
+        self._starts += 1
+        self._greet(self._starts - 1)
+
+    def tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one message. Nothing where no server runs: the next one is told everything."""
+        if self._child is None:
+            return
+        try:
+            messages.send(self._child.sock, document, fds)
+        except OSError as error:
+            log.get().warning("the server does not take messages: starting another one", error=str(error))
+            self._child.kill()  # its pidfd wakes the loop
+
+    def ask_to_end(self) -> None:
+        if self._child:
+            self._child.kill(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Wait a little for a server that was asked to end, and end it."""
+        child = self._child
+        if child is None:
+            return
+        with selectors.DefaultSelector() as wait:
+            wait.register(child.pidfd, selectors.EVENT_READ)
+            if not wait.select(GRACE):
+                child.kill()
+        self._forget(child)
+
+    def _on_word(self, child: Child) -> bool:
+        """Anything from the server means that it serves; what it says is not read, because it is not trusted."""
+        if child is not self._child:
+            return False  # it ended in this round of the loop
+        try:
+            word = child.sock.recv(16)
+        except OSError:
+            word = b""
+        self.ready = bool(word)
+        self._selector.unregister(child.sock)  # it has no more to say, and its end is seen by its pidfd
+        return False
+
+    def _on_end(self, child: Child) -> bool:
+        status = self._forget(child)
+        lived = time.monotonic() - self._started
+        self._failures = 0 if lived > SETTLED else self._failures + 1
+        pause = min(30.0, 0.1 * 2 ** (self._failures - 2)) if self._failures > 1 else 0.0
+        self._due = time.monotonic() + pause
+        how = f"by signal {-status}" if status < 0 else f"with exit code {status}"
+        log.get().error(
+            "server ended " + how + ": starting it again, the kernel goes on counting", after=f"{lived:.1f} s"
+        )
+        return False
+
+    def _forget(self, child: Child) -> int:
+        self._selector.unregister(child.pidfd)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.sock)
+        self._child, self.ready = None, False
+        return child.reap()
