@@ -1,7 +1,7 @@
 """A host that lacks something, as a real exporter meets it: in a mount namespace where that is taken away for real.
 
 What is degraded says so, and the rest runs. Elsewhere: a cgroup tree of version 1 (test_cgroups_v1.py), kernels that
-lack attach kinds (tests/matrix), damaged and foreign entries of a cache one by one (tests/unit/test_artifact.py).
+lack attach kinds (tests/matrix), damaged and foreign entries of a cache (tests/unit/loading/test_artifact.py).
 """
 
 from __future__ import annotations

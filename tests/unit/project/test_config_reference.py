@@ -10,7 +10,7 @@ import pytest
 from exporter import config, decoders
 from exporter.config import document
 
-REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
+REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "configuration.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
 DOCUMENTS = [each for each in vars(document).values() if isinstance(each, type) and issubclass(each, document.Document)]
 

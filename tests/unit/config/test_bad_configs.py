@@ -1,6 +1,6 @@
 """Broken configurations and their exact messages: bad_configs/NAME.bad.yaml and NAME.bad.txt.
 
-`REWRITE=1 pytest tests/unit/test_config_bad.py` writes the messages anew; review them like code.
+`REWRITE=1 pytest tests/unit/config/test_bad_configs.py` writes the messages anew; review them like code.
 """
 
 from __future__ import annotations

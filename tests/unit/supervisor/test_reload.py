@@ -17,7 +17,7 @@ from exporter.spec import Config, ProgramSpec
 from exporter.supervisor import config_reader
 from exporter.supervisor.read_config import ConfigResult
 from exporter.supervisor.reload import ConfigSource
-from tests.unit.test_supervisor import Run, loads, spec
+from tests.unit.supervisor.test_supervisor import Run, loads, spec
 
 Answer = Callable[[], dict[str, Any]]
 Reloading = Callable[[Answer], Run]

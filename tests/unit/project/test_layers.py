@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "exporter"
+PACKAGE = Path(__file__).resolve().parents[3] / "exporter"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Folder or module of exporter/ -> floor, counted from the ground.

@@ -27,7 +27,7 @@ from exporter.spec import (
     VariantSpec,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 RETRANSMITS = """\
 name: retransmits

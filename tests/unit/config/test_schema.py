@@ -1,6 +1,6 @@
 """The JSON Schema of the configuration: current, and of one mind with what `config.load` accepts.
 
-`REWRITE=1 pytest tests/unit/test_config_schema.py` writes docs/configuration.schema.json anew.
+`REWRITE=1 pytest tests/unit/config/test_schema.py` writes docs/configuration.schema.json anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from exporter import config
 from exporter.config.bundled import bundled_dir, names
 from exporter.config.positions import compose, plain
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "docs" / "configuration.schema.json"
 BROKEN = Path(__file__).resolve().parent / "bad_configs"
 TYPES: dict[str, type | tuple[type, ...]] = {

@@ -9,9 +9,9 @@ import pytest
 
 from exporter import cli
 from exporter.program import Reason, State
-from tests.unit.test_own import samples
+from tests.unit.collecting.test_self_metrics import samples
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/operating.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs/operating.md").read_text()
 
 
 def test_every_flag_of_run_is_there_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from exporter import config
 from exporter.commands import programs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = config.bundled.names(config.bundled_dir())
 PAGE = (ROOT / "docs/programs.md").read_text()
 

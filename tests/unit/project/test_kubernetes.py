@@ -13,7 +13,7 @@ import yaml
 
 from exporter import cli, config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy/kubernetes"
 FILES = sorted(FOLDER.glob("*.yaml"))
 OF_KUBERNETES = [path for path in FILES if path.stem not in ("kustomization", "podmonitor")]

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from deploy import pin_wheels
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PINNED = re.compile(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
 AGAIN = "run .venv/bin/python deploy/pin_wheels.py"
 

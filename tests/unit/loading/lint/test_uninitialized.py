@@ -10,7 +10,7 @@ import pytest
 from exporter.loading.compiling.source import without_comments
 from exporter.loading.lint import uninitialized
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 PROGRAMS = sorted([*ROOT.glob("programs/*.c"), *ROOT.glob("programs/include/*.h"), *ROOT.glob("tests/peer/*.c")])
 
 TYPES = """\
