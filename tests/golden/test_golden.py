@@ -1,6 +1,6 @@
 """Recorded maps of real kernels -> the exact page. Each NAME.json (`run --record`) has its NAME.prom beside it.
 
-After an intended change: pytest tests/golden --update-golden, and review the difference like code.
+After an intended change: pytest tests/golden --update-expected, and review the difference like code.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def test_there_are_recordings() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_page_is_the_golden_one(name: str, tmp_path: Path, update_golden: bool) -> None:
+def test_page_is_the_golden_one(name: str, tmp_path: Path, update_expected: bool) -> None:
     page = golden_page(name, tmp_path)
     expected = HERE / f"{name}.prom"
-    if update_golden:
+    if update_expected:
         expected.write_text(page)
     assert page == expected.read_text()

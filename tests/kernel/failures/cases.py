@@ -9,7 +9,7 @@ A file FAMILY.cases holds cases one after another:
     -- failed compiler
     case: compile case.c:1: ... the text of the state; "config" where the configuration is refused before that
 
-`REWRITE=1 pytest tests/kernel/test_failures.py` writes states and texts anew; review them like code.
+`pytest tests/kernel/test_failures.py --update-expected` rewrites states and texts; review the difference like code.
 """
 
 from __future__ import annotations
