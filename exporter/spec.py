@@ -165,11 +165,23 @@ class ProgramSpec(PlainModel):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Limits(PlainModel):
+    """Limits of the daemon as a whole.
+
+    series        label sets of all metrics together
+    map_memory    bytes of kernel memory that the maps of one program may take
+    label_length  bytes of a label value
+    """
+
+    series: int = 100_000
+    map_memory: int = 256 << 20
+    label_length: int = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config(PlainModel):
     programs: list[ProgramSpec] = field(default_factory=list)
-    label_length: int = 128
-    series: int = 100_000
-    map_memory: int = 256 << 20  # bytes
+    limits: Limits = Limits()
 
 
 # How PlainModel reads and writes JSON values

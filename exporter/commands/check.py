@@ -117,7 +117,7 @@ def _host(config: Config, wanted: target.Target) -> Iterator[Host]:
     header = (bundled_dir() / "include" / "exporter.h").read_text()
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-") as scratch:
         kernel = replace(Kernel(), machine=wanted.arch)  # whose registers hold the arguments of USDT probes
-        yield Host(wanted, artifact.Cache(Path(scratch)), header, kernel, config.map_memory)
+        yield Host(wanted, artifact.Cache(Path(scratch)), header, kernel, config.limits.map_memory)
 
 
 def _target(btf: Path, release: str | None, arch: str | None) -> tuple[target.Target, bool]:

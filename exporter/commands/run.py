@@ -68,7 +68,7 @@ def run(config: Config, options: RunOptions) -> int:
     try:
         cache = _cache(options)
         host = load_program.Host(
-            target.this_host(), cache, _header(), features.Kernel(), config.map_memory, options.compiles
+            target.this_host(), cache, _header(), features.Kernel(), config.limits.map_memory, options.compiles
         )
         programs = allowed(config.programs, is_disabled(options.source))
         if options.compiles and (refusal := _missing_bcc(programs, host)):
@@ -154,7 +154,7 @@ class _Load:
 
     def limit(self, config: Config) -> None:
         """For loaders that are forked from now on."""
-        self._host = replace(self._host, map_memory=config.map_memory)
+        self._host = replace(self._host, map_memory=config.limits.map_memory)
 
     def __call__(self, program: ProgramSpec) -> tuple[Program, Descriptors]:
         credentials.die_with_parent(signal.SIGKILL, self._parent)

@@ -22,7 +22,7 @@ class Document(BaseModel):
     not_built: ClassVar[dict[str, str]] = {}
 
 
-class Limits(Document):
+class LimitsDocument(Document):
     series: Annotated[int, Field(ge=1)] = 100_000
     """label sets of all metrics together; beyond them new ones fold as with max_series"""
     map_memory: value_types.Size = Field(default="256MiB", validate_default=True)
@@ -256,7 +256,7 @@ class MainFile(Document):
 
     include: list[value_types.OneLine] = []
     """more files: globs, relative to this one; each holds only programs"""
-    limits: Limits = Limits()
+    limits: LimitsDocument = LimitsDocument()
     """of the daemon as a whole"""
     programs: list[Use | ProgramDocument] = []
     """programs to load"""

@@ -8,10 +8,9 @@ from pathlib import Path
 from exporter.config import LoadedConfig, families
 from exporter.config.bundled import bundled_dir
 from exporter.config.config_files import FileReader
-from exporter.config.document import Limits
 from exporter.config.findings import ConfigErrors, Findings, in_order
 from exporter.config.merge import Merge
-from exporter.spec import Config
+from exporter.spec import Config, Limits
 
 
 def load(
@@ -25,7 +24,7 @@ def load(
     """`exporter.config.load`."""
     merge = _merge(bundled, enforce_owner, trust_owner)
     main = merge.main(Path(path))
-    return _loaded(merge, strict, main.limits)
+    return _loaded(merge, strict, Limits(**main.limits.model_dump()))
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
@@ -50,7 +49,7 @@ def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
         raise ConfigErrors(in_order(errors), merge.reader.sources)
     programs = [placed.program for placed in merge.programs]
     return LoadedConfig(
-        Config(programs=programs, **limits.model_dump()),
+        Config(programs=programs, limits=limits),
         tuple(in_order(report.warnings)),
         merge.reader.sources,
     )

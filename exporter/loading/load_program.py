@@ -23,7 +23,7 @@ from exporter.loading.compiling import compiler, prelude
 from exporter.loading.refusal import RefusedError, refused
 from exporter.loading.target import Target
 from exporter.program import Attachment, Attempt, Descriptors, Map, Program, Reason, State
-from exporter.spec import Config, ProgramSpec, VariantSpec
+from exporter.spec import Limits, ProgramSpec, VariantSpec
 
 _log = log.get()
 
@@ -46,7 +46,7 @@ class Host:
     cache: artifact.Cache
     header: str
     kernel: Kernel
-    map_memory: int = Config().map_memory
+    map_memory: int = Limits().map_memory
     compiles: bool = True
 
 

@@ -22,6 +22,7 @@ from exporter.decoders import Names
 from exporter.ipc import messages
 from exporter.kernel import credentials, features
 from exporter.server.registry import ProgramRegistry
+from exporter.spec import Limits
 from exporter.web import threads
 from exporter.web.access import AccessControl
 from exporter.web.application import Application
@@ -78,10 +79,7 @@ def start(
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
     names = Names.of(dict(zip(document["names"], fds, strict=True)))
-    limits = document["limits"]
-    programs = ProgramRegistry(
-        names, label_length=limits["label_length"], series=limits["series"], unprivileged=not keep
-    )
+    programs = ProgramRegistry(names, Limits.model_validate(document["limits"]), unprivileged=not keep)
     programs.take(document, [])
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)

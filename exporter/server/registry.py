@@ -27,7 +27,7 @@ from exporter.ipc import run_times
 from exporter.kernel import bpf, cpus
 from exporter.program import Program, Reason, State, from_json
 from exporter.server.pages import SHARED, Pages
-from exporter.spec import ProgramSpec
+from exporter.spec import Limits, ProgramSpec
 from exporter.web.access import AccessControl
 from exporter.web.page import Page
 
@@ -135,14 +135,14 @@ class _Exchange:
 class ProgramRegistry:
     """All programs as the supervisor last told of them: the Source of the web application."""
 
-    def __init__(self, names: Names, *, label_length: int, series: int, unprivileged: bool) -> None:
+    def __init__(self, names: Names, limits: Limits, *, unprivileged: bool) -> None:
         self._names = names
         self._standing = self_metrics.ServerStatus(unprivileged=unprivileged)
         self._exchange: _Exchange | None = None
         self._exchanges = 0
         self.door: AccessControl | None = None  # from the start of the HTTP server on
-        self._label_length = label_length
-        self._budget = Budget(series)
+        self._label_length = limits.label_length
+        self._budget = Budget(limits.series)
         self._draining = False
         self._expected: list[str] | None = None  # None until the supervisor has said which programs there are
         self._held: dict[str, _Held] = {}
@@ -169,8 +169,8 @@ class ProgramRegistry:
                 self._say(run_times=run_times.from_json(document["run_times"]), armed=document["armed"])
                 return
             if "configuration" in document:
-                limits = document["limits"]
-                self._label_length, self._budget.most = int(limits["label_length"]), int(limits["series"])
+                limits = Limits.model_validate(document["limits"])
+                self._label_length, self._budget.most = limits.label_length, limits.series
                 self._say(configuration=self_metrics.Configuration(**document["configuration"]))
                 return
             spec = ProgramSpec.model_validate(document["spec"])

@@ -91,7 +91,7 @@ class Reload:
         self._source = source
         self._loaders = loaders
         self._running = running
-        self._label_length = (source.first.config or Config()).label_length
+        self._label_length = (source.first.config or Config()).limits.label_length
         self._files = source.first.sources  # of the last configuration that was read, also of a wrong one
         self._asked = False
         self._look = time.monotonic() + source.interval
@@ -195,7 +195,7 @@ class Reload:
         """Take away what is to go, and start loading what is to come."""
         self._running.limit(config)
         specs = allowed(config.programs, self.report.disabled)
-        planned = plan(self._running.entries, specs, bind_all=config.label_length != self._label_length)
+        planned = plan(self._running.entries, specs, bind_all=config.limits.label_length != self._label_length)
         before = {} if self._pending is None else self._pending.tried
         tried = {step.spec.name: self._candidate(step, before) for step in planned.steps if step.do is Action.LOAD}
         for entry in before.values():
@@ -232,7 +232,8 @@ class Reload:
         kept = staying(pending.plan.replaced, tried)
         stay = [entry for entry in pending.plan.replaced if entry.spec.name in kept]
         refused = refusals(steps, tried, unbound, stay)
-        anew, self._label_length = pending.config.label_length != self._label_length, pending.config.label_length
+        length = pending.config.limits.label_length
+        anew, self._label_length = length != self._label_length, length
         entries, news = [], []
         for step in steps:
             entry, is_news = self._take(step, tried.get(step.spec.name), refused.get(step.spec.name, ""), anew=anew)

@@ -111,7 +111,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._entries = [ManagedProgram.of(spec) for spec in allowed(specs, source is not None and is_disabled(source))]
         self._loaders = Loaders(load, self._selector, self._on_loaded, self._admit)
-        self._store = None if adopt is None else FdStore(take_fds(), self._entries, config.label_length)
+        self._store = None if adopt is None else FdStore(take_fds(), self._entries, config.limits.label_length)
         if self._store is not None and adopt is not None:
             self._store.adopt(adopt)
         for entry in self._entries:
@@ -284,19 +284,20 @@ class Supervisor:
         """Limits for what is loaded and for new series from now on."""
         self._config = config
         if self._store is not None:
-            self._store.label_length = config.label_length
+            self._store.label_length = config.limits.label_length
         self._limit(config)
         self.reloaded()
 
     def reloaded(self) -> None:
         """Tell the server what there is to say of the configuration, and its limits."""
         if self._reload is not None:
-            limits = {"series": self._config.series, "label_length": self._config.label_length}
+            limits = self._config.limits.model_dump()
             self._server.tell({"configuration": asdict(self._reload.report), "limits": limits})
 
     def _memory_of_totals(self, entry: ManagedProgram) -> int | None:
         try:
-            plan = totals_layout.of_program(entry.program, entry.spec, cpus.possible(), self._config.label_length)
+            length = self._config.limits.label_length
+            plan = totals_layout.of_program(entry.program, entry.spec, cpus.possible(), length)
             return totals_layout.create(plan.size)
         except (BindingError, OSError) as error:
             self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
@@ -326,7 +327,7 @@ class Supervisor:
             "programs": [e.spec.name for e in self._entries],
             "restarts": restarts,
             "version": __version__,
-            "limits": {"label_length": self._config.label_length, "series": self._config.series},
+            "limits": self._config.limits.model_dump(),
             "names": list(opened),
             "web": None if self._web is None else self._web.news(),
         }

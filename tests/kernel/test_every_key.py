@@ -24,7 +24,7 @@ LATER = {
     ("MapOptions", "drain"),
 }
 WITHIN: dict[tuple[str, str], type[document.Document]] = {
-    ("MainFile", "limits"): document.Limits,
+    ("MainFile", "limits"): document.LimitsDocument,
     ("Program", "requires"): document.RequiresDocument,
     ("Variant", "requires"): document.RequiresDocument,
     ("Program", "attach"): document.AttachDocument,

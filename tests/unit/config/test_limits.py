@@ -28,19 +28,20 @@ def load(here: Path, limits: str = "{}", options: str = "{}") -> config.LoadedCo
 
 def test_limits_that_are_left_out_are_those_of_the_reference(tmp_path: Path) -> None:
     loaded = load(tmp_path).config
-    assert (loaded.series, loaded.map_memory, loaded.label_length) == (100_000, 256 << 20, 128)
+    limits = loaded.limits
+    assert (limits.series, limits.map_memory, limits.label_length) == (100_000, 256 << 20, 128)
     (program,) = loaded.programs
     assert (program.maps["sends"].ttl, program.maps["sends"].zeros) == (0.0, True)
 
 
 def test_limits_as_written(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "{series: 7, map_memory: 1GiB, label_length: 64}").config
+    loaded = load(tmp_path, "{series: 7, map_memory: 1GiB, label_length: 64}").config.limits
     assert (loaded.series, loaded.map_memory, loaded.label_length) == (7, 1 << 30, 64)
 
 
 @pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("'4096'", 4096), ("3KiB", 3072), ("64MiB", 64 << 20)])
 def test_sizes(tmp_path: Path, text: str, size: int) -> None:
-    assert load(tmp_path, f"{{map_memory: {text}}}").config.map_memory == size
+    assert load(tmp_path, f"{{map_memory: {text}}}").config.limits.map_memory == size
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "true", "64MB", "64M", "MiB", "[]"])

@@ -16,7 +16,7 @@ from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import Map, Program, State, Type, to_json
 from exporter.server.registry import ProgramRegistry
-from exporter.spec import MetricSpec, ProgramSpec
+from exporter.spec import Limits, MetricSpec, ProgramSpec
 from exporter.web.page import Page
 
 U64 = Type("int", "u64", 8)
@@ -24,7 +24,7 @@ A_MAP = Map("m", bpf.BPF_MAP_TYPE_HASH, 8, 8, 16, key=U64, value=U64)
 
 
 def programs() -> ProgramRegistry:
-    return ProgramRegistry(Names.empty(), label_length=128, series=1000, unprivileged=True)
+    return ProgramRegistry(Names.empty(), Limits(series=1000), unprivileged=True)
 
 
 def document(name: str, state: State = State.RUNNING, map: str = "m") -> dict[str, Any]:  # noqa: A002
