@@ -25,20 +25,10 @@ from exporter.binding.paths import (
     visible,
 )
 from exporter.decoders import Chain, ChainError, chain
-from exporter.kernel import bpf
+from exporter.kernel import bpf, map_types
 from exporter.program import Map, Type
 from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MapOptions, MetricSpec
 
-ARRAYS = frozenset({bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_ARRAY})
-READABLE = ARRAYS | {
-    bpf.BPF_MAP_TYPE_HASH,
-    bpf.BPF_MAP_TYPE_PERCPU_HASH,
-    bpf.BPF_MAP_TYPE_LRU_HASH,
-    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
-    bpf.BPF_MAP_TYPE_LPM_TRIE,
-}
-DRAINABLE = frozenset({bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH})
-LRU = frozenset({bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH})
 _NO_BTF = " (a float or double in any map of the program takes away all its BTF: count in whole numbers)"
 _INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
 
@@ -125,7 +115,7 @@ def bind_all(
 
 def approximations(metrics: Sequence[MetricSpec], maps: Sequence[Map]) -> str:
     """Which of the metrics cannot be exact, and what would be; "" if all can."""
-    forgetful = {m.name for m in maps if m.type in LRU}
+    forgetful = {m.name for m in maps if m.type in map_types.LRU_HASHES}
     found = [
         f"{metric.name} (LRU map {metric.map})" for metric in metrics if metric.enabled and metric.map in forgetful
     ]
@@ -146,12 +136,12 @@ class _Binder:
     def __init__(self, metric: MetricSpec, map: Map) -> None:  # noqa: A002
         self.metric = metric
         self.map = map
-        if map.type not in READABLE:
+        if map.type not in map_types.READABLE:
             raise LayoutError(
                 f'map "{map.name}" has type {map.type}: only hash, array and LPM trie maps have entries to read'
             )
-        self.array = map.type in ARRAYS
-        self.percpu = map.type in bpf.PERCPU_MAPS
+        self.array = map.type in map_types.ARRAYS
+        self.percpu = map.type in map_types.PERCPU
         self.key = _INDEX if self.array else map.key
 
     def bind(self) -> Binding:
@@ -183,7 +173,7 @@ class _Binder:
             reduce=m.reduce,
             max_series=m.max_series,
             buckets=buckets,
-            approximate=self.map.type in LRU,
+            approximate=self.map.type in map_types.LRU_HASHES,
         )
 
     # --- types ---
@@ -366,11 +356,11 @@ def _unfit(name: str, options: MapOptions, maps: Mapping[str, Map]) -> str:
         return f"maps {name}: no such map (the C text has: {listed(maps)})"
     if options.drain and map_.drain_index is None:
         return f"maps {name}: drain: {_undrainable(map_)}"
-    if not options.zeros and map_.type not in ARRAYS:
+    if not options.zeros and map_.type not in map_types.ARRAYS:
         return f"maps {name}: zeros: only an array has entries that nobody made (leave zeros out)"
-    if options.ttl and map_.type in ARRAYS:
+    if options.ttl and map_.type in map_types.ARRAYS:
         return f"maps {name}: ttl: entries of an array cannot be deleted (use a hash in the C text, or leave ttl out)"
-    if options.ttl and map_.type not in READABLE:
+    if options.ttl and map_.type not in map_types.READABLE:
         return f"maps {name}: ttl: map type {map_.type} has no entries to delete (leave ttl out)"
     return ""
 
@@ -386,9 +376,9 @@ def _drained(binding: Binding) -> Binding:
 
 def _undrainable(map_: Map) -> str:
     """Why a map that the C text does not declare as a pair cannot be drained, and what would be right."""
-    if map_.type in LRU:
+    if map_.type in map_types.LRU_HASHES:
         return "an LRU map forgets entries before they are read (declare it with DRAINED_HASH() in the C text)"
-    if map_.type not in DRAINABLE:
+    if map_.type not in map_types.PLAIN_HASHES:
         return f"map type {map_.type} cannot be read and deleted without loss (use DRAINED_HASH() in the C text)"
     return (
         f"the C text has one map of this name, and draining takes two (declare it with DRAINED_HASH({map_.name}, ...) "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.kernel import bpf
+from exporter.kernel import bpf, map_types
 from exporter.program import Map
 
 _MIB = 1 << 20
@@ -18,21 +18,12 @@ _MIB = 1 << 20
 # its frames (stackmap.c).
 _HTAB_ELEM, _BUCKET, _TRIE_NODE, _STACK_BUCKET, _POINTER = 48, 16, 40, 16, 8
 
-_HASHES = frozenset(
-    {
-        bpf.BPF_MAP_TYPE_HASH,
-        bpf.BPF_MAP_TYPE_PERCPU_HASH,
-        bpf.BPF_MAP_TYPE_LRU_HASH,
-        bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
-    }
-)
-
 
 def map_memory(map: Map, possible_cpus: int) -> int:  # noqa: A002 (the kernel's word)
     """Bytes of a full map on a host with so many possible CPUs; of a type not known here its keys and values."""
-    percpu = map.type in bpf.PERCPU_MAPS
+    percpu = map.type in map_types.PERCPU
     values = _up(map.value_size) * (possible_cpus if percpu else 1)
-    if map.type in _HASHES:
+    if map.type in map_types.HASHES:
         # No preallocation: an entry costs as much and a list node more, but only while it is there.
         extra = 2 * _POINTER if map.flags & bpf.BPF_F_NO_PREALLOC else 0
         pointer = _POINTER if percpu else 0

@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 
-from exporter.binding.bind import ARRAYS, Binding, bind_all
+from exporter.binding.bind import Binding, bind_all
 from exporter.collecting.maps import columns
 from exporter.collecting.maps.draining import Drained
 from exporter.collecting.maps.key_matcher import KeyMatcher
@@ -25,7 +25,7 @@ from exporter.collecting.series.limit import Budget, Limit
 from exporter.collecting.series.totals_store import Store
 from exporter.collecting.text.exposition import Family
 from exporter.decoders import Names
-from exporter.kernel import malloc
+from exporter.kernel import malloc, map_types
 from exporter.program import LOST_UPDATES, Program, hidden
 from exporter.spec import MapOptions, ProgramSpec
 
@@ -94,7 +94,7 @@ class ProgramCollector:
         self._helpers = [
             name
             for name in tables
-            if name not in measured and not hidden(name, program.maps) and self._maps[name].type not in ARRAYS
+            if name not in measured and not hidden(name, program.maps) and self._maps[name].type not in map_types.ARRAYS
         ]
         self._helpers_read = -float("inf")
         self._expired_series: Counter[str] = Counter()
@@ -133,7 +133,9 @@ class ProgramCollector:
                 matcher = matchers[binding.map]
                 shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words, matcher)
                 self._texts.append((binding.map, shared))
-            metric = MetricCollector(binding, shared, matchers[binding.map], self._maps[binding.map].type in ARRAYS)
+            metric = MetricCollector(
+                binding, shared, matchers[binding.map], self._maps[binding.map].type in map_types.ARRAYS
+            )
             families.setdefault(binding.metric, []).append(metric)
         return [self._family(metrics, options, budget) for metrics in families.values()]
 
@@ -309,7 +311,7 @@ class ProgramCollector:
     def _count_entries(self, report: CollectReport, now: float) -> None:
         """Entries of the maps that no metric reads; an array always has all of its own."""
         for map_ in self.program.maps:
-            if map_.type in ARRAYS and not hidden(map_.name, self.program.maps):
+            if map_.type in map_types.ARRAYS and not hidden(map_.name, self.program.maps):
                 report.entries[map_.name] = map_.max_entries
         if now - self._helpers_read < HELPER_MAPS_SECONDS:
             return

@@ -23,7 +23,7 @@ from exporter.collecting.maps.open import open_tables
 from exporter.collecting.maps.table import Entries, Readable
 from exporter.collecting.series.labels import DEFAULT_LENGTH
 from exporter.decoders import Names
-from exporter.kernel import bpf, cpus
+from exporter.kernel import cpus, map_types
 from exporter.kernel.btf import VMLINUX
 from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Program, from_json, to_json
@@ -87,7 +87,7 @@ class Recorded:
 
     def __init__(self, map: Map, rows: Sequence[Sequence[str]], possible_cpus: int) -> None:  # noqa: A002
         """ValueError if an entry has not the map's sizes."""
-        percpu = map.type in bpf.PERCPU_MAPS
+        percpu = map.type in map_types.PERCPU
         each, size = (possible_cpus, (map.value_size + 7) // 8 * 8) if percpu else (1, map.value_size)
         if any(len(row) != 1 + each or len("".join(row)) != 2 * (map.key_size + each * size) for row in rows):
             raise ValueError(f"map {map.name}: the entries recorded do not have its sizes")

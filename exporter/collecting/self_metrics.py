@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Literal
 
 from exporter import __version__
-from exporter.binding.bind import LRU
 from exporter.binding.map_memory import map_memory
 from exporter.collecting import watched
 from exporter.collecting.collector import CollectReport
@@ -18,21 +17,10 @@ from exporter.collecting.text import exposition
 from exporter.collecting.text.exposition import Family, Text, family
 from exporter.collecting.text.renumbered import KeptTemplate, Samples
 from exporter.ipc.run_times import RunTimes
-from exporter.kernel import bpf, cpus
+from exporter.kernel import cpus, map_types
 from exporter.kernel.own_process import OwnProcess, own_process
 from exporter.program import Program, Reason, State, hidden
 
-# As bpftool map spells them: how full a map is says something of a hash, nothing of an array or of an LRU map.
-_MAP_TYPES = {
-    bpf.BPF_MAP_TYPE_HASH: "hash",
-    bpf.BPF_MAP_TYPE_ARRAY: "array",
-    bpf.BPF_MAP_TYPE_PERCPU_HASH: "percpu_hash",
-    bpf.BPF_MAP_TYPE_PERCPU_ARRAY: "percpu_array",
-    bpf.BPF_MAP_TYPE_LRU_HASH: "lru_hash",
-    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH: "lru_percpu_hash",
-    bpf.BPF_MAP_TYPE_LPM_TRIE: "lpm_trie",
-    bpf.BPF_MAP_TYPE_STACK_TRACE: "stack_trace",
-}
 _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
@@ -280,14 +268,14 @@ def _maps(programs: Sequence[Program]) -> Iterator[Family]:
         "gauge",
         "The type of the map, always 1.",
         ("program", "map", "type"),
-        [((name, m.name, _MAP_TYPES.get(m.type, str(m.type))), 1) for name, m in maps],
+        [((name, m.name, map_types.NAMES.get(m.type, str(m.type))), 1) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_approximate",
         "gauge",
         "1 if the map forgets entries to make room (LRU), and what they counted since they were last read with them.",
         labels,
-        [((name, m.name), int(m.type in LRU)) for name, m in maps],
+        [((name, m.name), int(m.type in map_types.LRU_HASHES)) for name, m in maps],
     )
     yield family(
         "bpf_exporter_map_max_entries",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from exporter.kernel import bpf, sockets
+from exporter.kernel import bpf, map_types, sockets
 from exporter.kernel.features import Kernel
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Map, Reason
@@ -23,7 +23,7 @@ def reconcile(source: str, layout: Map, fd: int, kernel: Kernel) -> None:
     itself follows what changes, for what changed in between. Host and map cannot be read in one instant, so it looks
     again until both agree; a host that never rests is left as it was last seen.
     """
-    if layout.type not in (bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_LRU_HASH) or (
+    if layout.type not in map_types.HASHES - map_types.PERCPU or (
         layout.key_size,
         layout.value_size,
     ) != (2, 4):

@@ -16,7 +16,7 @@ from exporter.collecting.maps.options import Expiring
 from exporter.collecting.maps.table import Table
 from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
-from exporter.kernel import bpf, cpus
+from exporter.kernel import bpf, cpus, map_types
 from exporter.program import Map
 from exporter.spec import DecodeStep, LabelSpec, MetricSpec
 from tests.kernel.loaded import RAW, Load
@@ -156,7 +156,7 @@ def test_ttl_deletes_what_did_not_change_from_the_map_itself(kind: int) -> None:
     clock = Clock()
     described = Map("test_ttl", kind, 4, 8, 100)
     fd = bpf.map_create(kind, 4, 8, 100, name="test_ttl")
-    each = cpus.possible() if kind in bpf.PERCPU_MAPS else 1
+    each = cpus.possible() if kind in map_types.PERCPU else 1
     try:
         for key in range(10):
             bpf.map_update(fd, struct.pack("I", key), struct.pack("Q", key) * each)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.binding.bind import READABLE
 from exporter.collecting.maps.draining import Drained
 from exporter.collecting.maps.stacks import StackTable
 from exporter.collecting.maps.table import Readable, Table
-from exporter.kernel import bpf
+from exporter.kernel import bpf, map_types
 from exporter.program import DRAIN_BARRIER, DRAIN_EPOCHS, ODD, Program
 from exporter.spec import MapOptions
 
@@ -21,7 +20,7 @@ def open_tables(program: Program, fds: Mapping[str, int], possible_cpus: int) ->
             continue
         if map_.type == bpf.BPF_MAP_TYPE_STACK_TRACE:
             tables[map_.name] = StackTable(fds[map_.name], map_)
-        elif map_.type in READABLE:
+        elif map_.type in map_types.READABLE:
             tables[map_.name] = Table(fds[map_.name], map_, possible_cpus)
     return tables
 

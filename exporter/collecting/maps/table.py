@@ -13,9 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.binding.bind import ARRAYS, READABLE
 from exporter.collecting.maps.second_reader import Part, second_reader
-from exporter.kernel import bpf
+from exporter.kernel import bpf, map_types
 from exporter.program import Map
 
 Bytes = NDArray[np.uint8]
@@ -103,11 +102,11 @@ class Table:
     """
 
     def __init__(self, fd: int, map: Map, possible_cpus: int) -> None:  # noqa: A002 (the kernel's word)
-        if map.type not in READABLE:
+        if map.type not in map_types.READABLE:
             raise ReadError(f"read map {map.name}: type {map.type} has no entries to read")
         self.fd = fd
         self.map = map
-        percpu = map.type in bpf.PERCPU_MAPS
+        percpu = map.type in map_types.PERCPU
         self._cpus = possible_cpus if percpu else 1
         self._value_size = (map.value_size + 7) // 8 * 8 if percpu else map.value_size
         self._entry_bytes = map.key_size + self._cpus * self._value_size
@@ -145,7 +144,7 @@ class Table:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, bpf.ENOTSUPP):
                     raise
                 self._batches = False
-        return self._entries(self._read_indices() if self.map.type in ARRAYS else self._walk())
+        return self._entries(self._read_indices() if self.map.type in map_types.ARRAYS else self._walk())
 
     def _once(self, count: int) -> Entries:
         """A trie's batch starts over where the key that it stands on is deleted (generic_map_lookup_batch() goes by

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from exporter.collecting.maps.table import Bytes, Entries, Table
-from exporter.kernel import bpf, cpus
+from exporter.kernel import bpf, cpus, map_types
 from exporter.loading import load_program
 from exporter.program import Descriptors, Map
 from exporter.spec import ProgramSpec
@@ -41,7 +41,7 @@ def read_back(spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
         seen = running.scrape()
         for metric in spec.metrics:
             map_ = next(m for m in program.maps if m.name == metric.map)
-            percpu = map_.type in bpf.PERCPU_MAPS
+            percpu = map_.type in map_types.PERCPU
             shown = {int(dict(labels)["key"]): value for labels, value in seen.of(metric.name).items()}
             calls = shown.pop(CALLS_KEY, 0)
             expected = {k: float(sum(values(k, possible)) if percpu else values(k, 1)[0]) for k in range(KEYS)}
@@ -80,10 +80,10 @@ def from_two_places() -> dict[str, Any]:
         fd = bpf.map_create(kind, 4, 8, LARGE if array else 2 * LARGE, name=name)
         try:
             for key in range(LARGE):
-                numbers = values(key, possible if kind in bpf.PERCPU_MAPS else 1)
+                numbers = values(key, possible if kind in map_types.PERCPU else 1)
                 bpf.map_update(fd, struct.pack("=I", key), struct.pack(f"={len(numbers)}Q", *numbers))
             table = Watched(fd, Map(name, kind, 4, 8, LARGE if array else 2 * LARGE), possible)
-            expected = {key: values(key, possible if kind in bpf.PERCPU_MAPS else 1) for key in range(LARGE)}
+            expected = {key: values(key, possible if kind in map_types.PERCPU else 1) for key in range(LARGE)}
             wrong = 0
             for _ in range(5):
                 entries = table.read()
@@ -100,7 +100,7 @@ def _contents(entries: Entries) -> dict[int, list[int]]:
 
 
 def _fill(map_: Map, fds: Descriptors, possible: int) -> None:
-    percpu = map_.type in bpf.PERCPU_MAPS
+    percpu = map_.type in map_types.PERCPU
     for key in range(KEYS):
         numbers = values(key, possible if percpu else 1)
         pair = map_.value_size == 16  # struct pair: a tag, padding, the count
@@ -110,7 +110,7 @@ def _fill(map_: Map, fds: Descriptors, possible: int) -> None:
 
 def _batch(map_: Map, fds: Descriptors, possible: int) -> str:
     """The errno with which this kernel refuses to read this kind of map in batches, "" if it does not."""
-    size = map_.value_size if map_.type not in bpf.PERCPU_MAPS else (map_.value_size + 7) // 8 * 8 * possible
+    size = map_.value_size if map_.type not in map_types.PERCPU else (map_.value_size + 7) // 8 * 8 * possible
     count = map_.max_entries
     keys, room, cursor = np.zeros(count * 4, np.uint8), np.zeros(count * size, np.uint8), np.zeros(16, np.uint8)
     try:
