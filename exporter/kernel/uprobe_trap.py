@@ -16,11 +16,10 @@ import struct
 import time
 from collections.abc import Callable
 
-from exporter.kernel import bpf, perf_event
+from exporter.kernel import bpf, bpf_insn, perf_event
 
 # xor eax, eax; ret -- and mov w0, #0; ret
 _CODE = {"x86_64": bytes.fromhex("31c0c3"), "aarch64": struct.pack("<II", 0x52800000, 0xD65F03C0)}
-_RETURN_0 = struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 0; exit
 _CALLS = 500  # in a row: 8 ms where a trap takes 16 us
 _ROUNDS = 5  # the fastest counts: whatever else the host does only adds
 
@@ -36,7 +35,7 @@ def measure() -> tuple[float, float]:
     page = mmap.mmap(memfd, len(code), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
     call = _function(page)
     plain = _seconds_of(call)
-    program = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, _RETURN_0, "GPL", "uprobe_trap")
+    program = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, bpf_insn.RETURN_0, "GPL", "uprobe_trap")
     try:
         entry, back = (_probed(call, memfd, program, at_return) for at_return in (False, True))
     finally:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
-import struct
 from collections.abc import Iterable, Sequence
 
-from exporter.kernel import bpf, btf_objects
+from exporter.kernel import bpf, bpf_insn, btf_objects
 from exporter.kernel.features import Kernel
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.attaching.kind import BtfTarget
 from exporter.loading.attaching.kinds import KINDS, Point, attach, places
 from exporter.loading.refusal import MEMCG_ACCOUNTING, RefusedError, refused
 from exporter.program import Reason
-
-# r0 = 0; exit (struct bpf_insn, include/uapi/linux/bpf.h)
-_RETURN_0 = struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 
 
 def raise_memlock(kernel: Kernel) -> None:
@@ -79,7 +75,7 @@ class LoadedFunctions:
         target = kind.target(self._kernel, point) if kind.target else None
         key = (function.name, kind.program_type, expected, target)
         if key not in self._fds:
-            code = patched(function, self._maps)
+            code = bpf_insn.relocated(function.instructions, function.maps, self._maps)
             self._fds[key] = _load(self._kernel, point, code, self._artifact.license, expected, target)
         return self._fds[key]
 
@@ -120,7 +116,7 @@ def _probe(kernel: Kernel, point: Point) -> None:
     kind = KINDS[point.kind]
     target = kind.target(kernel, point) if kind.target else None
     if kind.many and kind.many.least == 1:  # quicker to detach
-        program = _load(kernel, point, _RETURN_0, "GPL", kind.many.expected_attach_type, target)
+        program = _load(kernel, point, bpf_insn.RETURN_0, "GPL", kind.many.expected_attach_type, target)
         try:
             os.close(kind.many.attach(kernel, [point], program))
             return
@@ -128,7 +124,7 @@ def _probe(kernel: Kernel, point: Point) -> None:
             pass
         finally:
             os.close(program)
-    program = _load(kernel, point, _RETURN_0, "GPL", kind.expected_attach_type, target)
+    program = _load(kernel, point, bpf_insn.RETURN_0, "GPL", kind.expected_attach_type, target)
     try:
         close(attach(kernel, point, program).fds)
     finally:
@@ -139,7 +135,7 @@ def probe_many(kernel: Kernel, points: Sequence[Point]) -> None:
     """The same at several points of one kind by a single link. RefusedError where this kernel has no such links."""
     many = KINDS[points[0].kind].many
     assert many is not None
-    program = _load(kernel, points[0], _RETURN_0, "GPL", many.expected_attach_type, None)
+    program = _load(kernel, points[0], bpf_insn.RETURN_0, "GPL", many.expected_attach_type, None)
     try:
         os.close(many.attach(kernel, points, program))
     except OSError as error:
@@ -163,14 +159,6 @@ def _load(kernel: Kernel, point: Point, code: bytes, terms: str, expected: int, 
     finally:
         if module_btf:
             os.close(module_btf)
-
-
-def patched(function: Function, maps: dict[str, int]) -> bytes:
-    """The function's instructions with the fd of each map in the immediate of the BPF_LD_IMM64 that loads it."""
-    code = bytearray(function.instructions)
-    for index, name in function.maps:
-        struct.pack_into("=i", code, index * 8 + 4, maps[name])  # struct bpf_insn: s32 imm at 4
-    return bytes(code)
 
 
 def close(fds: Iterable[int]) -> None:

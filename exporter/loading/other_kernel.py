@@ -7,11 +7,11 @@ and the helpers of bpf(2). It has no release, no list of modules and nothing of 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from exporter.kernel import bpf_insn
 from exporter.kernel.btf import BTF_KIND_TYPEDEF, KernelBtf
 from exporter.kernel.features import Kernel, version
 from exporter.loading import requires
@@ -25,7 +25,6 @@ from exporter.spec import Requirements, VariantSpec
 # fentry and fexit load on arm64 but cannot be attached before (ENOTSUPP): its ftrace has direct calls since then.
 ARM64_TRAMPOLINES = (6, 4)
 
-_CALL, _HELPER = 0x85, 0  # BPF_JMP | BPF_CALL, src_reg of a helper (include/uapi/linux/bpf.h)
 _CLASS = re.compile(rb"\0trace_event_raw_(\w+)(?=\0)")
 _OF_A_FILE = ("uprobe", "uretprobe", "usdt")
 
@@ -97,7 +96,7 @@ class OtherKernel:
         if not known:
             return Answer(assumed=("helpers (this BTF has no enum bpf_func_id)",))
         unknown = sorted(
-            {f"{f.name}() calls helper {n}" for f in called_by for n in _helpers(f.instructions)
+            {f"{f.name}() calls helper {n}" for f in called_by for n in bpf_insn.helpers(f.instructions)
              if n not in known}
         )  # fmt: skip
         lacks = tuple(f"load: {call}, which is newer than this kernel (bpf-helpers(7))" for call in unknown)
@@ -178,10 +177,3 @@ def all_of(*questions: Callable[[], Answer]) -> Answer:
         if answer.lacks:
             return Answer(answer.lacks, tuple(assumed), answer.reason)
     return Answer((), tuple(dict.fromkeys(assumed)))
-
-
-def _helpers(code: bytes) -> Iterable[int]:
-    """Numbers of the helpers that the instructions (struct bpf_insn) call."""
-    for opcode, registers, _, number in struct.iter_unpack("<BBhi", code):
-        if opcode == _CALL and registers >> 4 == _HELPER:
-            yield number

@@ -22,11 +22,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from exporter import log
 from exporter.ipc import isolated
-from exporter.kernel import bpf, btf_objects, mappings
+from exporter.kernel import bpf, bpf_insn, btf_objects, mappings
 from exporter.kernel.btf import KernelBtf
 from exporter.loading import artifact, cache_key
 from exporter.loading.artifact import Artifact, Function
-from exporter.loading.compiling import bytecode, diagnostics, headers, layout_asserts, needed_types, scratch, source
+from exporter.loading.compiling import diagnostics, headers, layout_asserts, needed_types, scratch, source
 from exporter.loading.compiling.btf_types import Blob
 from exporter.loading.compiling.diagnostics import CompileError
 from exporter.loading.lint import rules
@@ -43,6 +43,15 @@ __all__ = ["CompileError", "Target", "bcc_version", "compile_variant"]
 
 # What bcc's ARCH variable takes: it selects triple, registers and PT_REGS macros. Unset it would be this host's.
 _BCC_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
+
+# An exporter observes: a helper that writes to user memory, changes a return value or signals a process is refused.
+# Numbers: enum bpf_func_id, include/uapi/linux/bpf.h.
+FORBIDDEN_HELPERS = {
+    36: "bpf_probe_write_user",
+    58: "bpf_override_return",
+    109: "bpf_send_signal",
+    117: "bpf_send_signal_thread",
+}
 
 
 def bcc_version() -> str | None:
@@ -275,26 +284,31 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
     )
 
 
+def forbidden_calls(code: bytes) -> list[str]:
+    """Return the names of the forbidden helpers that the program calls, each once."""
+    return sorted(FORBIDDEN_HELPERS[number] for number in bpf_insn.helpers(code) & FORBIDDEN_HELPERS.keys())
+
+
 def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
-    if calls := bytecode.forbidden_calls(code):
+    if calls := forbidden_calls(code):
         raise CompileError(
             Reason.COMPILER,
             f"compile function {name}: calls {', '.join(calls)}, which changes what it observes (refused; take it out)",
         )
     # bcc puts data of the text into the memory of this process, and its address into the code.
     memory = mappings.own()
-    if any(address in span for address in bytecode.constants(code) for span in memory):
+    if any(address in span for address in bpf_insn.constants(code) for span in memory):
         raise CompileError(
             Reason.COMPILER,
             f"compile function {name}: uses a variable of the file, a table of constants or a text in quotes, and none "
             "of them gets into the kernel (a map for what changes, `defines:` for what does not, switch for a table, "
             'char name[] = "text" inside the function)',
         )
-    if bytecode.has_subprograms(code):
+    if bpf_insn.has_subprograms(code):
         raise CompileError(
             Reason.COMPILER, f"compile function {name}: calls a function that is not inlined (declare it static inline)"
         )
-    return Function(name, *bytecode.relocatable(code, map_names))
+    return Function(name, *bpf_insn.relocatable(code, map_names))
 
 
 def _maps(

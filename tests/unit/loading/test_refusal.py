@@ -11,8 +11,6 @@ import pytest
 
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
-from exporter.loading.artifact import Function
-from exporter.loading.load import patched
 from exporter.loading.refusal import LOG_LINES, refused
 from exporter.program import Reason
 
@@ -97,10 +95,3 @@ def test_function_without_an_address_is_missing(tmp_path: Path) -> None:
     found = refused("load f for fentry/tcp_x", error, Kernel(proc=tmp_path, sysfs=tmp_path))
     assert found.reason is Reason.MISSING
     assert found.text == "load f for fentry/tcp_x: The address of function tcp_x cannot be found"
-
-
-def test_map_fds_go_where_the_instructions_load_maps() -> None:
-    code = bytes([0x18, 0x11, 0, 0, 0, 0, 0, 0]) + bytes(8) + bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
-    done = patched(Function("f", code, ((0, "m"),)), {"m": 0x01020304})
-    assert int.from_bytes(done[4:8], "little") == 0x01020304
-    assert (done[:4], done[8:]) == (code[:4], code[8:])
