@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client.utils import floatToGoString
 
 from exporter.collecting.maps.table import Bytes
 
@@ -69,11 +68,23 @@ def _floats(numbers: NDArray[np.float64]) -> Texts:
 
 
 def float_text(number: float) -> bytes:
-    """The shortest text that reads back the same; NaN, +Inf and -Inf as Go spells them."""
+    """Return the shortest text that reads back as the same float; NaN, +Inf and -Inf as Go spells them."""
     return b"%a" % number if math.isfinite(number) else go_text(number)
 
 
 def go_text(number: float) -> bytes:
-    """As Go and OpenMetrics spell a float: 1.0, 1e+06, +Inf, NaN."""
-    text: str = floatToGoString(number)  # type: ignore[no-untyped-call]
+    """Return the float as Go and OpenMetrics spell it: 1.0, 1e+06, +Inf, NaN.
+
+    Go writes an exponent from seven digits before the point on, Python from seventeen. Negative numbers and fractions
+    are left as Python spells them, as in prometheus_client.
+    """
+    if math.isnan(number):
+        return b"NaN"
+    if math.isinf(number):
+        return b"+Inf" if number > 0 else b"-Inf"
+    text = repr(float(number))
+    whole, point, fraction = text.partition(".")
+    if point and number > 0 and len(whole) > 6:
+        mantissa = f"{whole[0]}.{whole[1:]}{fraction}".rstrip("0.")
+        text = f"{mantissa}e+{len(whole) - 1:02d}"
     return text.encode()
