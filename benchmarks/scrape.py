@@ -291,7 +291,7 @@ def floor(table: Table, page: bytes) -> Callable[[], float]:
             receiver.start()
             connection, _ = server.accept()
             start = time.perf_counter()
-            table._read_through()  # the kernel's copy and nothing else
+            table.read_batches()  # the kernel's copy and nothing else
             connection.sendall(page)
             connection.close()
             receiver.join()

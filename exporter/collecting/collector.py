@@ -17,7 +17,7 @@ from exporter.collecting.maps.draining import Drained
 from exporter.collecting.maps.key_matcher import KeyMatcher
 from exporter.collecting.maps.options import Expiring, with_options
 from exporter.collecting.maps.stacks import Stacks
-from exporter.collecting.maps.table import COMPARED, Bytes, Entries, Readable, ReadError, same_keys
+from exporter.collecting.maps.table import Bytes, Entries, Readable, ReadError, same_keys
 from exporter.collecting.metric import FamilyCollector, MetricCollector
 from exporter.collecting.series.interned import StringTable
 from exporter.collecting.series.labels import DEFAULT_LENGTH, LabelTexts
@@ -99,16 +99,6 @@ class ProgramCollector:
         self._helpers_read = -float("inf")
         self._expired_series: Counter[str] = Counter()
         self._drained = {name: table for name, table in self._tables.items() if isinstance(table, Drained)}
-        # Whether families depend on nothing but what is in the maps: on no time, and no CPU that comes and goes.
-        self._still = not (
-            self._drained
-            or any(each.ttl for each in spec.maps.values())
-            or any(metric.binding.splits_cpus for one in self._families for metric in one.metrics)
-        )
-        self._measured = [name for name in tables if name in measured]
-        self._bytes = {name: self._maps[name].value_size for name in self._measured}
-        self._last: list[Family] | None = None  # what the last collection gave, where the next can be the same
-        self.same = False  # whether the last collection gave what the one before gave
         self.report = CollectReport()
         if any(table.behind for table in self._drained.values()):
             self.drain(0.0)  # what a server before this one left
@@ -153,18 +143,12 @@ class ProgramCollector:
         )
 
     def collect(self) -> list[Family]:
-        """The program's families now; `same` if they are those of the last time. Never raises for a map or metric: what
-        could not be read is left out, and the report says so."""
+        """Return the program's families now. Never raises for a map or metric: what could not be read is left out, and
+        the report says so."""
         start = time.perf_counter()
         now = self._clock()
         report = CollectReport(entries=dict(self.report.entries), insert_failures=dict(self.report.insert_failures))
-        entries: dict[str, Entries] = {}
-        families, self._last = self._last, None
-        self.same = families is not None and self._finds_the_same(entries, now)
-        if families is not None and self.same:
-            report.metrics = self.report.metrics
-        else:
-            families = self._collected(self._families, report, now, entries)
+        families = self._collected(self._families, report, now)
         with self._reported(report, "entries"):
             self._count_entries(report, now)
         with self._reported(report, f"map {LOST_UPDATES}"):
@@ -172,24 +156,7 @@ class ProgramCollector:
         report.decoder_errors = dict(self.names.errors)
         report.seconds = time.perf_counter() - start
         self.report = report
-        # What is large would be kept for nothing: it is not compared.
-        small = all(report.entries.get(name, 0) * self._bytes[name] <= COMPARED for name in self._measured)
-        self._last = families if self._still and small and report.success else None
         return families
-
-    def _finds_the_same(self, entries: dict[str, Entries], now: float) -> bool:
-        """Whether all maps with metrics hold what they held at the last collection, and it would be called the same.
-        `entries` receives what was read. A map that cannot be read is another matter."""
-        if any(texts.looks_again(now) for _, texts in self._texts):
-            return False
-        try:
-            for name in self._measured:
-                entries[name] = self._tables[name].read()
-                if not entries[name].same:
-                    return False
-        except (OSError, ReadError):
-            return False
-        return True
 
     @property
     def drains(self) -> bool:
@@ -208,24 +175,12 @@ class ProgramCollector:
                 self._collected(families, report, self._clock())
         return full, report.error
 
-    def _collected(
-        self,
-        chosen: Sequence[FamilyCollector],
-        report: CollectReport,
-        now: float,
-        early: Mapping[str, Entries] | None = None,
-    ) -> list[Family]:
-        """`early`: what was read already."""
+    def _collected(self, chosen: Sequence[FamilyCollector], report: CollectReport, now: float) -> list[Family]:
         with ExitStack() as stack:
-            return self._collected_in(stack, chosen, report, now, early or {})
+            return self._collected_in(stack, chosen, report, now)
 
     def _collected_in(
-        self,
-        stack: ExitStack,
-        chosen: Sequence[FamilyCollector],
-        report: CollectReport,
-        now: float,
-        early: Mapping[str, Entries],
+        self, stack: ExitStack, chosen: Sequence[FamilyCollector], report: CollectReport, now: float
     ) -> list[Family]:
         entries: dict[str, Entries] = {}
         changed = False
@@ -236,7 +191,7 @@ class ProgramCollector:
                 if name not in self._tables:
                     raise ReadError(f"read map {name}: it was not handed over")
                 try:
-                    entries[name] = early[name] if name in early else self._tables[name].read()
+                    entries[name] = self._tables[name].read()
                 except OSError as error:
                     raise ReadError(f"read map {name}: {_cause(error)}") from error
                 report.entries[name] = len(entries[name])

@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 from exporter.collecting.collector import CollectReport
 from exporter.collecting.text import exposition
 from exporter.program import Program
-from exporter.web.page import Compressed, Page
+from exporter.web.page import Page
 
 SHARED = 0.5  # seconds that one collection of a program, and one page, serves every scraper
 COLLECTING = 0.8  # of the time that a scraper gives us; the rest is for writing, compressing and sending the page
@@ -82,7 +82,6 @@ class Pages:
         self._collects = False  # whether there is a thread for them
         self._late: Counter[str] = Counter()
         self._made: dict[bool, _Made] = {}  # the last page of each format
-        self._compressed = Compressed()
         self._lock = threading.Lock()
 
     def page(
@@ -121,7 +120,7 @@ class Pages:
                     success=False, error=f"{name}: collect: not done before the scraper's timeout"
                 )
             everything = [*(text for each in texts for text in each), *own(reports, self._late)]
-            page = Page(exposition.page(everything, openmetrics), self._compressed)
+            page = Page(exposition.page(everything, openmetrics))
             self._made[openmetrics] = _Made(of, programs, texts, time.monotonic(), page)
             return page
 

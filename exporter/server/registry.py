@@ -61,10 +61,8 @@ class _Held:
             if self.collector is None:
                 return (), None
             if time.monotonic() - self.taken >= SHARED:
-                families = self.collector.collect()
-                if not self.collector.same or not self.texts:
-                    self.texts = ()  # what nobody sends any more is free
-                    self.texts = exposition.write(families)
+                self.texts = ()  # what nobody sends any more is free
+                self.texts = exposition.write(self.collector.collect())
                 self.taken = time.monotonic()
                 self._tell(self.collector.report)
             return self.texts, self.collector.report

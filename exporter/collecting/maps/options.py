@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,19 +46,14 @@ class WithoutZeros:
     def __init__(self, table: Readable) -> None:
         self._table = table
         self._used: NDArray[np.bool_] = np.zeros(0, bool)
-        self._last: Entries | None = None
 
     def read(self) -> Entries:
         entries = self._table.read()
-        if entries.same and self._last is not None:
-            return self._last
         used = np.asarray(entries.values.any(axis=(1, 2)))
         if len(self._used) == len(used):
             used |= self._used
         self._used = used
-        found = Entries(entries.keys[used], entries.values[used])
-        self._last = replace(found, same=True)
-        return found
+        return Entries(entries.keys[used], entries.values[used])
 
 
 class Expiring:

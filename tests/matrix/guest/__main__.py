@@ -31,7 +31,7 @@ def main(work: Path) -> int:
     for variant in specs["attach_places"].variants:
         steps.run(f"place/{variant.name}", call(places.CHECKS[variant.name], specs["attach_places"], variant.name, on))
     steps.run("map_kinds", call(maps.read_back, specs["map_kinds"], on))
-    steps.run("two_places", maps.from_two_places)
+    steps.run("large_maps", maps.large)
     steps.run("drained", call(draining.exact, specs["drained"], on))
     for name, keep in (("none", frozenset[int]()), ("cap_bpf", frozenset({credentials.CAP_BPF}))):
         steps.run(f"rights/{name}", call(rights.read_as_nobody, specs["attach_kinds"], on, keep))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
 from exporter.kernel import bpf
 from exporter.program import LOST_UPDATES, Map, Member, Program, State, Type
-from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MapOptions, MetricSpec, ProgramSpec
+from exporter.spec import BucketSpec, LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
 U16, U32, U64 = Type("int", "u16", 2), Type("int", "u32", 4), Type("int", "u64", 8)
 KEY = Type("struct", "key_t", 4, members=(Member("family", 0, U16), Member("port", 16, U16)))
@@ -41,21 +40,6 @@ class Held:
         keys = np.frombuffer(b"".join(self.rows), np.uint8).reshape(len(self.rows), len(first_key))
         values = np.frombuffer(b"".join(b"".join(each) for each in self.rows.values()), np.uint8)
         return Entries(keys, values.reshape(len(self.rows), len(first_values), len(first_values[0])))
-
-
-class Compared(Held):
-    """One that says whether it found what it found before, as a Table does."""
-
-    def __init__(self, rows: Mapping[bytes, list[bytes]]) -> None:
-        super().__init__(rows)
-        self._last: tuple[dict[bytes, list[bytes]], Entries] | None = None
-
-    def read(self) -> Entries:
-        entries = super().read()
-        if self._last is not None and self._last[0] == self.rows:
-            return replace(self._last[1], same=True)
-        self._last = dict(self.rows), entries
-        return entries
 
 
 class Clock:
@@ -126,51 +110,16 @@ def test_cpus_are_summed_and_metrics_of_one_map_read_it_once(names: Names) -> No
     assert c.report.success
 
 
-def test_maps_that_hold_what_they_held_are_not_collected_again(names: Names) -> None:
-    one, other = Compared({key(443): u64s(1, 2)}), Compared({key(80): u64s(5, 0)})
-    metrics = [metric("x_total", "one", labels=PORT), metric("y_total", "other", labels=PORT)]
-    c = collector(names, metrics, [a_map("one"), a_map("other")], {"one": one, "other": other})
-    assert page(c) == ['x_total{port="443"} 3', 'y_total{port="80"} 5']
-    before = c.report
-    assert page(c) == ['x_total{port="443"} 3', 'y_total{port="80"} 5']
-    assert c.same
-    assert (c.report, c.report.success) == (before, True)
-    other.rows[key(80)] = u64s(5, 1)
-    assert page(c) == ['x_total{port="443"} 3', 'y_total{port="80"} 6']
-    assert not c.same
-    one.rows[key(22)] = u64s(9, 0)
-    assert page(c) == ['x_total{port="443"} 3', 'x_total{port="22"} 9', 'y_total{port="80"} 6']
-    assert (one.reads, other.reads) == (4, 4), "a map was read twice for one collection"
-
-
 def test_after_a_failure_all_is_collected_again(names: Names) -> None:
-    held = Compared({key(443): u64s(1, 2)})
+    held = Held({key(443): u64s(1, 2)})
     c = collector(names, [metric("x_total", "m", labels=PORT)], [a_map("m")], {"m": held})
     page(c)
     held.error = OSError(5, "Input/output error")
     assert page(c) == []
-    assert not c.same
     assert not c.report.success
     held.error = None
     assert page(c) == ['x_total{port="443"} 3']
-    assert not c.same
     assert c.report.success
-
-
-def test_what_depends_on_more_than_the_maps_is_always_collected(names: Names) -> None:
-    """CPUs that come and go, entries that grow old, names that change."""
-    clock = Clock()
-    user = [LabelSpec(name="user", field="port", decode=[DecodeStep(name="username")])]
-    for labels, options, seconds in ((CPU, {}, 0), (PORT, {"m": MapOptions(ttl=60)}, 0), (user, {}, 61)):
-        held = Compared({key(443): u64s(1, 0)})
-        metrics = [metric("x_total", "m", labels=labels)]
-        c = collector(names, metrics, [a_map("m")], {"m": held}, online=(0,), clock=clock, options=options)
-        page(c)
-        clock.now += seconds
-        page(c)
-        assert not c.same, labels
-        page(c)
-        assert c.same == bool(seconds), labels
 
 
 def test_fields_that_are_no_label_are_added_up(names: Names) -> None:
