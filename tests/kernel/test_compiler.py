@@ -580,7 +580,8 @@ def test_a_warm_start_maps_no_llvm(compile_text: Compile, tmp_path: Path) -> Non
     code = f"""\
 import sys
 from pathlib import Path
-from exporter.loading import child, compiler
+from exporter.loading import load_program
+from exporter.loading.compiling import compiler
 from exporter.loading.artifact import Cache
 assert Cache(Path({str(cache.directory)!r})).get({made.key!r}, compiler.bcc_version())
 assert "bcc" not in sys.modules

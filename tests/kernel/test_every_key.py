@@ -21,19 +21,19 @@ from tests.kernel.renames import rename
 
 DIRECTORY = ROOT / "tests/kernel/every_key"
 LATER = {
-    ("MapOptions", "drain"),
+    ("MapOptionsDocument", "drain"),
 }
 WITHIN: dict[tuple[str, str], type[document.Document]] = {
     ("MainFile", "limits"): document.LimitsDocument,
-    ("Program", "requires"): document.RequiresDocument,
-    ("Variant", "requires"): document.RequiresDocument,
-    ("Program", "attach"): document.AttachDocument,
-    ("Variant", "attach"): document.AttachDocument,
-    ("Program", "variants"): document.VariantDocument,
-    ("Program", "metrics"): document.MetricDocument,
+    ("ProgramDocument", "requires"): document.RequiresDocument,
+    ("VariantDocument", "requires"): document.RequiresDocument,
+    ("ProgramDocument", "attach"): document.AttachDocument,
+    ("VariantDocument", "attach"): document.AttachDocument,
+    ("ProgramDocument", "variants"): document.VariantDocument,
+    ("ProgramDocument", "metrics"): document.MetricDocument,
     ("Use", "metrics"): document.MetricOverride,
-    ("Metric", "labels"): document.LabelDocument,
-    ("Metric", "buckets"): document.BucketsDocument,
+    ("MetricDocument", "labels"): document.LabelDocument,
+    ("MetricDocument", "buckets"): document.BucketsDocument,
 }
 
 
