@@ -7,13 +7,13 @@ import importlib
 import json
 import os
 import pwd
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exporter import __version__, config, log
 from exporter.commands.exit_codes import EXIT_OK
+from exporter.config import durations
 
 DEFAULT_CONFIG = "/etc/bpf-exporter/config.yaml"
 DEFAULT_CACHE = "/var/cache/bpf-exporter"
@@ -227,10 +227,10 @@ def _uid(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    match = re.fullmatch("([0-9]{1,9})(ms|s|m|h|d)", text)
-    if match is None:
+    found = durations.seconds(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration: write a number and its unit, like 30s or 5m")
-    return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return found
 
 
 def _account(text: str) -> tuple[int, int]:

@@ -86,6 +86,15 @@ class Type:
     element: Type | None = None
     count: int = 0
 
+    @property
+    def spelling(self) -> str:
+        """The type as C spells it: "u32", "char[16]", "struct key"; without a name "an anonymous struct", "pointer"."""
+        if self.kind == "array" and self.element is not None:
+            return f"{self.element.spelling}[{self.count}]"
+        if self.kind in ("struct", "union", "enum"):
+            return f"{self.kind} {self.name}" if self.name else f"an anonymous {self.kind}"
+        return self.name or self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Map:

@@ -17,7 +17,6 @@ from exporter.binding.paths import (
     Field,
     LayoutError,
     Number,
-    describe,
     leaves,
     listed,
     number,
@@ -224,7 +223,7 @@ class _Binder:
         field = self.in_value(path, "slots")
         array = field.type
         if array.kind != "array" or array.element is None:
-            raise LayoutError(f"slots {path}: {describe(array)} is no array of numbers")
+            raise LayoutError(f"slots {path}: {array.spelling} is no array of numbers")
         if array.count < 2:
             raise LayoutError(f"slots {path}: an array of {array.count} has no room for a bucket and the overflow")
         first = number(Field(array.element, field.offset), f"slots {path}")
@@ -300,7 +299,7 @@ class _Binder:
             return []  # the slot is all of the key
         if key.kind != "struct":
             raise LayoutError(
-                f"labels: the key of map {self.map.name} is {describe(key)} without field names "
+                f"labels: the key of map {self.map.name} is {key.spelling} without field names "
                 "(name it: labels: [{name: index, field: key}], or say labels: [])"
             )
         slot = None if slot_path is None else resolve(key, slot_path, "key")

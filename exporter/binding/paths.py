@@ -74,7 +74,7 @@ def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
     if not step.endswith("]") or not text.isdecimal():
         raise LayoutError(f"{step}: an index is a number in brackets, as in a[2]")
     if array.kind != "array" or array.element is None:
-        raise LayoutError(f"{step}: {describe(array)} is no array")
+        raise LayoutError(f"{step}: {array.spelling} is no array")
     if len(text) > 9 or int(text) >= array.count:  # int() refuses thousands of digits
         raise LayoutError(f"{step}: the array has {array.count} elements, numbered from 0")
     return array.element, bits + int(text) * array.element.size * 8
@@ -83,11 +83,11 @@ def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
 def _member(owner: Type, name: str, root_name: str, at_root: bool) -> Member:
     if owner.kind not in ("struct", "union"):
         hint = f'the {root_name} is no struct: write "{root_name}"' if at_root else "it is no struct"
-        raise LayoutError(f'no field "{name}" in {describe(owner)} ({hint})')
+        raise LayoutError(f'no field "{name}" in {owner.spelling} ({hint})')
     for member in visible(owner):
         if member.name == name:
             return member
-    raise LayoutError(f'no field "{name}" in {describe(owner)} (it has: {listed([m.name for m in visible(owner)])})')
+    raise LayoutError(f'no field "{name}" in {owner.spelling} (it has: {listed([m.name for m in visible(owner)])})')
 
 
 def visible(owner: Type) -> list[Member]:
@@ -131,21 +131,13 @@ def number(field: Field, what: str) -> Number:
         return Number(field.offset, found.size, found.signed, order, field.bits, field.shift)
     if found.kind == "float":
         raise LayoutError(
-            f"{what}: {describe(found)} is a floating-point number, and BPF programs have none (use an integer)"
+            f"{what}: {found.spelling} is a floating-point number, and BPF programs have none (use an integer)"
         )
     if found.kind == "struct":
         raise LayoutError(
-            f"{what}: {describe(found)} is no number (its members: {listed([m.name for m in visible(found)])})"
+            f"{what}: {found.spelling} is no number (its members: {listed([m.name for m in visible(found)])})"
         )
-    raise LayoutError(f"{what}: {describe(found)} is no number of 8 to 64 bits")
-
-
-def describe(found: Type) -> str:
-    if found.kind in ("struct", "union", "enum"):
-        return f"{found.kind} {found.name}" if found.name else f"an anonymous {found.kind}"
-    if found.kind == "array" and found.element is not None:
-        return f"{describe(found.element)}[{found.count}]"
-    return found.name or found.kind
+    raise LayoutError(f"{what}: {found.spelling} is no number of 8 to 64 bits")
 
 
 def listed(names: Iterable[str]) -> str:

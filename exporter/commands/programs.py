@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from exporter import config
 from exporter.commands.exit_codes import EXIT_OK, EXIT_USAGE
 from exporter.config import bundled, bundled_dir
+from exporter.kernel.near import did_you_mean
 from exporter.spec import ProgramSpec, Requirements, VariantSpec
 
 
@@ -33,9 +33,7 @@ def print_one(directory: Path, name: str) -> None:
     """A program whole: the comment at the top of its C text, metrics and variants. LookupError if there is none."""
     known = bundled.names(directory)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-        raise LookupError(f"no bundled program {name!r}; {hint}")
+        raise LookupError(f"no bundled program {name!r}; {did_you_mean(name, known, otherwise='there are')}")
     program = _program(directory, name)
     print("\n".join([f"{name}: {_comment(program)[0]}", *_comment(program)[1:]]))
     print("\nMetrics")

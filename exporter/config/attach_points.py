@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping as MappingABC
 
 from exporter.config import document
-from exporter.config.findings import Findings, did_you_mean, quoted
+from exporter.config.findings import Findings, quoted
 from exporter.config.positions import Node, Path, at, key_at
 from exporter.config.validate import Valid, phrase
+from exporter.kernel.near import did_you_mean
 from exporter.spec import ATTACH_KINDS, AttachSpec, Requirements, VariantSpec
 
 # * and ? make a glob. Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0

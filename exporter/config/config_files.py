@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exporter.config import sources
 from exporter.config.sources import MAX_BYTES, Sources
+from exporter.kernel.ownership import other_writers
 
 
 class FileError(Exception):
@@ -63,7 +64,7 @@ class FileReader:
             if status.st_size > MAX_BYTES:
                 raise FileError(f"has {status.st_size} bytes; at most {MAX_BYTES} are read")
             if self.owners is not None:
-                check_owner(path, status, self.owners)
+                check_owner(path, status, self.owners, "and what stands in it runs in the kernel")
             with open(fd, "rb", closefd=False) as file:
                 data = file.read(MAX_BYTES)
             self.sources.files.setdefault(str(path), sources.seen(data, status))
@@ -74,25 +75,16 @@ class FileReader:
             os.close(fd)
 
 
-def check_owner(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
-    """FileError unless the file belongs to one of `owners` and nobody else can write it (design §9).
+def check_owner(path: Path, status: os.stat_result, owners: Collection[int], danger: str) -> None:
+    """FileError where somebody else than `owners` can change the file; `danger`: what that somebody could do then."""
+    if problem := other_writers(status, owners):
+        owner = status.st_uid
+        right = f"chown {min(owners)} {path}, or start with --config.trust-owner {owner} (trusted: {_either(owners)})"
+        raise FileError(f"{problem}, {danger}; {f'chmod go-w {path}' if owner in owners else right}")
 
-    The owner's private group, which has the owner's number, is nobody else: with umask 002 every file of a checkout is
-    writable by it.
-    """
-    if status.st_uid not in owners:
-        trusted = " or ".join(str(uid) for uid in sorted(owners))
-        raise FileError(
-            f"belongs to user {status.st_uid}, and what stands in it runs in the kernel; "
-            f"chown {min(owners)} {path}, or start with --config.trust-owner {status.st_uid} (trusted: {trusted})"
-        )
-    group = 0 if status.st_gid == status.st_uid else stat.S_IWGRP
-    writers = [word for bit, word in ((group, "its group"), (stat.S_IWOTH, "everybody")) if status.st_mode & bit]
-    if writers:
-        raise FileError(
-            f"can be written by {' and '.join(writers)} (mode {stat.S_IMODE(status.st_mode):04o}), "
-            f"and what stands in it runs in the kernel; chmod go-w {path}"
-        )
+
+def _either(owners: Collection[int]) -> str:
+    return " or ".join(str(uid) for uid in sorted(owners))
 
 
 def _reason(error: OSError | ValueError) -> str:

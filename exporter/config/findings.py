@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -71,15 +70,6 @@ class Findings:
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Sorted by file (in the order of reading) and position, each once."""
     return sorted(dict.fromkeys(findings), key=lambda f: (f.mark.order, f.mark.line, f.mark.column, f.text))
-
-
-def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "the names are") -> str:
-    """The hint for an unknown word: the nearest known ones, else all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.65)
-    if near:
-        return "did you mean " + " or ".join(quoted(name) for name in near) + "?"
-    return f"{otherwise} " + ", ".join(names) if names else "there are none"
 
 
 def quoted(text: str) -> str:

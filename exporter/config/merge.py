@@ -10,9 +10,10 @@ from pathlib import Path
 
 from exporter.config import attach_points, bundled, document, map_options, metrics, naming, override, sources
 from exporter.config.config_files import FileError, FileReader
-from exporter.config.findings import Findings, Mark, did_you_mean, quoted
+from exporter.config.findings import Findings, Mark, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
 from exporter.config.validate import Valid, phrase, validate
+from exporter.kernel.near import did_you_mean
 from exporter.spec import MapOptions, ProgramSpec
 
 _NUL = "a NUL, and the compiler would read no further; take it out"

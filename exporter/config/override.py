@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from exporter.config import document
-from exporter.config.findings import Findings, did_you_mean, quoted
+from exporter.config.findings import Findings, quoted
 from exporter.config.positions import List, Mapping, Node, Scalar, at, key_at, without
 from exporter.config.validate import Valid
+from exporter.kernel.near import did_you_mean
 
 _OF_EITHER_KIND = ("enabled", "optional", "budget", "lifetime")
 # What a program of one's own has and `use` cannot change: of the entry, and of one metric in it.

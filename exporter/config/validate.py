@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from exporter.config.document import Document, describe
-from exporter.config.findings import Findings, did_you_mean, quoted
+from exporter.config.findings import Findings, quoted
 from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, plain, quote_it, without
+from exporter.kernel.near import did_you_mean
 
 D = TypeVar("D", bound=Document)
 

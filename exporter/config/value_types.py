@@ -21,7 +21,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from exporter.config.findings import did_you_mean
+from exporter.config.durations import DURATION, seconds
+from exporter.kernel.near import did_you_mean
 from exporter.spec import DecodeStep
 
 UNITS: dict[str, float] = {
@@ -208,22 +209,20 @@ def _budget(value: float) -> float:
 
 Budget = Annotated[float, AfterValidator(_budget), Field(json_schema_extra={"exclusiveMinimum": 0})]
 
-_DURATIONS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = r"([0-9]{1,9})(ms|s|m|h|d)"
 _DIGITS = "[0-9]{10,}"  # of a number that would be no float, or that int() refuses
 
 
 def _duration(value: Any) -> float:
-    match = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
-    if match is None:
+    found = seconds(value) if isinstance(value, str) else None
+    if found is None:
         if isinstance(value, str) and re.fullmatch(f"{_DIGITS}[a-z]+", value):
             raise wrong("is too long; write at most 9 digits, or 0s for never")
         raise wrong("is no duration; write a number and its unit, like 90s, 10m or 1h")
-    return int(match[1]) * _DURATIONS[match[2]]
+    return found
 
 
 Duration = Annotated[
-    float, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": f"^({_DURATION})$", "default": "0s"})
+    float, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": f"^({DURATION})$", "default": "0s"})
 ]
 
 _SIZES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from exporter.decoders.declaration import Decoder, Input, Run, spell
+from exporter.decoders.declaration import Decoder, Input, Run
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -43,12 +43,12 @@ def _kstack_fits(step: DecodeStep, given: Input) -> str | None:
     if step.argument is not None:
         if given.shape == "int":
             return None
-        field = spell(given.source) if given.source is not None else given.shape
+        field = given.source.spelling if given.source is not None else given.shape
         return f"decoder kstack: {field} is no id of a stack in {step.argument} (the s64 of its get_stackid())"
     source = given.source
     element = source.element if source is not None else None
     if source is None or element is None or element.kind not in ("int", "pointer") or element.size != 8:
-        field = spell(source) if source is not None else f"what {given.before} gives"
+        field = source.spelling if source is not None else f"what {given.before} gives"
         return f"decoder kstack takes the frames, u64[N], but {field} is none (for an id name the map: {{kstack: MAP}})"
     return None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 
 from exporter.decoders import (
@@ -22,8 +21,9 @@ from exporter.decoders import (
     processes,
     strings,
 )
-from exporter.decoders.declaration import Decoder, Input, Shape, byte_order, is_bool, is_char_array, is_number, spell
+from exporter.decoders.declaration import Decoder, Input, Shape, byte_order, is_bool, is_char_array, is_number
 from exporter.decoders.names import Names
+from exporter.kernel.near import did_you_mean
 from exporter.program import Type
 from exporter.spec import DecodeStep
 
@@ -64,7 +64,7 @@ def check_chain(steps: Sequence[DecodeStep]) -> list[str]:
     for step in steps:
         decoder = _DECODERS.get(step.name)
         if decoder is None:
-            found.append(_no_such_decoder(step.name))
+            found.append(f"no decoder {step.name!r} ({did_you_mean(step.name, _DECODERS, otherwise='one of')})")
             before = None
             continue
         wrong = _wrong_in_itself(decoder, step)
@@ -76,12 +76,6 @@ def check_chain(steps: Sequence[DecodeStep]) -> list[str]:
                 found.append(misfit)
         before = decoder
     return found
-
-
-def _no_such_decoder(name: str) -> str:
-    near = get_close_matches(name, _DECODERS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(_DECODERS))}"
-    return f"no decoder {name!r} ({hint})"
 
 
 def _wrong_in_itself(decoder: Decoder, step: DecodeStep) -> list[str]:
@@ -213,28 +207,28 @@ def _default(field: Type) -> str:
     if field.kind == "int":
         return "int" if field.signed else "uint"
     if field.kind in ("struct", "union"):
-        raise ChainError(f"the field is {spell(field)}, which has no text of its own: name one of its members")
+        raise ChainError(f"the field is {field.spelling}, which has no text of its own: name one of its members")
     if field.kind == "array":
         hint = "name an element, as in field[0], or decode it by hex, inet or string"
-        raise ChainError(f"the field is {spell(field)}: {hint}")
+        raise ChainError(f"the field is {field.spelling}: {hint}")
     if field.kind == "float":
         raise ChainError(
-            f"the field is {spell(field)}, a floating-point number: BPF programs have none (use an integer)"
+            f"the field is {field.spelling}, a floating-point number: BPF programs have none (use an integer)"
         )
-    raise ChainError(f"the field is {spell(field)}, which cannot be a label")
+    raise ChainError(f"the field is {field.spelling}, which cannot be a label")
 
 
 def _first_shape(decoder: Decoder, field: Type) -> Shape:
     offered: tuple[Shape, ...]
     if is_number(field):
         offered = ("int", "bytes")
-        is_a = f"the field is a number ({spell(field)})"
+        is_a = f"the field is a number ({field.spelling})"
     elif is_char_array(field):
         offered = ("bytes", "text")
-        is_a = f"the field is {spell(field)}"
+        is_a = f"the field is {field.spelling}"
     else:
         offered = ("bytes",)
-        is_a = f"the field is {spell(field)}"
+        is_a = f"the field is {field.spelling}"
     for shape in decoder.takes:
         if shape in offered:
             return shape

@@ -97,14 +97,3 @@ def byte_order(field: Type) -> Literal["little", "big"]:
     if field.name in _LITTLE_ENDIAN:
         return "little"
     return sys.byteorder
-
-
-def spell(field: Type) -> str:
-    """The type as a person would write it in C: "u32", "char[16]", "struct key"."""
-    if field.kind == "array":
-        return f"{spell(field.element) if field.element else '?'}[{field.count}]"
-    if field.kind in ("struct", "union", "enum"):
-        return f"{field.kind} {field.name}".rstrip()
-    if field.kind == "pointer":
-        return "pointer"
-    return field.name or field.kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import Decoder, Input, Run, is_number, spell
+from exporter.decoders.declaration import Decoder, Input, Run, is_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -31,7 +31,7 @@ def name(raw: bytes) -> str | None:
 
 def _fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and is_number(given.source):
-        return f"decoder dname takes bytes, but the field is a number ({spell(given.source)})"
+        return f"decoder dname takes bytes, but the field is a number ({given.source.spelling})"
     return None
 
 

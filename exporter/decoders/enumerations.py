@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from exporter.decoders.declaration import Decoder, Input, Run, spell
+from exporter.decoders.declaration import Decoder, Input, Run
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -51,7 +51,7 @@ def _enum_fits(step: DecodeStep, given: Input) -> str | None:
     if given.source is None:
         return f"decoder enum without an argument must come first ({given.before} before it)"
     if given.source.kind != "enum":
-        spelled = spell(given.source)
+        spelled = given.source.spelling
         return f"decoder enum: the field is {spelled}, not an enum (name one, as in {{enum: skb_drop_reason}})"
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from exporter.decoders.declaration import Decoder, Input, Run, spell
+from exporter.decoders.declaration import Decoder, Input, Run
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -73,7 +73,7 @@ _TCP_STATES = {
 
 def _inet_fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and given.source.size not in (4, 16):
-        return f"decoder inet takes 4 or 16 bytes, but the field has {given.source.size} ({spell(given.source)})"
+        return f"decoder inet takes 4 or 16 bytes, but the field has {given.source.size} ({given.source.spelling})"
     return None
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import sys
 from collections.abc import Mapping
 
-from exporter.decoders.declaration import Decoder, Input, Run, spell
+from exporter.decoders.declaration import Decoder, Input, Run
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -49,12 +49,12 @@ def _fits(step: DecodeStep, given: Input) -> str | None:
         return None
     if step.argument is not None:
         if source.size not in _BITS:
-            return f"decoder cidr takes 4 or 16 bytes, but the field has {source.size} ({spell(source)})"
+            return f"decoder cidr takes 4 or 16 bytes, but the field has {source.size} ({source.spelling})"
         return None
     if source.size - 4 not in _BITS or not source.members or source.members[0].type.size != 4:
         return (
             "decoder cidr without an argument takes the key of an LPM trie, a u32 and 4 or 16 bytes, "
-            f"but the field is {spell(source)} (else write a length, as in {{cidr: 24}})"
+            f"but the field is {source.spelling} (else write a length, as in {{cidr: 24}})"
         )
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from exporter.decoders.declaration import Decoder, Input, Run, is_number, spell
+from exporter.decoders.declaration import Decoder, Input, Run, is_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -16,7 +16,7 @@ def text(raw: bytes) -> str:
 
 def _fits(_step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and is_number(given.source):
-        return f"decoder string takes bytes, but the field is a number ({spell(given.source)})"
+        return f"decoder string takes bytes, but the field is a number ({given.source.spelling})"
     return None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
+
+from exporter.kernel.near import near
 
 _FORMAT_FIELD = re.compile(r"\bfield:(?P<declaration>[^;]+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);")
 
@@ -167,8 +168,3 @@ def parse_format(text: str) -> dict[str, tuple[int, int]]:
         declaration = re.sub(r"\[[^\]]*\]", " ", match["declaration"])
         fields[declaration.replace("*", " ").split()[-1]] = (int(match["offset"]), int(match["size"]))
     return fields
-
-
-def near(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three of `names` that look like `name`, best first, in an order that does not change from run to run."""
-    return get_close_matches(name, sorted(names), n=3, cutoff=0.7)

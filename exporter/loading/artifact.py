@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import log
+from exporter.kernel.ownership import other_writers
 from exporter.loading import cache_key
 from exporter.loading.cache_key import FORMAT, CacheKey
 from exporter.loading.target import Target
@@ -119,8 +120,8 @@ class Cache:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError as error:  # a file, or a link to nothing
             raise NotADirectoryError("it is there and no directory") from error
-        if why := _not_ours(directory.stat()):
-            raise ForeignCacheError(why)
+        if why := other_writers(directory.stat(), (0, os.geteuid())):
+            raise ForeignCacheError(f"it {why}")
 
     @property
     def headers(self) -> Path:
@@ -139,8 +140,8 @@ class Cache:
             _log.warning("artifact not read; it is compiled again", file=str(path), cause=error.strerror)
             return None
         with open(descriptor, "rb") as file:
-            if why := _not_ours(os.fstat(descriptor)):
-                _log.warning("artifact not used; it is compiled again", file=str(path), cause=why)
+            if why := other_writers(os.fstat(descriptor), (0, os.geteuid())):
+                _log.warning("artifact not used; it is compiled again", file=str(path), error=f"it {why}")
                 return None
             raw = file.read()
         try:
@@ -193,13 +194,6 @@ class Cache:
         if not re.fullmatch(r"[0-9a-f]{64}", key):
             raise ValueError(f"{key!r} is no key of an artifact")
         return self.directory / f"{key}.json"
-
-
-def _not_ours(status: os.stat_result) -> str:
-    """Who else could have written it; "" if nobody could."""
-    if status.st_uid not in (0, os.geteuid()):
-        return f"it belongs to uid {status.st_uid}"
-    return "others may write to it" if status.st_mode & 0o022 else ""
 
 
 def _digest(document: dict[str, Any]) -> str:

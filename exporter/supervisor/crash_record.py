@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporter.kernel.ownership import other_writers
+
 FORMAT = 1
 _LARGEST = 16 << 20  # bytes; a program is some 200
 _LATEST = 253402300799.0  # the last second of the year 9999, as far as time.strftime() goes
@@ -84,8 +86,8 @@ class CrashRecord:
                 raise DamagedError("it is a link") from error
             raise
         with open(descriptor, "rb") as file:
-            if not _ours(os.fstat(descriptor)):
-                raise DamagedError("others can write to it")
+            if why := other_writers(os.fstat(descriptor), (0, os.geteuid())):
+                raise DamagedError(f"it {why}")
             raw = file.read(_LARGEST)
         try:
             document = json.loads(raw)
@@ -113,8 +115,8 @@ class CrashRecord:
         self._make_directory()
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not _ours(os.fstat(directory)):
-                raise PermissionError(errno.EPERM, "others can write to the directory")
+            if why := other_writers(os.fstat(directory), (0, os.geteuid())):
+                raise PermissionError(errno.EPERM, f"the directory {why}")
             fcntl.flock(directory, fcntl.LOCK_EX)
             yield directory
         finally:
@@ -151,10 +153,6 @@ class CrashRecord:
 def written(since: float) -> str:
     """A time of the epoch, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(since))
-
-
-def _ours(status: os.stat_result) -> bool:
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def _content(document: dict[str, Any]) -> Content:

@@ -85,7 +85,7 @@ def test_a_cache_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").chmod(0o777)
     done = run(write_config(tmp_path), tmp_path, "--web.listen-address", "127.0.0.1:0")
     assert done.returncode == 1
-    assert "others may write to it" in done.stderr
+    assert "it can be written by its group and everybody (mode 0777)" in done.stderr
 
 
 def test_a_wrong_configuration_ends_with_3_and_every_position(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_configuration_of_another_user_is_refused_as_kernel_code(tmp_path: Pat
         (["run", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["run", "--web.telemetry-path", "metrics"], "'metrics' must be a path of its own, such as /metrics"),
         (["run", "--user", "no-such-user"], "no user 'no-such-user' here: name one, or give a number"),
-        (["programs", "tcp_rts"], "no bundled program 'tcp_rts'; did you mean tcp_rst?"),
+        (["programs", "tcp_rts"], "no bundled program 'tcp_rts'; did you mean \"tcp_rst\"?"),
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], text: str) -> None:

@@ -9,7 +9,8 @@ import errno
 import os
 
 from exporter.kernel import bpf, cpus, perf_event, perf_names, sysctl
-from exporter.kernel.features import Kernel, near
+from exporter.kernel.features import Kernel
+from exporter.kernel.near import near
 from exporter.loading.attaching.kind import Kind, Link, Point, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason

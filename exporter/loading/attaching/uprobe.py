@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.kernel import bpf, links, perf_event
-from exporter.kernel.features import Kernel, near
+from exporter.kernel.features import Kernel
+from exporter.kernel.near import near
 from exporter.loading.attaching import target_files
 from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused

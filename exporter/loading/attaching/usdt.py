@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from functools import cache
 
 from exporter.kernel import bpf
-from exporter.kernel.features import Kernel, near
+from exporter.kernel.features import Kernel
+from exporter.kernel.near import near
 from exporter.loading.attaching import target_files, uprobe, usdt_arguments
 from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point
 from exporter.loading.attaching.uprobe import ProbeSite

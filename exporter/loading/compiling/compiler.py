@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from exporter import log
 from exporter.ipc import isolated
 from exporter.kernel import bpf, bpf_insn, btf_objects, mappings
 from exporter.kernel.btf import KernelBtf
+from exporter.kernel.near import near
 from exporter.loading import artifact, cache_key
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.compiling import diagnostics, headers, layout_asserts, needed_types, scratch, source
@@ -216,8 +216,7 @@ def _near_members(target: Target) -> diagnostics.NearMembers:
     def near_members(tag: str, name: str) -> list[str]:
         try:
             with KernelBtf(target.btf_path) as btf:
-                names = sorted({member.name for member in btf.struct_members(tag)})
-                return get_close_matches(name, names)
+                return near(name, {member.name for member in btf.struct_members(tag)})
         except (OSError, KeyError):
             return []
 

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 from exporter.kernel.btf import KernelBtf
+from exporter.kernel.ownership import other_writers
 from exporter.loading.compiling import needed_types
 from exporter.loading.target import Target
 
@@ -235,8 +236,7 @@ def _page_shift(target: Target) -> int:
 def _private_directory(directory: Path) -> None:
     """Creates it if need be. HeadersError unless it is ours alone to write: its C text runs in the kernel."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = os.stat(directory, follow_symlinks=False)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    if other_writers(os.stat(directory, follow_symlinks=False), (os.geteuid(),)):
         raise HeadersError(f"use {directory}: it must belong to uid {os.geteuid()} and be writable by nobody else")
 
 

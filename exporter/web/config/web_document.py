@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, PlainValidator
 
 from exporter.config.document import Document
-from exporter.config.findings import did_you_mean
+from exporter.config.durations import GO_DURATION, seconds
 from exporter.config.value_types import wrong
+from exporter.kernel.near import did_you_mean
 
 # Go's names of what there is for TLS 1.2 -> OpenSSL's (crypto/tls, CipherSuites()).
 CIPHERS = {
@@ -36,8 +36,6 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1"}
 _ONLY = "RequireAndVerifyClientCert"
 _UNVERIFIED = f"takes certificates that nobody has verified, which Python's ssl cannot; write {_ONLY}"
-_GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_GO_PART = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)"
 
 
 def _cipher(name: str) -> str:
@@ -76,9 +74,10 @@ def _interval(value: Any) -> float:
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if text == "0":
         return 0.0
-    if not re.fullmatch(f"({_GO_PART})+", text):
+    interval = seconds(text, GO_DURATION)
+    if interval is None:
         raise wrong("is no duration; write one like 1s, 100ms or 1m30s, or 0 for no limit")
-    return sum(float(number) * _GO_UNITS[unit] for number, unit in re.findall(_GO_PART, text))
+    return interval
 
 
 CipherName = Annotated[str, AfterValidator(_cipher)]

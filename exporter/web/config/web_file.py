@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.config import ConfigErrors
-from exporter.config.config_files import FileError, FileReader
-from exporter.config.findings import Finding, Findings, Mark, did_you_mean, in_order
+from exporter.config.config_files import FileError, FileReader, check_owner
+from exporter.config.findings import Finding, Findings, Mark, in_order
 from exporter.config.positions import Mapping, Node, Scalar, at, compose, key_at
 from exporter.config.sources import Sources
 from exporter.config.validate import validate
+from exporter.kernel.near import did_you_mean
 from exporter.web import tls
 from exporter.web.config import web_document
 from exporter.web.config.settings import Settings, Tls
@@ -95,17 +96,8 @@ class _Reading:
     def _check_owner(self) -> int:
         """The file's mode. Who may write it says who may come in, and what of root's files is read."""
         status = os.stat(self.path)
-        mode = stat.S_IMODE(status.st_mode)
-        if status.st_uid not in self.owners:
-            raise FileError(
-                f"belongs to user {status.st_uid}, who could say who may come in; chown {min(self.owners)} {self.path},"
-                f" or start with --config.trust-owner {status.st_uid}"
-            )
-        if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and status.st_gid != status.st_uid):
-            raise FileError(
-                f"can be written by others (mode {mode:04o}), who could say who may come in; chmod go-w {self.path}"
-            )
-        return mode
+        check_owner(self.path, status, self.owners, "who could say who may come in")
+        return stat.S_IMODE(status.st_mode)
 
     def _tls(self, wanted: web_document.TlsServerConfig) -> Tls | None:
         where = ("tls_server_config",)

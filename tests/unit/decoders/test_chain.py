@@ -41,7 +41,7 @@ def test_all_decoders_of_the_schema_are_there() -> None:
         ([step("string"), step("map", {"a": "b"}, unknown="keep")], []),
         ([step("enum", "skb_drop_reason", strip="SKB_DROP_REASON_")], []),
         ([], ["decode is empty: leave it out for the decoder that fits the field's type"]),
-        ([step("uintt")], ["no decoder 'uintt' (did you mean uint?)"]),
+        ([step("uintt")], ['no decoder \'uintt\' (did you mean "uint" or "int"?)']),
         ([step("xyzzy")], [f"no decoder 'xyzzy' (one of {ALL})"]),
         ([step("string"), step("regexp", ["^a"])], []),
         ([step("regexp", "^a(b)")], []),
@@ -135,7 +135,7 @@ def test_all_decoders_of_the_schema_are_there() -> None:
         (
             [step("conainer"), step("uint", 3), step("container")],
             [
-                "no decoder 'conainer' (did you mean container?)",
+                "no decoder 'conainer' (did you mean \"container\"?)",
                 "decoder uint takes no argument",
                 "decoder container takes text, but uint before it gives int",
             ],
@@ -195,7 +195,7 @@ def test_mistakes_that_the_configuration_alone_shows(steps: list[DecodeStep], me
         (
             Type("union", "", 8),
             None,
-            "the field is union, which has no text of its own: name one of its members",
+            "the field is an anonymous union, which has no text of its own: name one of its members",
         ),
         (MAC, None, "the field is u8[6]: name an element, as in field[0], or decode it by hex, inet or string"),
         (

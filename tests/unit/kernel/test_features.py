@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel import cpus, perf_event, rights
-from exporter.kernel.features import Kernel, near, parse_format, version
+from exporter.kernel.features import Kernel, parse_format, version
+from exporter.kernel.near import near
 
 
 def test_cpu_list_may_have_ranges_and_holes() -> None:

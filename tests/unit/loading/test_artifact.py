@@ -114,9 +114,9 @@ def test_what_others_may_write_is_not_used(cache: Cache) -> None:
     entry(cache).chmod(0o666)
     with capture_logs() as logs:
         assert cache.get(KEY) is None
-    assert logs[0]["cause"] == "others may write to it"
+    assert logs[0]["error"] == "it can be written by its group and everybody (mode 0666)"
     cache.directory.chmod(0o777)
-    with pytest.raises(PermissionError, match="others may write to it"):
+    with pytest.raises(PermissionError, match=r"it can be written by its group and everybody \(mode 0777\)"):
         Cache(cache.directory)
 
 

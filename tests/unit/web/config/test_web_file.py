@@ -184,7 +184,9 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.write_text("")
     path.chmod(0o666)
-    with pytest.raises(ConfigErrors, match=r"can be written by others \(mode 0666\), who could say who may come in"):
+    with pytest.raises(
+        ConfigErrors, match=r"can be written by its group and everybody \(mode 0666\), who could say who may come in"
+    ):
         web_file.load(path, {os.geteuid()})
     path.chmod(0o600)
     with pytest.raises(ConfigErrors, match=rf"belongs to user {os.geteuid()}, .* --config.trust-owner {os.geteuid()}"):

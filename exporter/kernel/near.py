@@ -1,0 +1,20 @@
+"""Names that look like a name that does not exist, for the hint in its error message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three of `names` that look like `name`, best first, in an order that is the same in every run."""
+    import difflib  # 0.5 MB that a long-lived role needs only where something is wrong
+
+    return difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.7)
+
+
+def did_you_mean(name: str, names: Iterable[str], *, otherwise: str = "the names are") -> str:
+    """Return the hint for an unknown name: the known names that look like it, else all of them after `otherwise`."""
+    known = sorted(names)
+    if found := near(name, known):
+        return "did you mean " + " or ".join(f'"{each}"' for each in found) + "?"
+    return f"{otherwise} " + ", ".join(known) if known else "there are none"
