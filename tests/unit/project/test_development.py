@@ -1,4 +1,5 @@
-"""docs/development.md is true: its code is the code, its links lead somewhere, what it says to extend is all."""
+"""CONTRIBUTING.md and docs/development.md are true: the code that they show is the code, every link leads to a file and
+its heading, every path exists, and the table has every module."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from tests.unit.project.test_layers import FLOORS, MODULES, PACKAGE
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/development.md").read_text()
-CODE = re.findall(r"in `(\w+\.py)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+CODE = re.findall(r"in `(\w+\.py)`:\n\n```python\n(.*?)^```$", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests/matrix/README.md"])
 
 
 @pytest.mark.parametrize(("file", "shown"), CODE, ids=[file for file, _ in CODE])
@@ -28,15 +31,30 @@ def test_a_decoder_and_an_attach_kind_are_walked_through() -> None:
     assert [file for file, _ in CODE] == ["network.py", "tracepoint.py"]
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
-def test_every_link_leads_somewhere(page: str) -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / "docs" / page).read_text())
-    assert [link for link in links if "://" not in link and not (ROOT / "docs" / link).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        if "://" not in link:
+            target = page.parent / link if link else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
 
 
 def test_every_target_of_make_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?\bmake (\w+)", PAGE.partition("## ")[0])) <= targets
+    assert set(re.findall(r"(?:`|^)make (\w+)", CONTRIBUTING, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("text", [PAGE, CONTRIBUTING], ids=["development", "contributing"])
+def test_every_file_that_a_page_names_exists(text: str) -> None:
+    named = set(re.findall(r"`((?:\w+/)+[\w.-]*)`", text)) - {"peer/", "dest/", "programs/NAME.yaml", "programs/NAME.c"}
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "exporter" / name).exists()] == []
 
 
 def table() -> dict[str, tuple[int, set[str]]]:
