@@ -1,32 +1,31 @@
-"""States and reports -> the text of families that say how the exporter itself is doing."""
+"""What the exporter says of itself: states, reports and run times -> families in the text formats.
+
+`METRICS` is all of it: a new metric is a row there, and one in docs/operating.md.
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from operator import attrgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from exporter import __version__
 from exporter.binding.map_memory import map_memory
-from exporter.collecting import watched
-from exporter.collecting.collector import CollectReport
+from exporter.collecting.collector import CollectReport, MetricReport
 from exporter.collecting.text import exposition
-from exporter.collecting.text.exposition import Family, Text, family
-from exporter.collecting.text.renumbered import KeptTemplate, Samples
-from exporter.ipc.run_times import RunTimes
+from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel import cpus, map_types
 from exporter.kernel.own_process import OwnProcess, own_process
-from exporter.program import Program, Reason, State, hidden
+from exporter.program import Map, Program, State, hidden
 
 _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """How reading the configuration went, as the supervisor tells it (reload.Report)."""
+    """How the last reload of the configuration ended, as the supervisor reports it (reload.Report)."""
 
     sha256: str
     timestamp: float  # Unix time
@@ -38,7 +37,7 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class WebConfiguration:
-    """How reading the file of --web.config.file went last, and when it was right (Unix time)."""
+    """Whether the last read of --web.config.file succeeded, and when one last did (Unix time)."""
 
     successful: bool
     timestamp: float
@@ -46,12 +45,12 @@ class WebConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """How the server and what is above it are doing.
+    """The state of the server and of its supervisor.
 
     unprivileged  whether the server has no capability
-    restarts      how often it died
-    connected     whether its supervisor is there
-    armed         whether a crash would be remembered; None where there is no quarantine
+    restarts      how often the server died
+    connected     whether the supervisor is there
+    armed         whether the quarantine would remember a crash; None where there is no quarantine
     """
 
     unprivileged: bool
@@ -63,332 +62,241 @@ class ServerStatus:
     armed: bool | None = None
 
 
+class _Page(NamedTuple):
+    """What the metrics of one page are made of."""
+
+    programs: Sequence[Program]
+    maps: Sequence[tuple[str, Map]]  # with the names of their programs; those hidden left out
+    reports: Mapping[str, CollectReport]  # by program
+    late: Mapping[str, int]  # scrapes that were too late, by program
+    status: ServerStatus
+    process: OwnProcess | None
+
+
+# Label values and the number of each sample; a sample without a number is left out.
+_Samples = Iterable[tuple[tuple[str, ...], float | None]]
+
+
+class _Metric(NamedTuple):
+    name: str
+    type: Literal["counter", "gauge"]
+    labels: tuple[str, ...]
+    samples: Callable[[_Page], _Samples]
+    help: str
+
+
+def _server(value: Callable[[ServerStatus], float | None]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((), value(page.status))]
+
+
+def _config(value: Callable[[Configuration], float]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((), value(c)) for c in [page.status.configuration] if c is not None]
+
+
+def _web(value: Callable[[WebConfiguration], float]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((), value(web)) for web in [page.status.web] if web is not None]
+
+
+def _program(value: Callable[[Program], float | None]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((p.name,), value(p)) for p in page.programs]
+
+
+def _run_time(value: Callable[[RunTime], float | None]) -> Callable[[_Page], _Samples]:
+    def samples(page: _Page) -> _Samples:
+        times = page.status.run_times.programs
+        return [((p.name,), value(times[p.name])) for p in page.programs if p.name in times]
+
+    return samples
+
+
+def _map(value: Callable[[Map], float]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((name, m.name), value(m)) for name, m in page.maps]
+
+
+def _report(value: Callable[[CollectReport], float]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((name,), value(report)) for name, report in page.reports.items()]
+
+
+def _counts(counts: Callable[[CollectReport], Mapping[str, int]]) -> Callable[[_Page], _Samples]:
+    return lambda page: [
+        ((name, of), number) for name, report in page.reports.items() for of, number in counts(report).items()
+    ]
+
+
+def _metric(value: Callable[[MetricReport], int | None]) -> Callable[[_Page], _Samples]:
+    return lambda page: [
+        ((name, metric), value(m)) for name, report in page.reports.items() for metric, m in report.metrics.items()
+    ]
+
+
+def _process(value: Callable[[OwnProcess], float]) -> Callable[[_Page], _Samples]:
+    return lambda page: [((), value(process)) for process in [page.process] if process is not None]
+
+
+def _build(_: _Page) -> _Samples:
+    yield (__version__, platform.python_version()), 1
+
+
+def _states(page: _Page) -> _Samples:
+    return [((p.name, state.value), p.state is state) for p in page.programs for state in State]
+
+
+def _unused_variants(page: _Page) -> _Samples:
+    """Variants that were tried and not used; a program that does not run for another reason has the variant ""."""
+    for p in page.programs:
+        for attempt in p.attempts:
+            yield (p.name, attempt.variant, attempt.reason.value), 1
+        if p.reason and not p.attempts:
+            yield (p.name, "", p.reason.value), 1
+
+
+def _attach_points(page: _Page) -> _Samples:
+    return [
+        ((p.name, a.kind, a.target, a.function, a.reason.value), a.attached)
+        for p in page.programs
+        for a in p.attachments
+    ]
+
+
+_PROGRAM, _MAP, _METRIC = ("program",), ("program", "map"), ("program", "metric")
+_COUNTED = "only with --overhead.stats=always or the sysctl kernel.bpf_stats_enabled."
+
+# fmt: off
+METRICS = (
+    _Metric("bpf_exporter_build_info", "gauge", ("version", "python_version"), _build,
+            "Version of the exporter and of the Python that runs it; always 1."),
+    _Metric("bpf_exporter_server_unprivileged", "gauge", (), _server(lambda s: s.unprivileged),
+            "Whether the process that answers scrapes has no capability (1) or keeps CAP_BPF (0)."),
+    _Metric("bpf_exporter_server_restarts_total", "counter", (), _server(lambda s: s.restarts),
+            "Times that the process that answers scrapes died and was started again."),
+    _Metric("bpf_exporter_supervisor_connected", "gauge", (), _server(lambda s: s.connected),
+            "Whether the supervisor is there (1); without it (0) maps are read as it left them."),
+    _Metric("bpf_exporter_quarantine_armed", "gauge", (), _server(lambda s: s.armed),
+            "Whether programs are recorded before they are attached, so that none crashes this host twice (1)."),
+    _Metric("bpf_exporter_disabled", "gauge", (), _config(lambda c: c.disabled),
+            "Whether nothing is attached because the file of --config.disable-file exists (1)."),
+    _Metric("bpf_exporter_config_info", "gauge", ("sha256",),
+            lambda page: [((c.sha256,), 1) for c in [page.status.configuration] if c is not None],
+            "SHA-256 over all files of the configuration in use; always 1. Hosts with equal files have equal ones."),
+    _Metric("bpf_exporter_config_last_reload_successful", "gauge", (), _config(lambda c: c.successful),
+            "Whether the last configuration reload succeeded (1) or an earlier configuration is still, at least "
+            "partly, running (0)."),
+    _Metric("bpf_exporter_config_last_reload_success_timestamp_seconds", "gauge", (), _config(lambda c: c.timestamp),
+            "Unix time at which the configuration in use was read."),
+    _Metric("bpf_exporter_config_reloads_total", "counter", (), _config(lambda c: c.reloads),
+            "Configuration reloads."),
+    _Metric("bpf_exporter_config_reload_failures_total", "counter", (), _config(lambda c: c.failures),
+            "Configuration reloads that failed or were only partly applied."),
+    _Metric("bpf_exporter_web_config_last_reload_successful", "gauge", (), _web(lambda w: w.successful),
+            "Whether the last reload of the web configuration succeeded (1) or an earlier one is still in use (0)."),
+    _Metric("bpf_exporter_web_config_last_reload_success_timestamp_seconds", "gauge", (), _web(lambda w: w.timestamp),
+            "Unix time at which the web configuration in use was read."),
+
+    _Metric("bpf_exporter_program_state", "gauge", ("program", "state"), _states,
+            "1 for the state that the program is in, 0 for all other states."),
+    _Metric("bpf_exporter_program_info", "gauge", ("program", "variant", "source_sha256"),
+            lambda page: [((p.name, p.variant, p.source_sha256), 1) for p in page.programs],
+            "Variant in use and SHA-256 of the program's C source; always 1."),
+    _Metric("bpf_exporter_program_variant_info", "gauge", ("program", "variant", "reason"), _unused_variants,
+            'Variants tried and not used, and programs that do not run (variant ""), with the reason; always 1.'),
+    _Metric("bpf_exporter_program_attached", "gauge", ("program", "kind", "target", "function", "reason"),
+            _attach_points,
+            "Whether the attach point is attached (1), or is optional and could not be attached (0)."),
+    _Metric("bpf_exporter_program_compile_seconds", "gauge", _PROGRAM,
+            _program(lambda p: float(p.compile_seconds) if p.state is State.RUNNING else None),
+            "Time that compiling the program took; 0 if its bytecode came from the cache."),
+    _Metric("bpf_exporter_program_collect_success", "gauge", _PROGRAM, _report(lambda r: r.success),
+            "Whether all metrics of the program were collected (1)."),
+    _Metric("bpf_exporter_program_collect_duration_seconds", "gauge", _PROGRAM, _report(lambda r: r.seconds),
+            "Time that reading the program's maps and making its metrics took."),
+    _Metric("bpf_exporter_program_late_scrapes_total", "counter", _PROGRAM,
+            lambda page: [((name,), page.late.get(name, 0)) for name in page.reports],
+            "Scrapes without the program's metrics, because collecting them took longer than the scraper waits."),
+    _Metric("bpf_exporter_program_cpu_ratio", "gauge", _PROGRAM, _run_time(lambda t: t.share),
+            "CPU seconds per second that the program took, over all CPUs and with the traps of uprobes, in the last "
+            "window in which run times were measured: 1 s of every 30 s unless flags say otherwise."),
+    _Metric("bpf_exporter_program_budget_ratio", "gauge", _PROGRAM, _run_time(lambda t: t.budget),
+            "CPU seconds per second that the program may take before it is detached."),
+    _Metric("bpf_exporter_program_budget_exceeded_total", "counter", _PROGRAM,
+            _run_time(lambda t: None if t.budget is None else t.exceeded),
+            "Times that the program was detached because it took more than its budget."),
+    _Metric("bpf_exporter_program_run_seconds_total", "counter", _PROGRAM, _run_time(lambda t: t.seconds),
+            f"Time that runs of the program took, over all CPUs, without the traps of uprobes; {_COUNTED}"),
+    _Metric("bpf_exporter_program_runs_total", "counter", _PROGRAM, _run_time(lambda t: t.runs),
+            f"Runs of the program; {_COUNTED}"),
+    _Metric("bpf_exporter_program_missed_runs_total", "counter", _PROGRAM, _run_time(lambda t: t.missed),
+            "Events that the program missed because it, or another program, was running on that CPU; read every 30 s."),
+    _Metric("bpf_exporter_uprobe_trap_seconds", "gauge", (), _server(lambda s: s.run_times.trap),
+            "Time that a uprobe's event costs the traced process beside the program's run, as measured on this host."),
+
+    _Metric("bpf_exporter_map_info", "gauge", ("program", "map", "type"),
+            lambda page: [((name, m.name, map_types.NAMES.get(m.type, str(m.type))), 1) for name, m in page.maps],
+            "Type of the map; always 1."),
+    _Metric("bpf_exporter_map_approximate", "gauge", _MAP, _map(lambda m: m.type in map_types.LRU_HASHES),
+            "Whether the map evicts entries to make room (LRU, 1), with what they counted since they were last read."),
+    _Metric("bpf_exporter_map_max_entries", "gauge", _MAP, _map(lambda m: m.max_entries),
+            "Entries that the map has room for."),
+    _Metric("bpf_exporter_map_memory_bytes", "gauge", _MAP, _map(lambda m: map_memory(m, _possible_cpus())),
+            "Kernel memory of the map when it is full, with values for every possible CPU."),
+    _Metric("bpf_exporter_map_entries", "gauge", _MAP, _counts(lambda r: r.entries),
+            "Entries in the map when it was last read; maps without a metric are read every 30 s."),
+    _Metric("bpf_exporter_map_insert_failures_total", "counter", _MAP, _counts(lambda r: r.insert_failures),
+            "Events not counted because their map entry could not be inserted, mostly because the map was full."),
+    _Metric("bpf_exporter_decoder_errors_total", "counter", ("program", "decoder"), _counts(lambda r: r.decoder_errors),
+            "Values for which a decoder had no answer, that were not UTF-8, or that were too long for a label."),
+    _Metric("bpf_exporter_metric_series", "gauge", _METRIC, _metric(lambda m: m.series),
+            "Series that the metric shows; a histogram's buckets count as one."),
+    _Metric("bpf_exporter_metric_folded_series", "gauge", _METRIC, _metric(lambda m: m.folded),
+            'Label sets beyond max_series, which the metric adds up under the label value "other".'),
+    _Metric("bpf_exporter_metric_dropped_series", "gauge", _METRIC, _metric(lambda m: m.dropped),
+            "Map entries left out of the metric because a decoder has no answer for them and is told to drop them."),
+    _Metric("bpf_exporter_metric_expired_series_total", "counter", _METRIC, _metric(lambda m: m.expired),
+            "Label sets that ended because their map entries did not change for the ttl of the map."),
+
+    # Names and texts as every Prometheus client library has them.
+    _Metric("process_virtual_memory_bytes", "gauge", (), _process(lambda p: p.virtual),
+            "Virtual memory size in bytes."),
+    _Metric("process_resident_memory_bytes", "gauge", (), _process(lambda p: p.resident),
+            "Resident memory size in bytes."),
+    _Metric("process_start_time_seconds", "gauge", (), _process(lambda p: p.started),
+            "Start time of the process since unix epoch in seconds."),
+    _Metric("process_cpu_seconds_total", "counter", (), _process(lambda p: p.cpu),
+            "Total user and system CPU time spent in seconds."),
+    _Metric("process_open_fds", "gauge", (), _process(lambda p: p.descriptors),
+            "Number of open file descriptors."),
+    _Metric("process_max_fds", "gauge", (), _process(lambda p: p.most_descriptors),
+            "Maximum number of open file descriptors."),
+)
+# fmt: on
+
+
 class SelfMetrics:
-    """The text of all this, scrape after scrape: what has not changed is not written again, and of what always changes
-    only the numbers are. A host with a thousand series would spend more time on it than on them."""
+    """The text of METRICS, scrape after scrape. A family whose samples stay the same is not written again."""
 
     def __init__(self) -> None:
-        self._written: dict[str, tuple[tuple[object, ...], Text]] = {}  # and what it was made of
-        self._reported = KeptTemplate()
-        self._moving = KeptTemplate()
+        self._written: dict[str, tuple[dict[tuple[str, ...], float], exposition.Text]] = {}  # with its samples
 
     def texts(
         self,
         programs: Sequence[Program],
         reports: Mapping[str, CollectReport],
         late: Mapping[str, int],
-        standing: ServerStatus,
-    ) -> list[Text]:
-        """Everything but the metrics of the programs. `reports` by program name; a program that is not running has
-        none. `late`: scrapes that programs were left out of. Families without a sample are left out."""
-        names = {program.name for program in programs}
-        return [
-            self._kept("standing", (standing,), lambda: _text(_standing(standing))),
-            self._kept("programs", tuple(programs), lambda: _text([*_loading(programs), *_maps(programs)])),
-            self._kept(
-                "reports",
-                (dict(reports), dict(late)),
-                lambda: self._reported.text([*_filling(reports), *_found(reports, late)]),
-            ),
-            self._kept(
-                "watched",
-                (standing.run_times, standing.armed, names),
-                lambda: _text(watched.families(standing.run_times, standing.armed, names)),
-            ),
-            self._moving.text([_durations(reports), *_process(own_process())]),
-        ]
+        status: ServerStatus,
+    ) -> list[exposition.Text]:
+        """Return the families that have a sample. `reports`: by program name, none of one that is not running;
+        `late`: scrapes that each program's metrics were left out of."""
+        maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
+        page = _Page(programs, maps, reports, late, status, own_process())
+        return [text for metric in METRICS if (text := self._text(metric, page)) is not None]
 
-    def _kept(self, group: str, of: tuple[object, ...], write: Callable[[], Text]) -> Text:
-        last = self._written.get(group)
-        if last is None or last[0] != of:
-            self._written[group] = last = (of, write())
-        return last[1]
-
-
-def _text(families: Iterable[Family]) -> Text:
-    return exposition.joined(exposition.write(f for f in families if f.series.sets))
-
-
-def _standing(standing: ServerStatus) -> Iterator[Family]:
-    yield from _server(standing)
-    if standing.web is not None:
-        yield from _web(standing.web)
-    if standing.configuration is not None:
-        yield from _configuration(standing.configuration)
-
-
-def _server(standing: ServerStatus) -> Iterator[Family]:
-    yield family(
-        "bpf_exporter_build_info",
-        "gauge",
-        "The exporter's version, always 1.",
-        ("version", "python_version"),
-        [((__version__, platform.python_version()), 1)],
-    )
-    yield family(
-        "bpf_exporter_server_unprivileged",
-        "gauge",
-        "1 if the process that answers scrapes has no capability at all.",
-        (),
-        [((), int(standing.unprivileged))],
-    )
-    yield family(
-        "bpf_exporter_server_restarts_total",
-        "counter",
-        "How often the process that answers scrapes died and was started again.",
-        (),
-        [((), standing.restarts)],
-    )
-    yield family(
-        "bpf_exporter_supervisor_connected",
-        "gauge",
-        "1 if the process that keeps the programs is there; without it, maps are read as it left them.",
-        (),
-        [((), int(standing.connected))],
-    )
-
-
-def _configuration(configuration: Configuration) -> Iterator[Family]:
-    yield family(
-        "bpf_exporter_config_info",
-        "gauge",
-        "SHA-256 over all files of the configuration that runs, always 1; hosts with equal files have equal ones.",
-        ("sha256",),
-        [((configuration.sha256,), 1)],
-    )
-    yield family(
-        "bpf_exporter_config_last_reload_successful",
-        "gauge",
-        "1 if what runs is what the files said when they were last read.",
-        (),
-        [((), int(configuration.successful))],
-    )
-    yield family(
-        "bpf_exporter_config_last_reload_success_timestamp_seconds",
-        "gauge",
-        "When the configuration that runs was read, in Unix time.",
-        (),
-        [((), configuration.timestamp)],
-    )
-    yield family(
-        "bpf_exporter_config_reloads_total",
-        "counter",
-        "How often the configuration was read again.",
-        (),
-        [((), configuration.reloads)],
-    )
-    yield family(
-        "bpf_exporter_config_reload_failures_total",
-        "counter",
-        "How often what ran after that was not what the files said.",
-        (),
-        [((), configuration.failures)],
-    )
-    yield family(
-        "bpf_exporter_disabled",
-        "gauge",
-        "1 if nothing is attached because the file of --config.disable-file exists.",
-        (),
-        [((), int(configuration.disabled))],
-    )
-
-
-def _web(web: WebConfiguration) -> Iterator[Family]:
-    yield family(
-        "bpf_exporter_web_config_last_reload_successful",
-        "gauge",
-        "1 if the web configuration in use is what its files said when they were last read.",
-        (),
-        [((), int(web.successful))],
-    )
-    yield family(
-        "bpf_exporter_web_config_last_reload_success_timestamp_seconds",
-        "gauge",
-        "When the web configuration in use was read, in Unix time.",
-        (),
-        [((), web.timestamp)],
-    )
-
-
-def _loading(programs: Sequence[Program]) -> Iterator[Family]:
-    yield family(
-        "bpf_exporter_program_state",
-        "gauge",
-        "1 for the state that the program is in, 0 for the others.",
-        ("program", "state"),
-        [((p.name, state.value), int(p.state is state)) for p in programs for state in State],
-    )
-    yield family(
-        "bpf_exporter_program_info",
-        "gauge",
-        "The variant in use and the SHA-256 of the program's C text, always 1.",
-        ("program", "variant", "source_sha256"),
-        [((p.name, p.variant, p.source_sha256), 1) for p in programs],
-    )
-    yield family(
-        "bpf_exporter_program_variant_info",
-        "gauge",
-        'Variants that are not used, and programs that do not run (variant ""), with the reason, always 1.',
-        ("program", "variant", "reason"),
-        {(p.name, variant, reason.value): 1 for p in programs for variant, reason in _unused(p)}.items(),
-    )
-    yield family(
-        "bpf_exporter_program_attached",
-        "gauge",
-        "1 if the attach point is attached, 0 if it is optional and could not be.",
-        ("program", "kind", "target", "function", "reason"),
-        {
-            (p.name, a.kind, a.target, a.function, a.reason.value): int(a.attached)
-            for p in programs
-            for a in p.attachments
-        }.items(),
-    )
-    yield family(
-        "bpf_exporter_program_compile_seconds",
-        "gauge",
-        "Time that compiling the program took, 0 if it came from the cache.",
-        ("program",),
-        [((p.name,), float(p.compile_seconds)) for p in programs if p.state is State.RUNNING],
-    )
-
-
-def _unused(program: Program) -> Iterator[tuple[str, Reason]]:
-    """Variants that were tried and not used; the program itself where that is not the reason that it does not run."""
-    for attempt in program.attempts:
-        yield attempt.variant, attempt.reason
-    if program.reason and not program.attempts:
-        yield "", program.reason
-
-
-def _maps(programs: Sequence[Program]) -> Iterator[Family]:
-    labels = ("program", "map")
-    maps = [(p.name, m) for p in programs for m in p.maps if not hidden(m.name, p.maps)]
-    yield family(
-        "bpf_exporter_map_info",
-        "gauge",
-        "The type of the map, always 1.",
-        ("program", "map", "type"),
-        [((name, m.name, map_types.NAMES.get(m.type, str(m.type))), 1) for name, m in maps],
-    )
-    yield family(
-        "bpf_exporter_map_approximate",
-        "gauge",
-        "1 if the map forgets entries to make room (LRU), and what they counted since they were last read with them.",
-        labels,
-        [((name, m.name), int(m.type in map_types.LRU_HASHES)) for name, m in maps],
-    )
-    yield family(
-        "bpf_exporter_map_max_entries",
-        "gauge",
-        "Entries that the map has room for.",
-        labels,
-        [((name, m.name), m.max_entries) for name, m in maps],
-    )
-    yield family(
-        "bpf_exporter_map_memory_bytes",
-        "gauge",
-        "Kernel memory of the map when it is full, with values for every possible CPU.",
-        labels,
-        [((name, m.name), map_memory(m, _possible_cpus())) for name, m in maps],
-    )
-
-
-def _filling(reports: Mapping[str, CollectReport]) -> Iterator[Samples]:
-    labels = ("program", "map")
-    yield Samples(
-        "bpf_exporter_map_entries",
-        "gauge",
-        "Entries in the map when it was last read; maps without a metric are read every 30 seconds.",
-        labels,
-        [((name, map_), n) for name, report in reports.items() for map_, n in report.entries.items()],
-    )
-    yield Samples(
-        "bpf_exporter_map_insert_failures_total",
-        "counter",
-        "Events that were not counted because their entry could not be inserted, mostly because the map was full.",
-        labels,
-        [((name, map_), n) for name, report in reports.items() for map_, n in report.insert_failures.items()],
-    )
-
-
-def _durations(reports: Mapping[str, CollectReport]) -> Samples:
-    return Samples(
-        "bpf_exporter_program_collect_duration_seconds",
-        "gauge",
-        "Time that reading the program's maps and making its metrics took.",
-        ("program",),
-        [((name,), report.seconds) for name, report in reports.items()],
-    )
-
-
-def _found(reports: Mapping[str, CollectReport], late: Mapping[str, int]) -> Iterator[Samples]:
-    yield Samples(
-        "bpf_exporter_program_collect_success",
-        "gauge",
-        "1 if all of the program's metrics could be collected.",
-        ("program",),
-        [((name,), int(report.success)) for name, report in reports.items()],
-    )
-    yield Samples(
-        "bpf_exporter_program_late_scrapes_total",
-        "counter",
-        "Scrapes that the program's metrics were left out of, because the scraper would not have waited for them.",
-        ("program",),
-        [((name,), late.get(name, 0)) for name in reports],
-    )
-    yield Samples(
-        "bpf_exporter_decoder_errors_total",
-        "counter",
-        "Values for which a decoder had no answer, that were not UTF-8, or that were too long for a label.",
-        ("program", "decoder"),
-        [((name, decoder), n) for name, report in reports.items() for decoder, n in report.decoder_errors.items()],
-    )
-    labels = ("program", "metric")
-    metrics = [((name, metric), m) for name, report in reports.items() for metric, m in report.metrics.items()]
-    yield Samples(
-        "bpf_exporter_metric_series",
-        "gauge",
-        "Label sets that the metric shows.",
-        labels,
-        [(which, m.series) for which, m in metrics],
-    )
-    yield Samples(
-        "bpf_exporter_metric_folded_series",
-        "gauge",
-        'Label sets beyond max_series, which the metric shows as "other".',
-        labels,
-        [(which, m.folded) for which, m in metrics],
-    )
-    yield Samples(
-        "bpf_exporter_metric_dropped_series",
-        "gauge",
-        "Map entries that the metric leaves out because a decoder has no answer and says drop.",
-        labels,
-        [(which, m.dropped) for which, m in metrics],
-    )
-    yield Samples(
-        "bpf_exporter_metric_expired_series_total",
-        "counter",
-        "Label sets that ended because their map entries did not change for the ttl of the map.",
-        labels,
-        [(which, m.expired) for which, m in metrics if m.expired is not None],
-    )
-
-
-# Names and texts as every Prometheus client library has them, and what of an OwnProcess each shows.
-_PROCESS: tuple[tuple[str, Literal["counter", "gauge"], str, str], ...] = (
-    ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", "virtual"),
-    ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", "resident"),
-    ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", "started"),
-    ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", "cpu"),
-    ("process_open_fds", "gauge", "Number of open file descriptors.", "descriptors"),
-    ("process_max_fds", "gauge", "Maximum number of open file descriptors.", "most_descriptors"),
-)
-_process_numbers = attrgetter(*(shows for *_, shows in _PROCESS))
-
-
-def _process(now: OwnProcess | None) -> Iterator[Samples]:
-    """None where nobody can tell."""
-    numbers = [None] * len(_PROCESS) if now is None else _process_numbers(now)
-    for (name, kind, text, _), number in zip(_PROCESS, numbers, strict=True):
-        yield Samples(name, kind, text, (), [] if number is None else [((), number)])
+    def _text(self, metric: _Metric, page: _Page) -> exposition.Text | None:
+        samples = {labels: number for labels, number in metric.samples(page) if number is not None}
+        if not samples:
+            return None
+        last = self._written.get(metric.name)
+        if last is not None and last[0] == samples:
+            return last[1]
+        family = exposition.family(metric.name, metric.type, metric.help, metric.labels, samples.items())
+        (text,) = exposition.write([family])
+        self._written[metric.name] = (samples, text)
+        return text

@@ -85,24 +85,6 @@ def write(families: Iterable[Family]) -> list[Text]:
     ]
 
 
-def joined(written: Sequence[Text]) -> Text:
-    """The same in one piece."""
-    return Text(
-        [b"".join(piece for text in written for piece in text.plain)],
-        [b"".join(piece for text in written for piece in text.openmetrics)],
-    )
-
-
-def template(families: Iterable[Family]) -> tuple[bytes, bytes]:
-    """Counters and gauges in both formats, with %b for each value."""
-    plain, openmetrics = b"", b""
-    for f in families:
-        lines = samples(f.series, ALL, f.name, b"%b")
-        plain += _header(f.name, f.type, f.help, openmetrics=False).replace(b"%", b"%%") + lines
-        openmetrics += _header(f.name, f.type, f.help, openmetrics=True).replace(b"%", b"%%") + lines
-    return plain, openmetrics
-
-
 def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]:
     """The whole page in pieces."""
     pieces: list[bytes | memoryview] = []
