@@ -13,17 +13,17 @@ from urllib.parse import parse_qsl
 
 from exporter.systemd import take_fds
 
-BACKLOG = 1024  # connections that wait to be taken: a crowd that comes at once must not push others out (tcp(7))
-UNIX_MODE = 0o666  # whoever comes in there could also come in by a port of loopback
+BACKLOG = 1024  # connections that wait for accept(2): a crowd that comes at once must not push others out (tcp(7))
+UNIX_MODE = 0o666  # whoever can connect there could also connect to a port of loopback
 
 
 class AddressError(ValueError):
-    """A listen address that cannot be understood or used; the text says which and why."""
+    """A listen address that is malformed or cannot be used; the text says which and why."""
 
 
 def listen(address: str) -> socket.socket:
-    """A socket bound to "HOST:PORT", "[IPV6]:PORT" or ":PORT" (IPv4 and IPv6), or to the path of
-    "unix:PATH?mode=0660&group=GROUP". AddressError if it cannot be had."""
+    """Return a socket that listens on "HOST:PORT", "[IPV6]:PORT" or ":PORT" (IPv4 and IPv6), or on the path of
+    "unix:PATH?mode=0660&group=GROUP". AddressError."""
     if address.startswith("unix:"):
         return _listen_unix(address)
     host, colon, port = address.rpartition(":")
@@ -37,10 +37,10 @@ def listen(address: str) -> socket.socket:
         if not host and socket.has_dualstack_ipv6():
             sock = socket.create_server(("", int(port)), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
         else:
-            family, _, _, _, where = socket.getaddrinfo(
+            family, _, _, _, bound = socket.getaddrinfo(
                 host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]  # whole: a link-local one has its interface
-            sock = socket.create_server(where, family=family, backlog=BACKLOG)
+            )[0]  # the whole tuple: a link-local address needs its interface
+            sock = socket.create_server(bound, family=family, backlog=BACKLOG)
     except OSError as error:
         hint = " (another process listens there: see `ss -ltnp`)" if error.errno == errno.EADDRINUSE else ""
         raise AddressError(f'listen address "{address}": {_cause(error)}{hint}') from error
@@ -48,7 +48,7 @@ def listen(address: str) -> socket.socket:
 
 
 def passed() -> list[socket.socket]:
-    """The sockets that the service manager listens on for this process. AddressError if there are none."""
+    """Return the sockets that the service manager listens on for this process. AddressError if there are none."""
     taken = [_inherited(fd) for _, fd in take_fds()]
     if not taken:
         raise AddressError("--web.systemd-socket: no socket was passed (start the service by its .socket unit)")
@@ -56,20 +56,20 @@ def passed() -> list[socket.socket]:
 
 
 def sockets(addresses: Sequence[str], *, from_service_manager: bool) -> list[socket.socket]:
-    """Those that the service manager listens on, else one for each address. AddressError."""
+    """Return the sockets of the service manager, or one for each address. AddressError."""
     return passed() if from_service_manager else [listen(address) for address in addresses]
 
 
 def _without_delay(sock: socket.socket) -> socket.socket:
-    """Connections inherit it. Without it the last part of an answer waits until the client acknowledges those before,
-    which it puts off for 40 ms (tcp(7))."""
+    """Set TCP_NODELAY, which connections inherit. Without it the last part of an answer waits until the client
+    acknowledges the parts before, which it puts off for 40 ms (tcp(7))."""
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def _cause(error: OSError) -> str:
-    """Without what create_server adds; getaddrinfo has error numbers of its own, and good words."""
+    """Return the text of an error without what create_server adds; getaddrinfo has its own error numbers and texts."""
     if isinstance(error, socket.gaierror) or error.errno is None:
         return str(error.strerror or error)
     return os.strerror(error.errno)
@@ -84,7 +84,7 @@ def _listen_unix(address: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         _remove_stale(path)
-        before = os.umask(0o777)  # nobody comes in before it is known who may
+        before = os.umask(0o777)  # nobody connects before owner and mode are set
         try:
             sock.bind(path)
         finally:
@@ -101,7 +101,7 @@ def _listen_unix(address: str) -> socket.socket:
 
 
 def _permissions(address: str, options: str) -> tuple[int, int]:
-    """Mode and group of the socket; -1 for the group that it has."""
+    """Return mode and group of the socket; -1 for the group that it has."""
     mode, group = UNIX_MODE, -1
     for key, value in parse_qsl(options, keep_blank_values=True):
         if key == "mode" and re.fullmatch("0?[0-7]{3}", value):
@@ -117,7 +117,7 @@ def _permissions(address: str, options: str) -> tuple[int, int]:
 
 
 def _remove_stale(path: str) -> None:
-    """What one before us left: a socket where nobody listens any more. OSError where it is something else."""
+    """Remove the socket of an earlier process if nobody listens on it. OSError if it is something else."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
@@ -144,18 +144,18 @@ def _inherited(fd: int) -> socket.socket:
 
 
 def url(sock: socket.socket, path: str = "", *, secure: bool = False) -> str:
-    """Where a person reaches a listening socket from this host."""
+    """Return the URL of a listening socket, as seen from this host."""
     if sock.family == socket.AF_UNIX:
         return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
     if host in ("::", "0.0.0.0"):
         host = "localhost"
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{'https' if secure else 'http'}://{where}{path}"
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{'https' if secure else 'http'}://{authority}{path}"
 
 
 def remove(sock: socket.socket) -> None:
-    """At the end: the file of a socket that `listen` made."""
+    """Remove the file of a socket that `listen` made."""
     if sock.family == socket.AF_UNIX:
         try:
             os.unlink(sock.getsockname())

@@ -1,18 +1,17 @@
-"""What a client accepts: the format of /metrics, whether it may be compressed (RFC 9110, 12.5), and for how long it
-waits."""
+"""Request headers -> the format of /metrics, whether to compress it (RFC 9110, 12.5), and how long the client waits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 
-LONGEST = 86400.0  # seconds that a scraper waits; one that waits longer gets all, however long it takes
-_KNOWN = 16  # headers: a scraper sends the same ones again and again
+LONGEST = 86400.0  # seconds; a scraper that waits longer gets all metrics, however long that takes
+_REMEMBERED = 16  # headers: a scraper sends the same ones again and again
 
 
-@lru_cache(_KNOWN)
+@lru_cache(_REMEMBERED)
 def openmetrics(accept: str) -> bool:
-    """Whether an Accept header prefers OpenMetrics 1.x to the text format; nobody gets it without asking by name."""
+    """Return True if an Accept header names OpenMetrics 1.x and does not prefer the text format."""
     wanted = plain = 0.0
     for kind, parameters in _items(accept):
         weight = _weight(parameters)
@@ -24,15 +23,15 @@ def openmetrics(accept: str) -> bool:
     return 0 < wanted >= plain
 
 
-@lru_cache(_KNOWN)
+@lru_cache(_REMEMBERED)
 def gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip."""
+    """Return True if an Accept-Encoding header allows gzip."""
     weights = {coding: _weight(parameters) for coding, parameters in _items(accept_encoding)}
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
 def seconds(timeout: str) -> float | None:
-    """How long a scraper waits by its own word (X-Prometheus-Scrape-Timeout-Seconds); None if it does not say."""
+    """Return the scraper's X-Prometheus-Scrape-Timeout-Seconds; None if it sends none that is usable."""
     if not timeout:
         return None
     try:
@@ -43,7 +42,7 @@ def seconds(timeout: str) -> float | None:
 
 
 def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The elements of a list and their parameters, in lower case and without blanks."""
+    """Yield the elements of a list and their parameters, in lower case and without blanks."""
     for item in header.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
         pairs = (parameter.partition("=") for parameter in parameters)
@@ -51,7 +50,7 @@ def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _weight(parameters: dict[str, str]) -> float:
-    """`q`, 1 without one; 0 if it is no number, as if the element were not there."""
+    """Return `q`, 1 if it is missing; 0 if it is not a number, as if the element were missing."""
     try:
         weight = float(parameters.get("q", "1"))
     except ValueError:

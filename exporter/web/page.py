@@ -14,7 +14,7 @@ Piece = bytes | memoryview
 
 
 class Page:
-    """Not changed once it is made; any thread may ask."""
+    """A finished page. For any number of threads."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.plain = pieces

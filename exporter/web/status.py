@@ -1,9 +1,8 @@
-"""The landing page: what runs, what does not and why, for a person with a browser."""
+"""The landing page: the state of every program and the reason for it, for a person with a browser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from exporter import __version__
 from exporter.program import Program
@@ -35,17 +34,25 @@ details summary {{ cursor: pointer; color: #556 }}
 """
 
 
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+
+
+def escape(text: str) -> str:
+    """Return the text for HTML, in quotes too. Python's html would bring 400 kB of entities."""
+    return text.translate(_ESCAPES)
+
+
 def render(programs: Sequence[Program], metrics_path: str) -> bytes:
-    """The page as UTF-8 bytes; every text from outside is escaped."""
+    """Return the page as UTF-8 bytes; every text from outside is escaped."""
     rows = "".join(_row(p, metrics_path) for p in programs)
     if not programs:
         rows = '<tr><td colspan="5">No programs are configured.</td></tr>'
-    return _PAGE.format(version=escape(__version__), metrics=escape(metrics_path, quote=True), rows=rows).encode()
+    return _PAGE.format(version=escape(__version__), metrics=escape(metrics_path), rows=rows).encode()
 
 
 def _row(program: Program, metrics_path: str) -> str:
-    name = escape(program.name, quote=True)
-    link = f'<a href="{escape(metrics_path, quote=True)}?collect[]={name}">{name}</a>'
+    name = escape(program.name)
+    link = f'<a href="{escape(metrics_path)}?collect[]={name}">{name}</a>'
     attached = sum(a.attached for a in program.attachments)
     points = f"{attached} of {len(program.attachments)}" if program.attachments else ""
     state = f'<td class="state {program.state}">{program.state}</td>'
