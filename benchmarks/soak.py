@@ -43,6 +43,8 @@ PARTS = (
          {"BPF_EXPORTER_UNIT_KILLS": "200"}),
     Part("attacks", "a thousand slow clients, oversized requests and a flood, for a minute each",
          ("-m", "pytest", "-q", "-s", "tests/e2e/test_attacks.py"), {"BPF_EXPORTER_ATTACK_SECONDS": "60"}),
+    Part("requests", "100,000 mutated and pipelined requests on kept connections, each answered with its own answer",
+         ("-m", "pytest", "-q", "-s", "tests/unit/web/test_fuzz.py"), {"BPF_EXPORTER_FUZZ_REQUESTS": "100000"}),
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from exporter.server.registry import ProgramRegistry
 from exporter.spec import Limits
 from exporter.web import threads
 from exporter.web.access import AccessControl
-from exporter.web.application import Application
+from exporter.web.application import Application, Request
 from exporter.web.http_server import HttpServer
 
 FINISH = 1.0 + threads.FINISH  # seconds for those who have connected when the server is asked to end
@@ -85,14 +85,13 @@ def start(
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     http = HttpServer(listeners, application)
-    programs.door = AccessControl(http)
-    programs.door.take(news["settings"] if (news := document.get("web")) else None)
+    programs.access_control = AccessControl(http)
+    programs.access_control.apply(news["settings"] if (news := document.get("web")) else None)
     credentials.drop_to(uid, gid, keep)
     if options.supervisor is not None:
         credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
     rights = "CAP_BPF alone, which this kernel wants for reading maps" if keep else "no capability"
     log.get().info("server runs", pid=os.getpid(), uid=uid, rights=rights)
-    http.prepare()
     return programs, Http(http)
 
 
@@ -133,10 +132,4 @@ def _rehearse(application: Application, metrics_path: str) -> None:
     """Answer every route once, in each format, so that whatever is imported on first use is imported now."""
     for path in ("/", metrics_path, "/-/ready"):
         for accept in ("", "application/openmetrics-text; version=1.0.0"):
-            environ = {
-                "REQUEST_METHOD": "GET",
-                "PATH_INFO": path,
-                "HTTP_ACCEPT": accept,
-                "HTTP_ACCEPT_ENCODING": "gzip",
-            }
-            application(environ, lambda *_: None)
+            application(Request("GET", path, headers={"accept": accept, "accept-encoding": "gzip"}))

@@ -138,7 +138,7 @@ class ProgramRegistry:
         self._standing = self_metrics.ServerStatus(unprivileged=unprivileged)
         self._exchange: _Exchange | None = None
         self._exchanges = 0
-        self.door: AccessControl | None = None  # from the start of the HTTP server on
+        self.access_control: AccessControl | None = None  # from the start of the HTTP server on
         self._label_length = limits.label_length
         self._budget = Budget(limits.series)
         self._draining = False
@@ -236,8 +236,8 @@ class ProgramRegistry:
 
     def _take_web(self, news: dict[str, Any] | None) -> None:
         """What --web.config.file says by now; None where there is none."""
-        if self.door is not None:
-            self.door.take(None if news is None else news["settings"])
+        if self.access_control is not None:
+            self.access_control.apply(None if news is None else news["settings"])
         self._say(web=None if news is None else self_metrics.WebConfiguration(news["successful"], news["timestamp"]))
 
     def _not_understood(self, document: dict[str, Any], why: str) -> None:

@@ -1,4 +1,4 @@
-"""HTTP on sockets that never block: requests -> an application -> answers; with TLS, passwords and rate limits.
+"""HTTP on sockets that never block: requests -> an application -> responses; with TLS, passwords and rate limits.
 
-Nothing here knows what a page holds.
+h11 parses what clients send. This folder does not know what a page of metrics contains.
 """

@@ -1,4 +1,4 @@
-"""An HTTP server behind what a web configuration file asks for, which may change while it serves."""
+"""Web configurations applied to a running HTTP server."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import Any
 
 from exporter import log
 from exporter.web.config.settings import Settings, from_json
+from exporter.web.connection import Access
 from exporter.web.http_server import HttpServer
 
 
 class AccessControl:
-    """Without settings a request takes the way that it takes without this class."""
+    """Turn TLS, authentication and rate limiting on and off. Without settings it adds nothing to a request."""
 
     def __init__(self, server: HttpServer) -> None:
-        self._server = server
-        self._open: Any = server.wsgi_app
-        self._guarded: Any = None
+        self._service = server.service
+        self._open = server.service.access
+        self._protected: Any = None
         self._settings: Settings | None = None
 
-    def take(self, document: Mapping[str, Any] | None) -> None:
-        """Settings as JSON values (settings.py), from the next request and the next connection on; None: whoever
-        connects is answered. KeyError, TypeError or ValueError for what are none, and then nothing has changed."""
+    def apply(self, document: Mapping[str, Any] | None) -> None:
+        """Apply settings (the JSON of settings.py; None: no restriction) from the next request and the next connection
+        on. KeyError, TypeError or ValueError for what are no settings; then nothing changes."""
         settings = None if document is None else from_json(document)
         if settings == self._settings:
             return
         if settings is None:
-            self._server.way = self._open, None
+            self._service.access = self._open
         else:
-            # OpenSSL and bcrypt are 6 MB, for those who want them. Now and not when a file first asks for TLS: by then
-            # this process may no longer read its own modules.
+            # OpenSSL and bcrypt take 6 MB, which only these settings need. They are imported before this process gives
+            # up its rights: after that it may be unable to read its own modules.
             from exporter.web.auth import Protected
             from exporter.web.tls import TlsSecurity
 
             security = None
             if settings.tls is not None:
                 before = self._settings.tls if self._settings is not None else None
-                security = self._server.way[1] if before == settings.tls else TlsSecurity(settings.tls)
-            self._guarded = (self._guarded or Protected(self._open)).use(settings)
-            self._server.way = self._guarded, security
+                security = self._service.access.security if before == settings.tls else TlsSecurity(settings.tls)
+            self._protected = (self._protected or Protected(self._open.handler)).use(settings)
+            self._service.access = Access(self._protected, security)
         self._settings = settings
-        _say(settings)
+        _log(settings or Settings())
 
 
-def _say(settings: Settings | None) -> None:
-    """One line of who may come in from now on; nothing of what they have to know."""
-    settings = settings or Settings()
+def _log(settings: Settings) -> None:
+    """Log who is let in from now on, and no secret."""
     tls = settings.tls
     log.get().info(
         "web configuration in use",

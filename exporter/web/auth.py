@@ -1,7 +1,5 @@
-"""Who may ask, and how often: headers, rate limit and passwords in front of an application (PEP 3333).
-
-As exporter-toolkit has them: first the rate limit, then the headers, then the password.
-"""
+"""The rate limit, headers and passwords in front of a handler, in the order of exporter-toolkit: first the rate limit,
+then the headers, then the password."""
 
 from __future__ import annotations
 
@@ -13,18 +11,17 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 from bcrypt import checkpw
 
+from exporter.web.application import Handler, Request, Response, text_response
 from exporter.web.config.settings import Settings
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[Any]]
-
 REMEMBERED = 128  # passwords that were right, and as many that were wrong
-CHECKS = 3  # passwords that are looked at at once: each takes 50 ms of a CPU, and scrapes want threads too
-LONGEST = 72  # bytes of a password that bcrypt looks at
+CHECKS = 3  # bcrypt runs at the same time: each takes 50 ms of a CPU, and scrapes need threads too
+LONGEST = 72  # bytes of a password that bcrypt uses
 
 
 class Limiter:
@@ -36,6 +33,7 @@ class Limiter:
         self._lock = threading.Lock()
 
     def allows(self) -> bool:
+        """Take a token. Return False if none is left."""
         if not self.interval:
             return True
         with self._lock:
@@ -49,25 +47,24 @@ class Limiter:
 
 
 class BusyError(Exception):
-    """Too many passwords are being looked at, or another one of this client."""
+    """Too many passwords are being checked, or another one of this client."""
 
 
 class Passwords:
-    """Basic authentication (RFC 7617). A password is put through bcrypt once and then known by a keyed hash.
+    """Basic authentication (RFC 7617). bcrypt checks a password once; a keyed hash remembers the result.
 
-    A name that there is not takes as long as one that there is: it is looked at with the hash of another one, the same
-    for the same name.
+    An unknown name takes as long as a known one: bcrypt checks it against the hash of a user, the same one each time.
     """
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)
         self._known: dict[bool, OrderedDict[bytes, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._lock = threading.Lock()
-        self._checking: set[str] = set()  # addresses; one that guesses leaves room for another's first password
+        self._checking: set[str] = set()  # addresses, each once: a client that guesses leaves room for other clients
 
     def admits(self, users: Mapping[str, str], header: str, address: str) -> bool:
-        """Whether an Authorization header, of this client address, has the name and password of one of these users
-        (bcrypt hashes by name; what is known of a hash is known as long as it is there). BusyError."""
+        """Return True if an Authorization header from this client address has the name and password of one of these
+        users (name -> bcrypt hash). BusyError."""
         given = _credentials(header)
         if given is None:
             return False
@@ -105,12 +102,12 @@ class Passwords:
 def _is_password(password: bytes, hashed: str) -> bool:
     try:
         return checkpw(password[:LONGEST], hashed.encode())
-    except ValueError:  # bytes that no hash was ever made of
+    except ValueError:  # bytes that bcrypt refuses to hash
         return False
 
 
 def _credentials(header: str) -> tuple[str, bytes] | None:
-    """Name and password of a Basic header; None for anything else."""
+    """Return name and password of a Basic header; None for anything else."""
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -122,46 +119,37 @@ def _credentials(header: str) -> tuple[str, bytes] | None:
 
 
 class Protected:
-    """An application behind settings. Other settings make another one: a request is held up by these or by those, and
-    not by a part of each."""
+    """A handler behind settings. `use` makes another one for other settings: a request meets these settings or those,
+    never a part of each."""
 
-    def __init__(self, application: Application) -> None:
-        self._application = application
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
         self._passwords = Passwords()
         self._settings = Settings()
         self._limiter = Limiter(0, 0)
 
     def use(self, settings: Settings) -> Protected:
-        """The application behind these. What is known of passwords stays, and so does a rate limit that is the same."""
-        made = Protected(self._application)
+        """Return the handler behind other settings. It remembers the same passwords, and keeps a rate limit that has
+        not changed."""
+        made = Protected(self._handler)
         made._passwords, made._settings = self._passwords, settings
         same = (settings.interval, settings.burst) == (self._limiter.interval, self._limiter.burst)
         made._limiter = self._limiter if same else Limiter(settings.interval, settings.burst)
         return made
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
-        settings = self._settings
+    def __call__(self, request: Request) -> Response:
         if not self._limiter.allows():
-            return _refused(environ, start_response, "429 Too Many Requests", ())
+            return text_response(429, "Too Many Requests")
+        response = self._authenticated(request)
+        ours = {name.lower() for name, _ in self._settings.headers}
+        others = (header for header in response.headers if header[0].lower() not in ours)
+        return replace(response, headers=(*others, *self._settings.headers))
 
-        def start(code: str, headers: list[tuple[str, str]]) -> Any:
-            ours = {name.lower() for name, _ in settings.headers}
-            return start_response(code, [*(h for h in headers if h[0].lower() not in ours), *settings.headers])
-
-        if settings.users:
-            try:
-                header, address = environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", "")
-                if not self._passwords.admits(settings.users, header, address):
-                    challenge = [("WWW-Authenticate", 'Basic realm="bpf-exporter"')]
-                    return _refused(environ, start, "401 Unauthorized", challenge)
-            except BusyError:
-                return _refused(environ, start, "429 Too Many Requests", [("Retry-After", "1")])
-        return self._application(environ, start)
-
-
-def _refused(
-    environ: Mapping[str, Any], start_response: Callable[..., Any], code: str, headers: Iterable[tuple[str, str]]
-) -> Iterable[bytes]:
-    body = code.partition(" ")[2].encode() + b"\n"
-    start_response(code, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *headers])
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]  # it would be read as the next answer
+    def _authenticated(self, request: Request) -> Response:
+        users = self._settings.users
+        try:
+            if users and not self._passwords.admits(users, request.header("authorization"), request.address):
+                return text_response(401, "Unauthorized", ("WWW-Authenticate", 'Basic realm="bpf-exporter"'))
+        except BusyError:
+            return text_response(429, "Too Many Requests", ("Retry-After", "1"))
+        return self._handler(request)

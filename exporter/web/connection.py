@@ -1,242 +1,197 @@
-"""One client's connection: what has come of its request, and what it has not yet taken of its answer. Never blocks."""
+"""One client's connection: h11 parses what the client sends and decides whether the connection is kept. Never blocks.
+
+A connection takes one request at a time. Pipelined requests wait in h11's buffer, in order, until the client has taken
+the whole answer before them.
+"""
 
 from __future__ import annotations
 
-import io
+import re
 import select
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 from typing import Any, Protocol
+from urllib.parse import unquote
 
-from cheroot.server import HTTPConnection, HTTPRequest
+import h11
 
 from exporter import log
-from exporter.web import plain
-from exporter.web.would_block import ClientRefusedError, WouldBlock, WrongPortError
+from exporter.web.application import METHODS, Handler, Request, Response, text_response
+from exporter.web.page import Piece, size
 
 HEADER_LIMIT = 16 << 10  # bytes of a request line and its headers
-RECEIVED = 16 << 10  # bytes at once
+RECEIVED = 16 << 10  # bytes that a lingering connection reads at once
 SEND = 64 << 10  # bytes that are worth a system call of their own
-LINGERS = 2.0  # seconds for the end of what a client sends and nobody reads
-ASKS = 1.0  # seconds within which a client that has connected begins to ask
-_BEGINS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n")  # what a request may begin with
-_END = b"\r\n\r\n"
-_OF_BODIES = {b"Content-Length", b"Transfer-Encoding"}
+LINGERS = 2.0  # seconds that a client has to end what it sends and the server does not read
+ASKS = 1.0  # seconds within which a client that has connected begins its request
+TIMEOUT = 10  # seconds for a handshake and a request to come
+REST_TIMEOUT = 130  # seconds that a connection waits for its next request: two scrapes a minute apart find it
+ANSWER_TIMEOUT = 60  # seconds for a client to take all of its answer
 _TO_PLAIN = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks HTTPS: write https://\n"
+# RFC 9112, 3.2: origin-form or absolute-form. Brackets are allowed in a query, because collect[] has some.
+_TARGET = re.compile(r"(?:https?://[^/?#]*)?(/(?:[\w/.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)(?:\?([!-~]*))?", re.ASCII)
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
 
 
 class State(Enum):
     HANDSHAKE = auto()  # of TLS
-    REQUEST = auto()  # the client sends it, or does not yet
-    ANSWER = auto()  # the client takes it
-    LINGERING = auto()  # all is said, and the client still sends
+    REQUEST = auto()  # the client sends a request, or is about to
+    ANSWER = auto()  # the client takes the answer
+    LINGERING = auto()  # the answer is sent, and the client still sends
 
 
 class Progress(IntEnum):
-    """How much a client has shown that it means to ask: who shows nothing has to go first where there are too many."""
+    """How much a client has shown that it means to ask: a client that shows nothing is the first to be evicted."""
 
     NOTHING = 0
     SOMETHING = 1
     GREETED = 2  # a whole ClientHello, or a request before this one
 
 
+class WouldBlock(Exception):  # noqa: N818 (not an error: the operation is repeated when the socket is ready)
+    """The socket has to become readable, or writable, first."""
+
+    def __init__(self, *, to_write: bool) -> None:
+        super().__init__()
+        self.to_write = to_write
+
+
+class ClientRefusedError(OSError):
+    """TLS refuses this client; the text says why."""
+
+
+class WrongPortError(OSError):
+    """The client speaks plain HTTP to a port with TLS."""
+
+
 class Security(Protocol):
-    """TLS on a socket that does not block. Wants, where the client has to do something first."""
+    """TLS on a socket that does not block. Every method may raise WouldBlock."""
 
     def wrap(self, sock: socket.socket) -> socket.socket:
-        """Before the handshake."""
+        """Return the socket with TLS, before the handshake."""
 
     def unwrap(self, sock: socket.socket) -> socket.socket:
-        """The socket below, to speak without TLS."""
+        """Return the socket below, without TLS."""
 
     def shake(self, sock: socket.socket) -> None:
-        """RefusedError, with a text that says why this client may not come in; WrongPortError."""
+        """Continue the handshake. ClientRefusedError, WrongPortError."""
 
     def has_greeted(self, sock: socket.socket) -> bool:
-        """Whether the client's first message of the handshake has come whole."""
+        """Return True once the client's first message of the handshake is complete."""
 
     def receive(self, sock: socket.socket, size: int) -> bytes: ...
 
     def has_more(self, sock: socket.socket) -> bool:
-        """Whether something has come that epoll(7) does not see."""
+        """Return True if decrypted data is ready that epoll(7) does not see."""
 
     def send(self, sock: socket.socket, data: memoryview) -> int: ...
 
     def close(self, sock: socket.socket) -> None:
-        """Say that nothing follows."""
+        """Send the client TLS's end of data."""
 
 
-class Writer:
-    """What is still to be sent. A page is sent as it is: many clients may be sent the same one."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The handler of every request from now on, and the TLS of every connection from now on (None: no TLS).
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._held: list[bytes] | None = None
-        self._rest: Iterator[bytes | memoryview] = iter(())
-        self._chunk = memoryview(b"")
-        self.page: Sequence[bytes | memoryview] = ()
-        self.bytes_written = 0
-
-    def write(self, data: bytes) -> int:
-        if self._held is not None:
-            self._held.append(data)
-        else:
-            self._rest = iter([*self._unsent(), data])
-        return len(data)
-
-    def hold(self) -> None:
-        """Keep what is written until `send`."""
-        self._held = []
-
-    def send(self, pieces: Sequence[bytes | memoryview], head: bytes | None = None) -> None:
-        """The head, or what was kept, and the pieces, as `push` sends it: small ones together, large ones as they
-        are."""
-        before, self._held = self._held or [], None
-        self.page = pieces
-        self._rest = _together([*self._unsent(), *(before if head is None else [head])], pieces)
-
-    def push(self) -> None:
-        """Send all that is to be sent. Wants, where the client has to take some first; OSError where it is gone."""
-        while True:
-            if not self._chunk:
-                following = next(self._rest, None)
-                if following is None:
-                    self.page = ()
-                    return
-                self._chunk = memoryview(following)
-            sent = self._connection.send(self._chunk)
-            self.bytes_written += sent
-            self._chunk = self._chunk[sent:]
-
-    def _unsent(self) -> list[bytes | memoryview]:
-        first, self._chunk = self._chunk, memoryview(b"")
-        return [*([first] if first else ()), *self._rest]
-
-    def flush(self) -> None:
-        """It is `push` that sends."""
-
-    def close(self) -> None:
-        """Let go of what is not sent, and of the connection: each would keep the other until the collector comes."""
-        self._rest, self._chunk, self.page = iter(()), memoryview(b""), ()
-        del self._connection
-
-
-def _together(together: list[bytes | memoryview], pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    size = 0
-    for piece in pieces:
-        together.append(piece)
-        size += len(piece)
-        if size >= SEND:
-            yield b"".join(together) if len(together) > 1 else together[0]
-            together, size = [], 0
-    if together:
-        yield b"".join(together)
-
-
-class Request(HTTPRequest):  # type: ignore[misc, unused-ignore]
-    """A request that is in memory as a whole, or as much of it as may come. Bodies are not read: nobody wants one."""
-
-    def parse_request(self) -> None:
-        try:
-            super().parse_request()
-        except (ValueError, UnboundLocalError):  # cheroot of a target as "//[", and of a first header that goes on
-            self.simple_response("400 Bad Request")
-        if not _OF_BODIES.isdisjoint(self.inheaders):
-            # Or what follows would be taken for the next request. Whatever the length: of two that differ, and of one
-            # that goes on in the next line, cheroot sees the last.
-            self.close_connection = True
-            self.conn.sends_more = True
-        if not self.ready:
-            self.conn.sends_more = True
-
-
-class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
-    """A socket and what is going on there. One thread at a time works on it.
-
-    since  when it began to wait for what `state` says, by the monotonic clock
-    until  when that has to have come
+    A server replaces both as one: no request meets the passwords of one configuration and the TLS of another.
     """
 
-    RequestHandlerClass = Request
+    handler: Handler
+    security: Security | None = None
 
-    def __init__(self, server: Any, sock: socket.socket, address: Any) -> None:
-        """`server`: cheroot's, with `way` (an application, and a Security or None), `timeout`, `rest_timeout` and
-        `answer_timeout`."""
-        # Not cheroot's own: it makes buffers that are not needed, and cycles, which only the collector would free.
+
+@dataclass(slots=True)
+class Service:
+    """What all connections of one server share. `ending`: each answer is the last one of its connection."""
+
+    access: Access
+    timeout: float = TIMEOUT
+    rest_timeout: float = REST_TIMEOUT
+    answer_timeout: float = ANSWER_TIMEOUT
+    ending: bool = False
+
+
+class Connection:
+    """A socket and its state. One thread at a time works on it.
+
+    since  when the connection began to wait for what `state` says, by the monotonic clock
+    until  when that has to have come
+    page   the pieces that the client is being sent; many clients may be sent the same ones
+    """
+
+    def __init__(self, service: Service, sock: socket.socket, address: Any) -> None:
         sock.setblocking(False)
-        self.server = server
-        self.application: Any
-        self.tls: Security | None
-        self.application, self.tls = server.way
+        self._service = service
+        self._secured_by = self.tls = service.access.security
         self.socket = sock if self.tls is None else self.tls.wrap(sock)
         self.fd = self.socket.fileno()
-        self.remote_addr, self.remote_port = address[:2] if isinstance(address, tuple) else ("", 0)
-        self.ssl_env: dict[str, str] = {}
-        self.rfile: Any = io.BytesIO()
-        self.wfile = Writer(self)
-        self.requests_seen = 0
-        self.sends_more = False
+        self.address: str = address[0] if isinstance(address, tuple) else ""
         self.progress = Progress.NOTHING
-        self._came = b""
-        self._goes_on = False
+        self.page: Sequence[Piece] = ()
+        self._http = h11.Connection(h11.SERVER, HEADER_LIMIT)
+        self._is_head = False
+        self._chunks: Iterator[Piece] = iter(())
+        self._chunk = memoryview(b"")
         self._rests = False
-        self._secured_by = self.tls
-        self._wait(State.REQUEST if self.tls is None else State.HANDSHAKE, server.timeout)
+        self._wait(State.REQUEST if self.tls is None else State.HANDSHAKE, service.timeout)
 
     def _wait(self, state: State, seconds: float) -> None:
         self.state, self.since = state, time.monotonic()
         self.until = self.since + seconds
 
     def is_owed(self) -> bool:
-        """Whether its client has no whole answer: to what it asked, or is about to ask because it has just come."""
+        """Return True if the client waits for an answer, or has just connected and is about to ask."""
         if self._rests:
             return False
         asks = self.state not in {State.REQUEST, State.HANDSHAKE} or self.progress is not Progress.NOTHING
         return asks or time.monotonic() - self.since < ASKS
 
     def work(self) -> int | None:
-        """Do what can be done without waiting: what to wait for then, as epoll(7) has it; None where it has ended."""
+        """Do what can be done without waiting. Return the epoll(7) events to wait for; None if the connection ends."""
         try:
             if self.state is State.LINGERING:
                 return self._linger()
-            if self.state is not State.ANSWER:
-                self._receive_request()
-                self.application, tls = self.server.way
-                if self._secured_by is not tls:
-                    return None  # who may come in has changed since it did
-                self._wait(State.ANSWER, self.server.answer_timeout)
-                self._goes_on = self._answer()
-            self.wfile.push()
-            return self._rest() if self._goes_on else self._end()
-        except WouldBlock as wants:
-            if self.progress < Progress.GREETED and (self._came or (self.tls and self.tls.has_greeted(self.socket))):
+            if self.state is State.HANDSHAKE:
+                self._shake()
+            if self.state is State.REQUEST:
+                request = self._receive_request()
+                access = self._service.access
+                if self._secured_by is not access.security:
+                    return None  # the client may be one that would be refused now
+                self._wait(State.ANSWER, self._service.answer_timeout)
+                self._answer(request if isinstance(request, Response) else access.handler(request))
+            self._push()
+            is_kept = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+            return self._rest() if is_kept else self._end()
+        except WouldBlock as blocked:
+            greeted = self.tls is not None and self.tls.has_greeted(self.socket)
+            if self.progress < Progress.GREETED and (greeted or self._buffered()):
                 self.progress = Progress.GREETED if self.tls else Progress.SOMETHING
-            return select.EPOLLOUT if wants.to_write else select.EPOLLIN
+            return select.EPOLLOUT if blocked.to_write else select.EPOLLIN
         except ClientRefusedError as error:
-            log.get().warning("client refused", address=self.remote_addr or "a Unix socket", why=str(error))
+            log.get().warning("client refused", address=self.address or "a Unix socket", error=str(error))
             return None
         except OSError:  # clients leave, and networks break
             return None
-
-    def _receive_request(self) -> None:
-        """Until its head is there, or what cannot be one. Wants; ConnectionResetError where nothing follows."""
-        if self.state is State.HANDSHAKE:
-            self._shake()
-        while not self._has_request():
-            data = self.tls.receive(self.socket, RECEIVED) if self.tls else self._receive()
-            if not data:
-                raise ConnectionResetError
-            if self._rests:
-                self._rests = False
-                self._wait(State.REQUEST, self.server.timeout)
-            self._came += data
-
-    def _has_request(self) -> bool:
-        came = self._came
-        return _END in came or len(came) > HEADER_LIMIT or (came != b"" and came[0] not in _BEGINS)
 
     def _shake(self) -> None:
         assert self.tls is not None
@@ -245,52 +200,119 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
             self.state = State.REQUEST
         except WrongPortError:
             self.socket, self.tls = self.tls.unwrap(self.socket), None
-            self.wfile.write(_TO_PLAIN)
             self._wait(State.ANSWER, LINGERS)
-            self.sends_more = True
-            self.wfile.push()
-            raise WouldBlock(to_write=True) from None
+            self._chunks = iter([_TO_PLAIN])
 
-    def _answer(self) -> bool:
-        """Have the request answered: what is to be sent is in `wfile` then. Whether another one may follow."""
-        request = plain.parsed(self._came)
-        if request is not None:
-            self._came = b""
-            self._answer_plain(request)
-            return not request.closes
-        end = self._came.find(_END) + len(_END) if _END in self._came else len(self._came)
-        self.rfile, self._came = io.BytesIO(self._came[:end]), self._came[end:]
-        return bool(self.communicate())  # type: ignore[no-untyped-call, unused-ignore]
+    def _receive_request(self) -> Request | Response:
+        """Return the next request, or the answer to one that is refused, after which the connection ends. WouldBlock;
+        ConnectionResetError if the client has no further request."""
+        http = self._http
+        self._is_head = False
+        try:
+            while (event := http.next_event()) is h11.NEED_DATA:
+                http.receive_data(self._receive())
+            assert isinstance(event, h11.Request)
+            self._is_head = event.method == b"HEAD"
+            request = self._request(event)
+            if event.http_version not in (b"1.0", b"1.1"):
+                return _refusal(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
+            if int(request.headers.get("content-length", 0)) or "transfer-encoding" in request.headers:
+                return _refusal(413, "a request has no body here")
+            if not request.path and request.method in METHODS:
+                return _refusal(400, "the target of the request is not a path")
+            http.next_event()  # EndOfMessage
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            if status == 431 and b"\n" not in http.trailing_data[0]:
+                status = 414
+            return _refusal(status, str(error))
+        return request
 
-    def _answer_plain(self, request: plain.Request) -> None:
-        said: list[Any] = []
-        environ = {**request.environ, "wsgi.url_scheme": "http", "REMOTE_ADDR": self.remote_addr}
-        body = self.application(environ, lambda *status_and_headers: said.extend(status_and_headers))
-        headers = [*said[1], ("Server", self.server.server_name)]
-        self.wfile.send(body, plain.head(said[0], headers, closes=request.closes))
+    def _request(self, event: h11.Request) -> Request:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in event.headers:
+            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        target = _TARGET.fullmatch(event.target.decode("ascii"))
+        path, query = target.groups("") if target else ("", "")
+        return Request(event.method.decode("ascii"), unquote(path), query, headers, self.address)
+
+    def _receive(self) -> bytes:
+        """Return what has come. One byte more than the limit is enough for h11 to refuse a request."""
+        wanted = HEADER_LIMIT + 1 - self._buffered()
+        if self.tls is not None:
+            data = self.tls.receive(self.socket, wanted)
+        else:
+            try:
+                data = self.socket.recv(wanted)
+            except BlockingIOError:
+                raise WouldBlock(to_write=False) from None
+        if not data:
+            raise ConnectionResetError
+        if self._rests:
+            self._rests = False
+            self._wait(State.REQUEST, self._service.timeout)
+        return data
+
+    def _buffered(self) -> int:
+        """Return how many bytes of the next requests have come."""
+        return len(self._http.trailing_data[0])
+
+    def _answer(self, response: Response) -> None:
+        """Begin an answer. h11 writes its head and counts the bytes of its body, which is sent as it is."""
+        length = size(response.body)
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())  # the exporter never sets a locale
+        headers = [*response.headers, ("Content-Length", str(length)), ("Server", "bpf-exporter"), ("Date", date)]
+        if self._service.ending:
+            headers.append(("Connection", "close"))
+        reason = _REASONS[response.status]
+        head = self._http.send(h11.Response(status_code=response.status, reason=reason, headers=headers))
+        if not self._is_head:
+            self.page = response.body
+            self._http.send_with_data_passthrough(h11.Data(range(length)))  # type: ignore[arg-type] # only len() is used
+        self._http.send(h11.EndOfMessage())
+        self._chunks = _together([head], self.page)
+
+    def _push(self) -> None:
+        """Send the whole answer. WouldBlock if the client has to take some of it first; OSError if it has left."""
+        while True:
+            if not self._chunk:
+                following = next(self._chunks, None)
+                if following is None:
+                    self.page = ()
+                    return
+                self._chunk = memoryview(following)
+            if self.tls is not None:
+                sent = self.tls.send(self.socket, self._chunk)
+            else:
+                try:
+                    sent = self.socket.send(self._chunk)
+                except BlockingIOError:
+                    raise WouldBlock(to_write=True) from None
+            self._chunk = self._chunk[sent:]
 
     def _rest(self) -> int:
-        """Until the next request. One that has come already waits behind those of others: a socket that can be written
-        to is ready at once."""
-        self._rests = not self._came
-        self._wait(State.REQUEST, self.server.rest_timeout if self._rests else self.server.timeout)
+        """Wait for the next request. One that has come already waits behind those of other clients: epoll(7) reports a
+        writable socket at once."""
+        self._http.start_next_cycle()
+        came = self._buffered() > 0
+        self._rests = not came
+        self._wait(State.REQUEST, self._service.timeout if came else self._service.rest_timeout)
         self.progress = Progress.GREETED
-        more = self._has_request() or (self.tls is not None and self.tls.has_more(self.socket))
+        more = came or (self.tls is not None and self.tls.has_more(self.socket))
         return select.EPOLLIN | select.EPOLLOUT if more else select.EPOLLIN
 
     def _end(self) -> int | None:
-        """Say that nothing follows. A socket that is closed with something to read in it tells the client of an error
-        before it has read the answer: that is read first, and thrown away."""
+        """Send the end of data, and wait for that of the client. If close(2) found unread data it would reset the
+        connection, and the client could lose the answer: what still comes is read and thrown away."""
         if self.tls is not None:
             self.tls.close(self.socket)
-        if not self.sends_more:
-            return None
         self.socket.shutdown(socket.SHUT_WR)
         self._wait(State.LINGERING, LINGERS)
         return self._linger()
 
     def _linger(self) -> int | None:
-        """A little at a time: a client that sends faster than this reads would hold a thread."""
+        """Read a little at a time: a client that sends faster than this reads must not hold the thread."""
         try:
             if not socket.socket.recv(self.socket, RECEIVED):  # below TLS
                 return None
@@ -298,28 +320,24 @@ class Connection(HTTPConnection):  # type: ignore[misc, unused-ignore]
             pass
         return select.EPOLLIN if time.monotonic() < self.until else None
 
-    def _receive(self) -> bytes:
-        data: bytes
-        try:
-            data = self.socket.recv(RECEIVED)
-        except BlockingIOError:
-            raise WouldBlock(to_write=False) from None
-        return data
-
-    def send(self, data: memoryview) -> int:
-        """How much was taken. Wants; OSError where the client is gone."""
-        if self.tls is not None:
-            return self.tls.send(self.socket, data)
-        sent: int
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            raise WouldBlock(to_write=True) from None
-        return sent
-
     def close(self) -> None:
         with suppress(OSError):  # the client was faster
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        self._came, self.rfile = b"", None
-        self.wfile.close()
+
+
+def _refusal(status: int, text: str) -> Response:
+    return text_response(status, text, ("Connection", "close"))
+
+
+def _together(together: list[Piece], pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Join small pieces, and yield large ones as they are."""
+    length = 0
+    for piece in pieces:
+        together.append(piece)
+        length += len(piece)
+        if length >= SEND:
+            yield b"".join(together) if len(together) > 1 else together[0]
+            together, length = [], 0
+    if together:
+        yield b"".join(together)

@@ -1,8 +1,9 @@
-"""Threads that wait for connections on one epoll(7), each working on what it was woken for.
+"""Threads that wait for connections on one epoll(7). Each thread works on the connection that it was woken for.
 
-No thread finds what another one answers: handing a connection over would cost two changes of thread, a quarter of what
-a scrape of a thousand series takes. A connection that waits for its client holds no thread, whatever it waits for; so a
-slow client holds up nobody. There are at most so many of those: one more ends another one (`crowding`).
+No thread accepts connections or reads requests for another one: handing a connection over would cost two context
+switches, a quarter of a scrape of a thousand series. A connection that waits for its client occupies no thread, so slow
+clients delay nobody. The number of waiting connections is bounded: where there are too many, one is closed
+(eviction.py).
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from exporter import log
 from exporter.web import eviction
 from exporter.web.connection import Connection
 
-_ONCE = select.EPOLLIN | select.EPOLLONESHOT  # and nobody else is woken for it until it is asked for again
-_LOOKS = 4  # for connections whose time is over, in `timeout`
-_LOOKS_APART = 0.05  # seconds, at the end, between two looks for clients that are owed an answer
-_CROWDED = 0.01  # seconds until the next one is let in where too many have just come
+_ONCE = select.EPOLLIN | select.EPOLLONESHOT  # no other thread is woken until the descriptor is armed again
+_CHECKS = 4  # for connections whose time is over, in `timeout`
+_CHECK_INTERVAL = 0.05  # seconds, at the end, between two checks for clients that are owed an answer
+_CROWDED = 0.01  # seconds until the next accept(2) where too many clients have just connected
 _NO_DESCRIPTORS = 0.1  # seconds until accept(2) is tried again
-FINISH = 4.0  # seconds in which clients that came before the end still get their answers
+FINISH = 4.0  # seconds in which clients that connected before the end still get their answers
 
 
 class Threads:
-    """`connect` makes a connection of what was accepted. `most`: how many may wait. `timeout`: the shortest that one of
-    them waits, in seconds."""
+    """connect  makes a connection of what accept(2) returns
+    most     connections that may wait
+    timeout  seconds, the shortest that a connection waits
+    """
 
     def __init__(
         self,
@@ -45,9 +48,9 @@ class Threads:
         self._connect = connect
         self._most = most
         self._timeout = timeout
-        self._waiting: dict[int, Connection] = {}  # by descriptor; a thread that has one has taken it out
-        self._armed: set[int] = set()  # descriptors that the epoll knows
-        self._lock = threading.Lock()  # a descriptor is not closed while somebody else puts it to use
+        self._waiting: dict[int, Connection] = {}  # by descriptor; a thread removes the one that it works on
+        self._armed: set[int] = set()  # descriptors that are in the epoll
+        self._lock = threading.Lock()  # no thread closes a descriptor that another one uses
         self._epoll = select.epoll()
         self._end = os.eventfd(0, os.EFD_CLOEXEC)
         self._over = threading.Event()
@@ -56,14 +59,14 @@ class Threads:
         ]
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Serve until `stop`."""
         self._epoll.register(self._end, select.EPOLLIN)
         for listener in self._listeners.values():
-            listener.setblocking(False)  # another thread may have taken what this one was woken for
+            listener.setblocking(False)  # another thread may accept what this one was woken for
             self._epoll.register(listener, _ONCE)
         for worker in self._workers:
             worker.start()
-        while not self._over.wait(self._timeout / _LOOKS):
+        while not self._over.wait(self._timeout / _CHECKS):
             now = time.monotonic()
             self._drop(*(one for one in list(self._waiting.values()) if one.until < now))
         for worker in self._workers:
@@ -74,21 +77,21 @@ class Threads:
         os.close(self._end)
 
     def stop(self) -> None:
-        """Who has connected gets its answer, who is at rest is closed; does not wait for that. Nobody new is taken: who
-        comes now waits in the listening socket, for whoever listens next."""
+        """Ask the threads to end. Clients that have connected get their answers, and connections at rest are closed.
+        New clients wait in the listening socket, for the next process that accepts there."""
         self._over.set()
-        os.eventfd_write(self._end, 1)  # stays: every thread sees it
+        os.eventfd_write(self._end, 1)  # nobody reads it, so every thread sees it
 
     def _finish(self) -> None:
-        """A client may be taken before its request comes, and cannot know that it would have to ask again."""
+        """Answer clients that are connected: they cannot know that they would have to ask again."""
         self._epoll.unregister(self._end)
         until = time.monotonic() + FINISH
         owed = True
         while owed and (left := until - time.monotonic()) > 0:
-            ready = self._epoll.poll(min(left, _LOOKS_APART), maxevents=1)
+            ready = self._epoll.poll(min(left, _CHECK_INTERVAL), maxevents=1)
             for fd, _ in ready:
-                if (waited := self._waiting.pop(fd, None)) is not None:  # no listener
-                    self._go_on(waited)
+                if (waited := self._waiting.pop(fd, None)) is not None:  # not a listener
+                    self._work_on(waited)
             if not ready:
                 self._drop(*(one for one in list(self._waiting.values()) if not one.is_owed()))
                 owed = bool(self._waiting)
@@ -100,37 +103,37 @@ class Threads:
                 if fd == self._end:
                     return
                 if (listener := self._listeners.get(fd)) is not None:
-                    self._take(listener)
+                    self._accept(listener)
                 elif (waited := self._waiting.pop(fd, None)) is not None:
-                    self._go_on(waited)
+                    self._work_on(waited)
             except Exception as error:  # noqa: BLE001 - a thread that ended would be missing
                 log.get().error("http server error", error=f"{type(error).__name__}: {error}")
 
-    def _take(self, listener: socket.socket) -> None:
-        """A new connection; the next one wakes the next thread."""
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection; the next one wakes the next thread."""
         accepted = None
         try:
             if len(self._waiting) >= self._most and eviction.nobody_can_go(list(self._waiting.values())):
-                time.sleep(_CROWDED)  # one thread, now and then: the others answer
+                time.sleep(_CROWDED)  # this thread alone: the others answer
                 return
             accepted = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             pass
-        except OSError as error:  # no descriptor is left, most likely
-            log.get().warning("no connection can be taken", why=os.strerror(error.errno or 0))
+        except OSError as error:  # most likely no descriptor is left
+            log.get().warning("cannot accept a connection", error=os.strerror(error.errno or 0))
             if not self._drop(*eviction.one_too_many(list(self._waiting.values()))):
                 time.sleep(_NO_DESCRIPTORS)
         finally:
             self._epoll.modify(listener, _ONCE)
         if accepted is not None:
-            self._armed.discard(accepted[0].fileno())  # who had the number is gone, and out of the epoll
+            self._armed.discard(accepted[0].fileno())  # close(2) took its predecessor out of the epoll
             connection = None
-            with suppress(OSError):  # a client that only looks whether the port is open has left before TLS begins
+            with suppress(OSError):  # a client that only probes the port has left before TLS begins
                 connection = self._connect(*accepted)
             if connection is not None:
-                self._go_on(connection)
+                self._work_on(connection)
 
-    def _go_on(self, connection: Connection) -> None:
+    def _work_on(self, connection: Connection) -> None:
         events = None
         try:
             events = connection.work()
@@ -142,25 +145,25 @@ class Threads:
                 self._wait(connection, events)
 
     def _wait(self, connection: Connection, events: int) -> None:
-        while len(self._waiting) >= self._most:  # the one that has to go may just be taken by another thread
+        while len(self._waiting) >= self._most:  # another thread may just have woken for the one to close
             self._drop(*eviction.one_too_many(list(self._waiting.values())))
         with self._lock:
             self._waiting[connection.fd] = connection
-            # From here on another thread may have it.
+            # From here on another thread may work on it.
             if connection.fd in self._armed:
                 self._epoll.modify(connection.fd, events | select.EPOLLONESHOT)
             else:
                 self._armed.add(connection.fd)
                 self._epoll.register(connection.fd, events | select.EPOLLONESHOT)
-        if connection.wfile.page:
+        if connection.page:
             self._drop(*eviction.holding_too_much(list(self._waiting.values())))
 
     def _drop(self, *connections: Connection) -> bool:
-        """Close those that still wait. Whether there was one."""
+        """Close those that still wait. Return True if there was one."""
         dropped = False
         for connection in connections:
             with self._lock:
-                # A thread that is woken for it takes it without the lock, between any two of these steps too.
+                # A thread that is woken for it removes it without the lock, between any two of these steps.
                 if self._waiting.get(connection.fd) is connection:
                     taken = self._waiting.pop(connection.fd, None) is None
                     if not taken:

@@ -1,4 +1,4 @@
-"""TLS on sockets that do not block: certificates as text -> connections that have shaken hands and may come in."""
+"""TLS on sockets that do not block: certificates as text -> handshakes with clients that may connect."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from exporter.web.config.settings import Tls
-from exporter.web.would_block import ClientRefusedError, WouldBlock, WrongPortError
+from exporter.web.connection import ClientRefusedError, WouldBlock, WrongPortError
 
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, where none are named; Debian's own list has some without ECDHE
-SENT = 256 << 10  # bytes at once; OpenSSL makes records of 16 kB of them
-# Why a client was refused, where it is for this side to say; all else is the client's doing.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # default of TLS 1.2; Debian's own list has some without ECDHE
+SENT = 256 << 10  # bytes at once; OpenSSL splits them into records of 16 kB
+# Failures that are logged as a refusal by this server; every other one is the client's doing.
 _OURS = {"CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER"}
 _GREETED = "greeted"
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
 class TlsError(ValueError):
-    """Certificates, keys or names that make no TLS; the text says which."""
+    """Certificates, keys or names that OpenSSL does not accept; the text says which."""
 
 
 class TlsSecurity:
-    """What `connection` asks for, by Python's ssl."""
+    """connection.Security by Python's ssl."""
 
     def __init__(self, tls: Tls) -> None:
         """TlsError."""
@@ -46,22 +46,22 @@ class TlsSecurity:
     def shake(self, sock: socket.socket) -> None:
         assert isinstance(sock, ssl.SSLSocket)
         try:
-            with _wants():
+            with _would_block():
                 sock.do_handshake()
         except ssl.SSLError as error:
             if error.reason == "HTTP_REQUEST":
                 raise WrongPortError from error
             if error.reason in _OURS:
-                raise ClientRefusedError(f"TLS: {_why(error)}") from error
+                raise ClientRefusedError(f"TLS: {_reason(error)}") from error
             raise
-        if why := refusal(sock.getpeercert(), self._allowed):
-            raise ClientRefusedError(why)
+        if reason := refusal(sock.getpeercert(), self._allowed):
+            raise ClientRefusedError(reason)
 
     def has_greeted(self, sock: socket.socket) -> bool:
         return hasattr(sock, _GREETED)
 
     def receive(self, sock: socket.socket, size: int) -> bytes:
-        with _wants():
+        with _would_block():
             return sock.recv(size)
 
     def has_more(self, sock: socket.socket) -> bool:
@@ -69,22 +69,22 @@ class TlsSecurity:
         return sock.pending() > 0
 
     def send(self, sock: socket.socket, data: memoryview) -> int:
-        with _wants():
+        with _would_block():
             return sock.send(data[:SENT])
 
     def close(self, sock: socket.socket) -> None:
         assert isinstance(sock, ssl.SSLSocket)
-        with suppress(OSError, ValueError):  # the client need not answer that
+        with suppress(OSError, ValueError):  # the client need not answer
             sock.unwrap()
 
 
 def _greeted(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-    """OpenSSL calls this when a ClientHello is there, whether or not it has a name in it."""
+    """Mark the socket. OpenSSL calls this when a ClientHello is complete, with or without a server name."""
     setattr(sock, _GREETED, True)
 
 
 @contextmanager
-def _wants() -> Iterator[None]:
+def _would_block() -> Iterator[None]:
     try:
         yield
     except ssl.SSLWantReadError:
@@ -94,18 +94,18 @@ def _wants() -> Iterator[None]:
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """What sockets are wrapped with. TlsError."""
+    """Return the context that wraps sockets. TlsError."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version, made.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
     made.set_alpn_protocols(["http/1.1"])
-    made.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL before 3.0 lets clients ask for one handshake after another
+    made.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL before 3.0 lets clients renegotiate again and again
     if not tls.server_chooses:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     _certificate(made, tls)
     try:
         made.set_ciphers(tls.ciphers or CIPHERS)
     except ssl.SSLError as error:
-        raise TlsError(f"cipher_suites: {_why(error)} (this host's OpenSSL has none of them)") from error
+        raise TlsError(f"cipher_suites: {_reason(error)} (this host's OpenSSL has none of them)") from error
     if tls.curve:
         try:
             made.set_ecdh_curve(tls.curve)
@@ -115,9 +115,9 @@ def context(tls: Tls) -> ssl.SSLContext:
         try:
             made.load_verify_locations(cadata=tls.client_ca)
         except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"client_ca: {_why(error)} (certificates in PEM, one after another)") from error
+            raise TlsError(f"client_ca: {_reason(error)} (certificates in PEM, one after another)") from error
         made.verify_mode = ssl.CERT_REQUIRED if tls.requires_client else ssl.CERT_OPTIONAL
-        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate is an authority of its own, as in Go
+        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate can be an authority, as in Go
     return made
 
 
@@ -126,13 +126,13 @@ def _certificate(made: ssl.SSLContext, tls: Tls) -> None:
         try:
             made.load_cert_chain(cert, key, password=_no_password)
         except ssl.SSLError as error:
-            raise TlsError(f"certificate and key: {_why(error)}{_hint(error)}") from error
+            raise TlsError(f"certificate and key: {_reason(error)}{_hint(error)}") from error
         except _EncryptedError:
             raise TlsError("key: it is encrypted (nobody is there to ask: give one without a passphrase)") from None
 
 
 class _EncryptedError(Exception):
-    """A passphrase was asked for."""
+    """OpenSSL asked for a passphrase."""
 
 
 def _no_password() -> str:
@@ -141,7 +141,7 @@ def _no_password() -> str:
 
 @contextmanager
 def _file(text: str) -> Iterator[str]:
-    """A name under which OpenSSL can read the text; nothing is written to a disk."""
+    """Yield a name under which OpenSSL can read the text; nothing is written to a disk."""
     fd = os.memfd_create("pem")
     try:
         with open(fd, "w", closefd=False) as stream:
@@ -151,8 +151,8 @@ def _file(text: str) -> Iterator[str]:
         os.close(fd)
 
 
-def _why(error: Exception) -> str:
-    """OpenSSL's reason in words, without the line of Python's source."""
+def _reason(error: Exception) -> str:
+    """Return OpenSSL's reason in words, without the line of Python's source."""
     reason = getattr(error, "reason", None) or re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error))
     words = reason.lower().replace("_", " ")
     return "not in PEM" if words in ("pem lib", "no start line") else words
@@ -165,7 +165,7 @@ def _hint(error: ssl.SSLError) -> str:
 
 
 def refusal(certificate: Mapping[str, Any] | None, allowed: frozenset[str]) -> str:
-    """Why a client with this certificate (ssl's getpeercert) may not come in; "" if it may."""
+    """Return the reason to refuse a client with this certificate (ssl's getpeercert); "" if it may connect."""
     if not allowed:
         return ""
     names = sans(certificate or {})
@@ -173,7 +173,7 @@ def refusal(certificate: Mapping[str, Any] | None, allowed: frozenset[str]) -> s
 
 
 def sans(certificate: Mapping[str, Any]) -> frozenset[str]:
-    """The subject alternative names that can be allowed: DNS names, addresses, e-mail addresses, URIs."""
+    """Return the subject alternative names that can be allowed: DNS names, addresses, e-mail addresses, URIs."""
     kinds = {"DNS", "IP Address", "email", "URI"}
     return frozenset(
         address(value) if kind == "IP Address" else value
@@ -183,7 +183,7 @@ def sans(certificate: Mapping[str, Any]) -> frozenset[str]:
 
 
 def address(text: str) -> str:
-    """An IP address as Go and Python spell it; OpenSSL writes 2001:DB8:0:0:0:0:0:1."""
+    """Return an IP address as Go and Python spell it; OpenSSL writes 2001:DB8:0:0:0:0:0:1."""
     try:
         return str(ipaddress.ip_address(text.strip()))
     except ValueError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import re
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
@@ -16,9 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.connection import HEADER_LIMIT, Connection, State
+from exporter.program import Program
+from exporter.web.application import Application, Handler, Request, Response
+from exporter.web.connection import HEADER_LIMIT, Access, Connection, Service, State
 from exporter.web.http_server import THREADS, WAITING, HttpServer
 from exporter.web.listening import listen
+from exporter.web.page import Page
 from exporter.web.threads import FINISH
 
 Logged = Callable[[], list[str]]
@@ -30,25 +34,36 @@ SLOW_TIMEOUT = 1  # seconds; what a client in these tests may take where it is t
 ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
 
 
+TEXT = (("Content-Type", "text/plain"),)
 PIECES: list[bytes | memoryview] = [b"a", memoryview(b"b" * 70_000), b"", memoryview(b"c"), b"d" * 200_000, b"e\n"]
 
 
-def _application(environ: dict[str, str], start_response: Callable[..., object]) -> list[bytes | memoryview]:
-    if environ["PATH_INFO"] == "/pieces":
-        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(sum(map(len, PIECES))))])
-        return PIECES
-    body = HUGE if environ["PATH_INFO"] == "/huge" else PAGE
-    if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+def _handler(request: Request) -> Response:
+    if request.path == "/pieces":
+        return Response(200, TEXT, PIECES)
+    body = HUGE if request.path == "/huge" else PAGE
+    if "gzip" in request.header("accept-encoding"):
         body = gzip.compress(body, mtime=0)
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+    return Response(200, TEXT, [body])
+
+
+class Nothing:
+    """A source without programs."""
+
+    def programs(self) -> Sequence[Program]:
+        return []
+
+    def ready(self) -> bool:
+        return True
+
+    def exposition(self, names: object, *, openmetrics: bool, seconds: float | None = None) -> Page:  # noqa: ARG002
+        return Page([PAGE])
 
 
 def begin(**timeouts: int) -> tuple[HttpServer, threading.Thread, int]:
     """A server on loopback with the timeouts given, what it runs in, and its port."""
     sock = listen("127.0.0.1:0")
-    server = HttpServer([sock], _application, **timeouts)
-    server.prepare()
+    server = HttpServer([sock], _handler, **timeouts)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     return server, thread, sock.getsockname()[1]
@@ -98,6 +113,15 @@ def raw(port: int, request: bytes) -> bytes:
     return rest(client)
 
 
+def exchange(request: bytes, handler: Handler) -> bytes:
+    """What a handler's connection answers at once."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(request)
+        Connection(Service(Access(handler)), ours, "").work()
+        return theirs.recv(1 << 20)
+
+
 def rest(client: socket.socket) -> bytes:
     """What still comes until the server closes."""
     with client:
@@ -126,6 +150,47 @@ def test_requests_on_one_connection_are_answered_in_order(serve: Callable[..., i
     assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [PAGE, b"", PAGE]
 
 
+@pytest.mark.parametrize(
+    ("request_text", "kept"),
+    [
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", True),
+        (b"GET http://x:1/metrics?a[]=b HTTP/1.1\r\nHost: x\r\n\r\n", True),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", True),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n", True),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", True),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", False),
+        (b"GET /metrics HTTP/1.0\r\n\r\n", False),
+    ],
+)
+def test_a_connection_is_kept_unless_the_client_wants_its_end(
+    serve: Callable[..., int], request_text: bytes, kept: bool
+) -> None:
+    last = b"HEAD /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    first, *following = raw(serve(), request_text + last).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert first.endswith(PAGE)
+    assert (b"\r\nConnection: close\r\n" in first) is not kept
+    assert len(following) == kept
+
+
+@pytest.mark.parametrize("target", [b"/", b"*", b"x:443"])
+@pytest.mark.parametrize("method", [b"POST", b"OPTIONS", b"CONNECT", b"get"])
+def test_another_method_is_answered_with_those_that_there_are(method: bytes, target: bytes) -> None:
+    text = exchange(method + b" " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n", Application(Nothing()))
+    assert text.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+    assert b"\r\nAllow: GET, HEAD\r\n" in text
+
+
+@pytest.mark.parametrize("path", [b"/", b"/metrics", b"/-/healthy", b"/nothing", b"//[x", b"*"])
+def test_head_has_the_headers_of_get_and_no_body(path: bytes) -> None:
+    head, whole = (
+        exchange(b"%s %s HTTP/1.1\r\nHost: x\r\n\r\n" % (method, path), Application(Nothing()))
+        for method in (b"HEAD", b"GET")
+    )
+    headers, end, body = whole.partition(b"\r\n\r\n")
+    assert body
+    assert re.sub(b"Date: .*\r\n", b"", head) == re.sub(b"Date: .*\r\n", b"", headers + end)
+
+
 def test_a_connection_is_kept_for_the_next_scrape(serve: Callable[..., int]) -> None:
     client = HTTPConnection("127.0.0.1", serve(), timeout=ENOUGH)
     ports = set()
@@ -141,12 +206,16 @@ def test_a_connection_is_kept_for_the_next_scrape(serve: Callable[..., int]) -> 
     ("request_text", "code"),
     [
         (b"GET /" + b"a" * HEADER_LIMIT + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * HEADER_LIMIT + b"\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * HEADER_LIMIT + b"\r\n\r\n", b"431"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"413"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/9.9\r\n\r\n", b"505"),
         (b"GET //[x HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n that: goes on\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", b"413"),
     ],
 )
 def test_what_is_too_large_or_no_http_is_refused(serve: Callable[..., int], request_text: bytes, code: bytes) -> None:
@@ -255,19 +324,24 @@ def test_a_body_is_not_taken_for_the_next_request(serve: Callable[..., int]) -> 
     smuggled = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
     length = b"Content-Length: %d" % len(smuggled)
     zero = b"Content-Length: 0"
-    ways = (length, length + b"\r\n" + zero, length + b"\r\n 0", b"Transfer-Encoding: chunked", b"Transfer-Encoding: ,")
-    for way in ways:
-        text = raw(serve(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + way + b"\r\n\r\n" + smuggled)
-        assert text.count(b"HTTP/1.1 200 OK") == 1, way
+    framings = (
+        length,
+        length + b"\r\n" + zero,
+        length + b"\r\n 0",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: ,",
+    )
+    for framing in framings:
+        text = raw(serve(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n" + smuggled)
+        assert text.count(b"HTTP/1.1 ") == 1, framing
+        assert text.split(b" ")[1] in (b"400", b"413", b"501"), framing
 
 
 def test_a_client_that_never_ends_its_body_holds_no_thread(logged: Logged) -> None:
-    server = HttpServer([], _application)
-    server.prepare()
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.settimeout(ENOUGH)
-        connection = Connection(server, ours, "")
+        connection = Connection(Service(Access(_handler)), ours, "")
         theirs.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * (100 << 10))
         assert connection.work() == select.EPOLLIN
         assert connection.state is State.LINGERING
@@ -286,10 +360,10 @@ def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
             self.clear()
             return found
 
-    server = HttpServer([], _application)
+    server = HttpServer([], _handler)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        connection = Connection(server, ours, "")
+        connection = Connection(Service(Access(_handler)), ours, "")
         server._threads._waiting = TakenWhenFound({connection.fd: connection})
         assert not server._threads._drop(connection)
         assert connection.socket.fileno() == connection.fd, "closed under the thread that has it"

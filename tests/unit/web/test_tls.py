@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from exporter.web.access import AccessControl
+from exporter.web.application import Request, Response
 from exporter.web.config import web_file
 from exporter.web.config.settings import Settings, to_json
-from exporter.web.connection import Connection
+from exporter.web.connection import Connection, Service
 from exporter.web.http_server import HttpServer
 from exporter.web.listening import listen
 from exporter.web.tls import sans
@@ -27,10 +28,9 @@ ENOUGH = 30.0  # seconds; for what must come at once on an idle machine
 PAGE = b"a line of metrics 1\n" * 500_000  # more than the buffers of both sockets take
 
 
-def application(environ: dict[str, str], start_response: Callable[..., object]) -> list[bytes]:
-    body = PAGE if environ["PATH_INFO"] == "/page" else b"hello\n"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
+def application(request: Request) -> Response:
+    body = PAGE if request.path == "/page" else b"hello\n"
+    return Response(200, (("Content-Type", "text/plain"),), [body])
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +51,14 @@ class Secure:
         self._listener = listen("127.0.0.1:0")
         self.port = self._listener.getsockname()[1]
         self._server = HttpServer([self._listener], application)
-        self._door = AccessControl(self._server)
+        self._access = AccessControl(self._server)
         self._thread = threading.Thread(target=self._server.serve, daemon=True)
 
     def use(self, **tls: object) -> None:
         path = self.pki.web_file(**tls)  # type: ignore[arg-type]
-        self._door.take(to_json(web_file.load(path, {path.stat().st_uid}).settings))
+        self._access.apply(to_json(web_file.load(path, {path.stat().st_uid}).settings))
 
     def start(self) -> None:
-        self._server.prepare()
         self._thread.start()
 
     def stop(self) -> None:
@@ -168,7 +167,7 @@ def test_a_client_comes_in_by_an_allowed_name(secure: Secure, name: str, logged:
     with pytest.raises(OSError):  # noqa: PT011
         secure.get("stranger")
     (line,) = [line for line in logged() if "client refused" in line]
-    assert 'why="its certificate is for stranger.example"' in line
+    assert 'error="its certificate is for stranger.example"' in line
 
 
 def test_names_are_compared_as_they_are_written_by_kind() -> None:
@@ -195,7 +194,7 @@ def test_a_client_that_leaves_before_tls_begins_is_not_worth_a_line(pki: certifi
 def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: certificates.Pki, logged: Logged) -> None:
     answers: list[bytes] = []
 
-    class Watched(HttpServer):
+    class Watched(Service):
         """As if a request came before each of what a change of settings sets."""
 
         connection: Connection
@@ -208,20 +207,20 @@ def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: ce
                     answers.append(self.client.recv(65536).partition(b"\r\n")[0])
             super().__setattr__(name, value)
 
-    server = Watched([], application)
-    server.prepare()
-    door = AccessControl(server)
-    door.take(to_json(Settings(users={"alice": certificates.hashed("correct horse")})))
+    server = HttpServer([], application)
+    server.service = watched = Watched(server.service.access)
+    access = AccessControl(server)
+    access.apply(to_json(Settings(users={"alice": certificates.hashed("correct horse")})))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(ENOUGH)
-        server.connection = Connection(server, ours, "")
-        server.client = theirs
+        watched.connection = Connection(watched, ours, "")
+        watched.client = theirs
         path = pki.web_file(client_auth_type="RequireAndVerifyClientCert", client_ca_file=str(pki.authority))
-        door.take(to_json(web_file.load(path, {path.stat().st_uid}).settings))
+        access.apply(to_json(web_file.load(path, {path.stat().st_uid}).settings))
         assert set(answers) == {b"HTTP/1.1 401 Unauthorized"}
         theirs.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert server.connection.work() is None, "a connection without a certificate goes on"
+        assert watched.connection.work() is None, "a connection without a certificate goes on"
 
 
 def test_another_certificate_is_used_from_the_next_connection_on(secure: Secure) -> None:
