@@ -24,6 +24,8 @@ from tests.e2e.podman import Podman, limits, podman
 from tests.e2e.queries import ROOT
 from tests.matrix.kernels import cache_directory
 
+pytestmark = pytest.mark.side
+
 PAGE = (ROOT / "docs/container.md").read_text()
 BLOCKS = [text.replace("\\\n", " ") for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)]
 (BUILD,) = (shlex.split(text) for text in BLOCKS if text.startswith("podman build "))
@@ -88,22 +90,28 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def container(image: Podman) -> Container:
-    """It runs by the page's command, on a port that is free, and every program was tried."""
+def created(image: Podman) -> Container:
+    """A container, run by the page's command on a port that is free."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     assert RUN[-1] == IMAGE
     image.run(*RUN[1:-1], *limits(), IMAGE, "run", "--web.listen-address", f"127.0.0.1:{port}")
-    running = Container(image, port)
+    return Container(image, port)
+
+
+@pytest.fixture
+def container(created: Container) -> Container:
+    """The container after every program was tried; it is started again where a test before has stopped it."""
+    created.podman.run("start", "bpf-exporter")
     deadline = time.monotonic() + 120
     while True:
         try:
-            running.page("/-/ready")
+            created.page("/-/ready")
             break
         except OSError:
-            assert time.monotonic() < deadline, running.logs()
+            assert time.monotonic() < deadline, created.logs()
             time.sleep(0.1)
-    return running
+    return created
 
 
 def test_every_program_of_the_image_runs(container: Container) -> None:

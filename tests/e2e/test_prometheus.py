@@ -236,20 +236,19 @@ def test_server_killed_again_and_again_raises_server_restarts(stage: Stage) -> N
 
 
 def test_configuration_with_a_mistake_raises_config_reload_failed(stage: Stage) -> None:
-    (stage.changing_files / "config.yaml").write_text(renames.CONFIG.replace("on_rename(", "on_rename(nonsense "))
-    stage.changing_exporter.process.send_signal(signal.SIGHUP)
-    assert_fires(stage, "BpfExporterConfigReloadFailed", {"job": JOB, "instance": stage.changing})
+    wrong = renames.CONFIG.replace("on_rename(", "on_rename(nonsense ")
+    with _changed(stage, "config.yaml", wrong):
+        assert_fires(stage, "BpfExporterConfigReloadFailed", {"job": JOB, "instance": stage.changing})
 
 
 def test_web_configuration_with_a_mistake_raises_web_config_reload_failed(stage: Stage) -> None:
-    (stage.changing_files / "web.yaml").write_text("nonsense: 1\n")
-    assert_fires(stage, "BpfExporterWebConfigReloadFailed", {"job": JOB, "instance": stage.changing})
+    with _changed(stage, "web.yaml", "nonsense: 1\n"):
+        assert_fires(stage, "BpfExporterWebConfigReloadFailed", {"job": JOB, "instance": stage.changing})
 
 
 def test_switch_raises_disabled(stage: Stage) -> None:
-    (stage.changing_files / "disable").touch()
-    stage.changing_exporter.process.send_signal(signal.SIGHUP)
-    assert_fires(stage, "BpfExporterDisabled", {"job": JOB, "instance": stage.changing})
+    with _changed(stage, "disable", ""):
+        assert_fires(stage, "BpfExporterDisabled", {"job": JOB, "instance": stage.changing})
 
 
 @pytest.mark.parametrize(
@@ -337,6 +336,23 @@ def _exporter(
     (own / "config.yaml").write_text(config)
     with daemon.running(own / "config.yaml", own, *options, cache=cache) as exporter:
         yield exporter
+
+
+@contextlib.contextmanager
+def _changed(stage: Stage, name: str, text: str) -> Iterator[None]:
+    """Write a file of the changing exporter, which reads its files again; as it was before afterwards."""
+    path = stage.changing_files / name
+    before = path.read_text() if path.exists() else None
+    path.write_text(text)
+    stage.changing_exporter.process.send_signal(signal.SIGHUP)
+    try:
+        yield
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_text(before)
+        stage.changing_exporter.process.send_signal(signal.SIGHUP)
 
 
 @contextlib.contextmanager
