@@ -52,7 +52,7 @@ run: packages-run $(VENV)/run.stamp  ## serve metrics of $(CONFIG) on $(LISTEN)
 		--cache.dir $(CACHE) --config.trust-owner "$$(stat -c %u .)"
 
 test: packages-test $(VENV)/test.stamp lint mounts  ## everything: lint, types, unit, golden, kernel, matrix, end to end
-	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -n 2 --dist each $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp  ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .

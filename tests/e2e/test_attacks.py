@@ -27,6 +27,8 @@ from tests.daemon import ROOT
 from tests.e2e import certificates
 from tests.kernel.renames import write_config
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("BPF_EXPORTER_ATTACK_SECONDS", "2.5"))
 CLIENTS = 1000
 TIMEOUT = 10.0  # seconds that the scraper waits, Prometheus' own default

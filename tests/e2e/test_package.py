@@ -20,6 +20,8 @@ from tests.e2e.units import SERVER, Machine, eventually, loaded_programs
 from tests.kernel import renames
 from tests.matrix.kernels import cache_directory
 
+pytestmark = pytest.mark.side
+
 CONFIG = "/etc/bpf-exporter/config.yaml"
 NEXT = "99.0.0"
 SUITES = ("bookworm", "trixie")

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import events, report, rows
+
+pytestmark = pytest.mark.alone
 
 
 def test_events_are_measured_beside_an_empty_program(tmp_path: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import hostile
 from tests import daemon
+
+pytestmark = pytest.mark.alone
 
 ENTRIES = 500
 PROCESSES = 3000

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import load
 from tests import daemon
+
+pytestmark = pytest.mark.alone
 
 
 def test_load_is_counted_to_the_event_and_nothing_grows(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import rows
 from tests.daemon import ROOT
+
+pytestmark = pytest.mark.alone
 
 SCRAPES = 2000  # 20,000 keys come and go: 300 bytes kept of each would be twice what is allowed
 GROWTH = 2.5  # MB

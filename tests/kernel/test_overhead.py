@@ -19,6 +19,8 @@ from tests.daemon import Daemon, running
 from tests.kernel.renames import CONFIG, rename
 from tests.kernel.test_roles import NOTHING, kernel_ids, wait_gone
 
+pytestmark = pytest.mark.alone
+
 WORK = """\
   - name: work
     budget: {budget}

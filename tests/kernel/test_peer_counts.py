@@ -18,6 +18,8 @@ from tests.peer.checks import wrong
 from tests.peer.counting import CHECKS, NO_COUNT, counted
 from tests.peer.specs import of_this_kernel
 
+pytestmark = pytest.mark.alone
+
 PROGRAMS, _ = everything.programs()
 HAS_FUNCTIONS = Path("/sys/bus/event_source/devices/kprobe").exists()
 HERE = [name for name in CHECKS if HAS_FUNCTIONS or not everything.needs_functions(PROGRAMS[name])]

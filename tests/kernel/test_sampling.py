@@ -18,6 +18,8 @@ from exporter.spec import AttachSpec, ProgramSpec
 from tests.kernel.loaded import Load, eventually
 from tests.kernel.programs import spec
 
+pytestmark = pytest.mark.alone
+
 COUNT_SAMPLES = """
 BPF_HASH(of_process, u32, u64, 10240);
 BPF_HASH(of_cpu, u32, u64, 1024);

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.daemon import running
+
+pytestmark = pytest.mark.alone
 
 ENTRIES = 400_000  # their text alone is 10 MB, made the first time they are asked for
 WAITS = 0.05  # seconds; no machine does it in that

@@ -13,6 +13,8 @@ from tests.kernel.bundled import Running, Samples
 from tests.kernel.programs import host
 from tests.kernel.workloads import delays, namespaces
 
+pytestmark = pytest.mark.alone
+
 RESPONSE, CONNECT, SRTT = (f"ebpf_tcp_{what}_seconds" for what in ("response", "connect", "srtt"))
 PORT = 20000 + os.getpid() % 10000
 COUNT = 50

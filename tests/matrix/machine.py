@@ -7,20 +7,25 @@ The guest sees the machine's files (initramfs.py) and shares the directory `work
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import lanes
 from tests.matrix import initramfs
 from tests.matrix.initramfs import Files
 from tests.matrix.kernels import Kernel
 
 MEMORY = "1536M"
 CPUS = 2
+MONITOR = "monitor.sock"  # in `work`: by it a machine is started, paused and continued
 REPORT_LINES = 60  # a panic with its registers and both traces; a job's last words
 # mitigations=off: what they protect from does not exist here, and TCG pays dearly for them.
 COMMAND_LINE = (
@@ -51,7 +56,7 @@ def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0, seen: File
     seen = seen or Files()
     work.mkdir(parents=True, exist_ok=True)
     (work / initramfs.JOB).write_text(job)
-    for name in ("job.log", "job.exit"):
+    for name in ("job.log", "job.exit", MONITOR):
         (work / name).unlink(missing_ok=True)
     console = work / "console.log"
     ramdisk = initramfs.build(kernel.modules, seen, work / "initramfs.gz")
@@ -66,9 +71,8 @@ def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0, seen: File
             start_new_session=True,
         )
         try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            late = f"not done after {timeout:.0f} s"
+            if not _ended(process, work / MONITOR, timeout):
+                late = f"not done after {timeout:.0f} s"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -84,11 +88,43 @@ def run(kernel: Kernel, job: str, work: Path, timeout: float = 300.0, seen: File
     return Outcome(int(ended), log, said, float(boot[1]) if boot else 0.0, seconds)
 
 
+def _ended(process: subprocess.Popen[bytes], monitor: Path, timeout: float) -> bool:
+    """Run a paused machine to its end. Return False if it has not ended after `timeout` seconds without pauses."""
+    left = timeout
+    while process.poll() is None and left > 0:
+        with lanes.room.beside():
+            _tell(process, monitor, "cont")
+            began = time.monotonic()
+            while process.poll() is None and time.monotonic() - began < left and not lanes.room.is_wanted():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+            left -= time.monotonic() - began
+            _tell(process, monitor, "stop")
+    return process.poll() is not None
+
+
+def _tell(process: subprocess.Popen[bytes], monitor: Path, command: str) -> None:
+    """Send one command of QMP (qemu-qmp-ref(7)) to a machine; nothing where it has ended."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(monitor))
+            lines = connection.makefile("rw")
+            lines.readline()  # the greeting
+            for each in ("qmp_capabilities", command):
+                lines.write(json.dumps({"execute": each}) + "\n")
+                lines.flush()
+                while "return" not in json.loads(lines.readline()):  # an event
+                    pass
+            return
+        time.sleep(0.05)  # it does not listen yet
+
+
 def _command(kernel: Kernel, ramdisk: Path, work: Path, seen: Files) -> list[str]:
     built_for = kernel.architecture
     readonly = [("root", seen.root), *initramfs.shares(seen)]
     return [
-        *built_for.qemu,
+        *("nice", "-n", "19", *built_for.qemu, "-S", "-qmp", f"unix:{work / MONITOR},server=on,wait=off"),
         *("-accel", "tcg,thread=multi", "-smp", str(CPUS), "-m", MEMORY),
         *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-nic", "none", "-serial", "stdio"),
         *("-kernel", str(kernel.vmlinuz), "-initrd", str(ramdisk), "-append", f"{built_for.console} {COMMAND_LINE}"),
