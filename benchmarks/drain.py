@@ -26,7 +26,6 @@ from exporter import config
 from exporter.kernel import bpf, bpf_stats
 from exporter.loading.load_program import load_program
 from tests.daemon import running
-from tests.kernel.loaded import accept
 from tests.kernel.programs import NR_GETPPID, compile_all, host
 
 ENTRIES = 10_240
@@ -124,7 +123,7 @@ def _nanoseconds(work: Path, driver: Path, form: dict[str, str], count: int) -> 
     [spec] = config.load(path).config.programs
     here = host(work / "cache")
     compile_all(spec, here)
-    program, fds = load_program(spec, here, accept)
+    program, fds = load_program(spec, here)
     if not fds.programs:
         sys.exit(program.text)
     try:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-FORMAT = 1  # of the JSON document; another number is refused, never guessed at
+FORMAT = 2  # of the JSON document; another number is refused, never guessed at
 
 
 class State(StrEnum):
@@ -182,7 +182,7 @@ class Program:
     maps: tuple[Map, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    identity: str = ""  # of a running one: what it was made of (loading/identity.py)
+    made_of: str = ""  # of a running one: digest of its artifact and probed files (loading/cache_key.py)
 
     def map(self, name: str) -> Map | None:
         return next((m for m in self.maps if m.name == name), None)

@@ -131,8 +131,7 @@ def _symbols(kernel: Kernel) -> Line:
 def _rights() -> Line:
     missing = rights.missing_to_load()
     if missing:
-        advice = "run as root, or give the capabilities to the service"
-        return Line("rights", "problem", f"without {', '.join(missing)}", advice)
+        return Line("rights", "problem", f"without {', '.join(missing)}", rights.ADVICE)
     return Line("rights", "ok", ", ".join(rights.TO_LOAD))
 
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from exporter import __version__, config, log
-from exporter.binding.bind import bind_all
 from exporter.commands.exit_codes import EXIT_CONFIG, EXIT_RIGHTS, EXIT_RUNTIME
-from exporter.config import bundled_dir
-from exporter.kernel import boot, credentials, features, malloc, rights
-from exporter.loading import artifact, cache_key, load_program, target
+from exporter.commands.printing import print_findings
+from exporter.kernel import boot, credentials, malloc, rights
+from exporter.loading import artifact, build, cache_key, load_program, target
+from exporter.loading.build import Host
 from exporter.loading.compiling import compiler, scratch
 from exporter.loading.refusal import RefusedError
-from exporter.program import Descriptors, Map, Program
+from exporter.program import Descriptors, Program
 from exporter.spec import Config, ProgramSpec
 from exporter.supervisor import adoption, overhead, read_config, read_web_config, server_unit, web_config
 from exporter.supervisor.crash_record import CrashRecord
@@ -63,13 +63,11 @@ def run(config: Config, options: RunOptions) -> int:
     malloc.give_back()
     if options.socket is None and (missing := rights.missing_to_become(*options.account)):
         what = f"a server of user {options.account[0]} needs {', '.join(missing)}"
-        logger.error(f"{what}: run as root, or give the capabilities to the service")
+        logger.error(f"{what}: {rights.ADVICE}")
         return EXIT_RIGHTS
     try:
         cache = _cache(options)
-        host = load_program.Host(
-            target.this_host(), cache, _header(), features.Kernel(), config.limits.map_memory, options.compiles
-        )
+        host = Host(target.this_host(), cache, map_memory=config.limits.map_memory, compiles=options.compiles)
         programs = allowed(config.programs, is_disabled(options.source))
         if options.compiles and (refusal := _missing_bcc(programs, host)):
             logger.error(refusal)
@@ -103,14 +101,6 @@ def run(config: Config, options: RunOptions) -> int:
     return supervisor.run()
 
 
-def missing_rights() -> str:
-    """The sentence to refuse with where this process may not load programs; "" if it may."""
-    missing = rights.missing_to_load()
-    if not missing:
-        return ""
-    return f"loading BPF programs needs {', '.join(missing)}: run as root, or give the capabilities to the service"
-
-
 def _cache(options: RunOptions) -> artifact.Cache:
     """The one of the command line. Where that cannot be had one that ends with this process; OSError where others could
     write to it, or nothing may be compiled."""
@@ -127,14 +117,14 @@ def _cache(options: RunOptions) -> artifact.Cache:
     return artifact.Cache(Path(made))
 
 
-def _missing_bcc(programs: Sequence[ProgramSpec], host: load_program.Host) -> str:
+def _missing_bcc(programs: Sequence[ProgramSpec], host: Host) -> str:
     """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
     if compiler.bcc_version() is not None:
         return ""
     for program in programs:
-        if program.enabled and not any(load_program.is_cached(program, variant, host) for variant in program.variants):
+        if program.enabled and not any(build.is_cached(program, variant, host) for variant in program.variants):
             try:
-                why = load_program.why_not_cached(program, program.variants, host)
+                why = build.why_not_cached(program, program.variants, host)
             except RefusedError as error:
                 why = error.text
             python = "" if sys.prefix == sys.base_prefix else " and make the venv with --system-site-packages"
@@ -148,7 +138,7 @@ def _missing_bcc(programs: Sequence[ProgramSpec], host: load_program.Host) -> st
 class _Load:
     """What a loader child runs. The kernel's types were hashed once, for `host`, and not by every loader."""
 
-    def __init__(self, host: load_program.Host) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
         self._parent = os.getpid()
 
@@ -160,19 +150,11 @@ class _Load:
         credentials.die_with_parent(signal.SIGKILL, self._parent)
         with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
             os.nice(LOADER_NICE)
-
-        def check(maps: Sequence[Map]) -> None:
-            bind_all(program.metrics, maps, program.maps)
-
-        return load_program.load_program(program, self._host, check)
+        return load_program.load_program(program, self._host)
 
 
-def _guard(host: load_program.Host, state_dir: Path) -> CrashGuard:
+def _guard(host: Host, state_dir: Path) -> CrashGuard:
     return CrashGuard(CrashRecord(state_dir), boot.boot_id(), lambda program: cache_key.of_text(program, host.header))
-
-
-def _header() -> str:
-    return (bundled_dir() / "include" / "exporter.h").read_text()
 
 
 def _child(options: RunOptions) -> ServerFunction:
@@ -231,15 +213,12 @@ def _recorder(directory: Path) -> RecordFunction:
 def command(options: argparse.Namespace) -> int:
     """`bpf-exporter run` and `supervise`, which starts no server of its own. The exit code."""
     log.configure(options.log_level, options.log_format)
-    if refusal := missing_rights():
+    if refusal := rights.refusal_to_load():
         log.get().error(refusal)
         return EXIT_RIGHTS
     files = options.config_file, tuple(options.trust_owner)
     found = read_config.read(*files)
-    for place, text in found.warnings:
-        print(f"warning: {place}: {text}", file=sys.stderr)
-    for place, text in found.mistakes:
-        print(f"{place}: {text}", file=sys.stderr)
+    print_findings(map(": ".join, found.mistakes), map(": ".join, found.warnings))
     if found.config is None:
         return EXIT_CONFIG
     try:
@@ -274,10 +253,7 @@ def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_config.Web
     if path is None:
         return None
     found = read_web_config.read(path, trust_owner)
-    for place, text in found.warnings:
-        print(f"warning: {place}: {text}", file=sys.stderr)
-    for place, text in found.mistakes:
-        print(f"{place}: {text}", file=sys.stderr)
+    print_findings(map(": ".join, found.mistakes), map(": ".join, found.warnings))
     if found.settings is None:
         raise config.ConfigErrors(())
     return web_config.WebConfigSource(lambda: read_web_config.answer(path, trust_owner), found)

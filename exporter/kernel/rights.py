@@ -10,6 +10,8 @@ from exporter.kernel import credentials
 # Debian's kernels with kernel.perf_event_paranoid=3. Numbers: include/uapi/linux/capability.h.
 TO_LOAD = {"CAP_BPF": credentials.CAP_BPF, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
 
+ADVICE = "run as root, or give the capabilities to the service"
+
 _TO_BECOME = {"CAP_SETUID": 7, "CAP_SETGID": credentials.CAP_SETGID, "CAP_KILL": 5}
 
 
@@ -17,6 +19,12 @@ def missing_to_load(proc: Path = Path("/proc")) -> list[str]:
     """The capabilities that loading and attaching needs and this process lacks."""
     have = credentials.read(proc).effective
     return [name for name, number in TO_LOAD.items() if number not in have]
+
+
+def refusal_to_load(proc: Path = Path("/proc")) -> str:
+    """Return why this process may not load programs; "" if it may."""
+    missing = missing_to_load(proc)
+    return f"loading BPF programs needs {', '.join(missing)}: {ADVICE}" if missing else ""
 
 
 def missing_to_become(uid: int, gid: int, proc: Path = Path("/proc")) -> list[str]:

@@ -17,11 +17,8 @@ from typing import Any
 
 from exporter import log
 from exporter.kernel.ownership import other_writers
-from exporter.loading import cache_key
 from exporter.loading.cache_key import FORMAT, CacheKey
-from exporter.loading.target import Target
 from exporter.program import Map, map_from_json
-from exporter.spec import ProgramSpec, VariantSpec
 
 _UNUSED_SECONDS = 90 * 86400
 _NEW_SECONDS = 3600  # no write takes so long
@@ -73,11 +70,6 @@ class Artifact:
 
     def function(self, name: str) -> Function | None:
         return next((f for f in self.functions if f.name == name), None)
-
-
-def key(program: ProgramSpec, variant: VariantSpec, target: Target, header_text: str) -> str:
-    """Where the cache has the variant's artifact, made with this text in front of the program."""
-    return cache_key.of(program, target, header_text).key(program.name, variant.name)
 
 
 def dumps(artifact: Artifact) -> str:

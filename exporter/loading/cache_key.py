@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporter.kernel import libraries
+from exporter.loading.attaching.kind import FILE_KINDS, points
 from exporter.loading.compiling import headers, source
 from exporter.loading.target import Target
-from exporter.spec import ProgramSpec
+from exporter.spec import ProgramSpec, VariantSpec
 
 FORMAT = 3  # of the artifact's file and of what the compiler takes out of bcc; another one makes older entries misses
 
@@ -48,6 +50,11 @@ def of(program: ProgramSpec, target: Target, header_text: str) -> CacheKey:
     )
 
 
+def key(program: ProgramSpec, variant: VariantSpec, target: Target, header_text: str) -> str:
+    """Return the key in the cache of the variant's artifact, compiled with this text in front of the program."""
+    return of(program, target, header_text).key(program.name, variant.name)
+
+
 def of_text(program: ProgramSpec, header_text: str) -> str:
     """A digest of all that any kernel would run of a program: its text and the exporter's, and where it is attached."""
     variants = [variant.model_dump() for variant in program.variants]
@@ -55,6 +62,20 @@ def of_text(program: ProgramSpec, header_text: str) -> str:
     return _digest(
         program.text, sorted(program.defines.items()), program.requires.model_dump(), variants, header_text, made
     )
+
+
+def made_of(variant: VariantSpec, artifact_key: str) -> str:
+    """Return the digest of what a running variant is made of: its artifact, and the files that its probes are in. After
+    an upgrade of a library the probes would be somewhere else, so such a program is not adopted."""
+    return _digest(artifact_key, [_file(point.file) for point in points(variant) if point.kind in FILE_KINDS])
+
+
+def _file(name: str) -> list[str | int]:
+    path = libraries.find(name)
+    if path is None:
+        return [name]
+    status = path.stat()
+    return [str(path.resolve()), status.st_dev, status.st_ino, status.st_mtime_ns]
 
 
 def refusal(wanted: CacheKey, found: Sequence[CacheKey]) -> str:

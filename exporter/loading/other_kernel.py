@@ -17,7 +17,7 @@ from exporter.kernel.features import Kernel, version
 from exporter.loading import requires
 from exporter.loading.artifact import Function
 from exporter.loading.attaching import functions
-from exporter.loading.attaching.attach_points import points
+from exporter.loading.attaching.kind import FILE_KINDS, points
 from exporter.loading.attaching.kinds import Point, is_glob
 from exporter.program import Reason
 from exporter.spec import Requirements, VariantSpec
@@ -26,7 +26,6 @@ from exporter.spec import Requirements, VariantSpec
 ARM64_TRAMPOLINES = (6, 4)
 
 _CLASS = re.compile(rb"\0trace_event_raw_(\w+)(?=\0)")
-_OF_A_FILE = ("uprobe", "uretprobe", "usdt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class OtherKernel:
                 assumed.append(f"tracepoint_field {path} ({why})")
         return Answer(tuple(lacks), tuple(assumed), Reason.REQUIRES if lacks else Reason.NONE)
 
-    def places(self, variant: VariantSpec, modules: Sequence[str]) -> Answer:
+    def attach_points(self, variant: VariantSpec, modules: Sequence[str]) -> Answer:
         """Which attach points it does not have; `modules` are those that the program asks for, which may have them."""
         lacks: list[tuple[Reason, str]] = []
         assumed: list[str] = []
@@ -124,7 +123,7 @@ class OtherKernel:
 
     def _no_place(self, point: Point) -> tuple[Reason, str]:
         """Why the point is not there, "" if it is; Reason.NONE where that cannot be told."""
-        if point.kind in _OF_A_FILE:
+        if point.kind in FILE_KINDS:
             return Reason.NONE, "a file of that host"
         if point.kind == "perf_event":
             return Reason.NONE, "what its CPUs count is not in BTF"
@@ -159,13 +158,6 @@ class OtherKernel:
     def _classes(self) -> list[str]:
         """Every X of a struct trace_event_raw_X, by the strings of the file."""
         return sorted({name.decode() for name in _CLASS.findall(self._types.path.read_bytes())})
-
-
-def arch_of(types: KernelBtf) -> str:
-    """The architecture that a kernel's types are of, as uname -m says it: by its registers. "" for another one."""
-    if types.has_member("pt_regs.orig_ax"):
-        return "x86_64"
-    return "aarch64" if types.has_member("pt_regs.pstate") else ""
 
 
 def all_of(*questions: Callable[[], Answer]) -> Answer:

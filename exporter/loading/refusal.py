@@ -55,7 +55,7 @@ _HINTS = (
 
 
 class RefusedError(Exception):
-    """Something could not be loaded or attached. `text` is "step target: cause (hint)"."""
+    """A program or variant could not be compiled, loaded or attached. `text` is "step target: cause (hint)"."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from exporter.ipc import isolated
-from exporter.loading import load_program
-from exporter.loading.load_program import Host
+from exporter.loading import build
+from exporter.loading.build import Host
 from exporter.program import Program
 from exporter.spec import ProgramSpec
 
@@ -34,4 +34,4 @@ def same_as_loaded(host: Host) -> IsUnchanged:
 
 def _is_same(spec: ProgramSpec, program: Program, host: Host) -> bool:
     variant = next((v for v in spec.variants if v.name == program.variant), None)
-    return variant is not None and program.identity in load_program.identities(spec, variant, host)
+    return variant is not None and program.made_of in build.made_of(spec, variant, host)

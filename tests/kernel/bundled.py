@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import config
-from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.maps.open import open_tables
 from exporter.collecting.maps.table import Readable
 from exporter.collecting.text import exposition
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
-from exporter.loading.load_program import Host, load_program
-from exporter.program import Map, Program, State
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
+from exporter.program import Program, State
 from exporter.spec import ProgramSpec
 from tests.kernel.programs import compile_all
 
@@ -102,11 +102,8 @@ def spec(name: str) -> ProgramSpec:
 def running(program: ProgramSpec, host: Host) -> Iterator[Running]:
     """The first variant that this kernel takes, detached at the end."""
 
-    def check(maps: Sequence[Map]) -> None:
-        bind_all(program.metrics, maps)
-
     compile_all(program, host)
-    outcome, descriptors = load_program(program, host, check)
+    outcome, descriptors = load_program(program, host)
     assert outcome.state is State.RUNNING, outcome.text
     names = Names.open()
     try:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.loading.load_program import Host, load_program
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program
 from exporter.spec import ProgramSpec
-from tests.kernel.loaded import Load, accept
+from tests.kernel.loaded import Load
 from tests.kernel.programs import compile_all, host
 
 
@@ -25,7 +26,7 @@ def load(shared_host: Host) -> Iterator[Load]:
 
     def compile_and_load(program: ProgramSpec) -> tuple[Program, Descriptors]:
         compile_all(program, shared_host)
-        outcome, descriptors = load_program(program, shared_host, accept)
+        outcome, descriptors = load_program(program, shared_host)
         opened.append(descriptors)
         return outcome, descriptors
 

@@ -6,10 +6,10 @@ import json
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from exporter.kernel import bpf
-from exporter.program import Descriptors, Map, Program, dumps, from_json
+from exporter.program import Descriptors, Program, dumps, from_json
 from exporter.spec import ProgramSpec
 from tests.kernel.programs import point
 
@@ -18,10 +18,6 @@ TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
 TP_BTF = point("tp_btf", "sys_enter", "on_btf")
 
 Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
-
-
-def accept(maps: Sequence[Map]) -> None:
-    """A check of metrics that a program without metrics passes."""
 
 
 def calls(descriptors: Descriptors) -> int:

@@ -8,9 +8,8 @@ import traceback
 from pathlib import Path
 
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact
-from exporter.loading.compiling import compiler, prelude
-from exporter.loading.load_program import Host
+from exporter.loading import artifact, build
+from exporter.loading.build import Host
 from exporter.loading.target import this_host
 from exporter.spec import AttachSpec, MapOptions, ProgramSpec, Requirements, VariantSpec
 
@@ -97,9 +96,9 @@ def compile_all(program: ProgramSpec, host: Host) -> None:
         try:
             os.nice(10)
             for variant in program.variants:
-                header = prelude.header(host.header, program, variant, host.kernel, host.target)
-                if not host.cache.get(artifact.key(program, variant, host.target, header)):
-                    host.cache.put(compiler.compile_variant(program, variant, host.target, header, host.cache.headers))
+                compiled, from_cache = build.build(program, variant, host)
+                if not from_cache:
+                    host.cache.put(compiled)
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the child must not become a second pytest
             traceback.print_exc()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.btf import VMLINUX, KernelBtf
-from exporter.loading import other_kernel
 from exporter.loading.artifact import Function
 from exporter.loading.other_kernel import OtherKernel
+from exporter.loading.target import arch_of
 from exporter.spec import AttachSpec, Requirements, VariantSpec
 from tests.daemon import ROOT
 
@@ -117,7 +117,7 @@ def test_helper_that_the_kernel_does_not_have_is_found_in_the_bytecode(other: Ot
 
 def test_the_architecture_is_read_from_the_types(program: Path, tmp_path: Path) -> None:
     with KernelBtf(VMLINUX) as own:
-        assert other_kernel.arch_of(own) == os.uname().machine
+        assert arch_of(own) == os.uname().machine
     other = {"x86_64": "aarch64", "aarch64": "x86_64"}[os.uname().machine]
     line = [sys.executable, "-m", "exporter", "check", str(program), "--btf", str(VMLINUX), "--arch", other]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -227,7 +227,7 @@ def test_place_is_there_or_not_or_not_to_be_told(
     other: OtherKernel, kind: str, target: str, lacks: str, assumed: str
 ) -> None:
     at = AttachSpec(kind=kind, targets=[target], function="on_it")
-    answer = other.places(VariantSpec(attach=[at]), [])
+    answer = other.attach_points(VariantSpec(attach=[at]), [])
     assert bool(answer.lacks) == bool(lacks)
     assert lacks in "".join(answer.lacks)
     assert bool(answer.assumed) == bool(assumed)
@@ -237,12 +237,12 @@ def test_place_is_there_or_not_or_not_to_be_told(
 def test_what_may_be_absent_speaks_against_nothing_unless_nothing_is_left(other: OtherKernel) -> None:
     absent = AttachSpec(kind="kprobe", targets=["nobody"], function="on_it", optional=True)
     there = AttachSpec(kind="kprobe", targets=["tcp_sendmsg"], function="on_it")
-    assert not other.places(VariantSpec(attach=[absent, there]), []).lacks
-    assert other.places(VariantSpec(attach=[absent]), []).lacks
+    assert not other.attach_points(VariantSpec(attach=[absent, there]), []).lacks
+    assert other.attach_points(VariantSpec(attach=[absent]), []).lacks
 
 
 def test_a_module_that_the_program_asks_for_may_have_what_the_kernel_lacks(other: OtherKernel) -> None:
     at = AttachSpec(kind="kprobe", targets=["xfs_nobody"], function="on_it")
-    assert other.places(VariantSpec(attach=[at]), []).lacks
-    assert not other.places(VariantSpec(attach=[at]), ["xfs"]).lacks
-    assert other.places(VariantSpec(attach=[at]), ["xfs"]).assumed
+    assert other.attach_points(VariantSpec(attach=[at]), []).lacks
+    assert not other.attach_points(VariantSpec(attach=[at]), ["xfs"]).lacks
+    assert other.attach_points(VariantSpec(attach=[at]), ["xfs"]).assumed

@@ -7,9 +7,9 @@ import struct
 import pytest
 
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import artifact
+from exporter.loading import build
 from exporter.loading.artifact import Artifact
-from exporter.loading.load_program import Host
+from exporter.loading.build import Host
 from tests.kernel.programs import compile_all, point, spec
 
 ADD_IMMEDIATE = 0x07  # BPF_ALU64 | BPF_ADD | BPF_K
@@ -22,9 +22,7 @@ STRUCTS = ("rq", "cfs_rq", "sched_entity", "task_struct", "cgroup", "net_device"
 def compiled(text: str, first: str, host: Host) -> Artifact:
     program = spec(text, [point("raw_tracepoint", "sys_enter", first)])
     compile_all(program, host)
-    found = host.cache.get(artifact.key(program, program.variants[0], host.target, host.header))
-    assert found
-    return found
+    return build.build(program, program.variants[0], host)[0]
 
 
 def added(instructions: bytes) -> int:

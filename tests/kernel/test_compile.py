@@ -14,11 +14,11 @@ import pytest
 
 from exporter.commands.compile import make
 from exporter.loading.artifact import Cache
-from exporter.loading.load_program import Host, load_program
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import Reason, State
 from tests.daemon import ROOT, running
 from tests.kernel import shop
-from tests.kernel.loaded import accept
 from tests.kernel.programs import point, spec
 from tests.kernel.renames import CONFIG, rename, write_config
 from tests.kernel.test_usdt import SALES
@@ -135,11 +135,11 @@ def test_arguments_of_usdt_probes_are_bound_to_the_build_of_the_file(tmp_path: P
     host = replace(shared_host, cache=cache, compiles=False)
     program = spec(SALES, [point("usdt", f"{shop.build(tmp_path)}:shop:sold", "on_sold")], name="sales")
     assert make(program, program.variants[0], host.target, cache).state == "compiled"
-    outcome, descriptors = load_program(program, host, accept)
+    outcome, descriptors = load_program(program, host)
     descriptors.close()
     assert (outcome.state, outcome.from_cache) == (State.RUNNING, True), outcome.text
     shop.build(tmp_path, "shop", "-O0")
-    outcome, _ = load_program(program, host, accept)
+    outcome, _ = load_program(program, host)
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.CACHE)
     assert "sales: compile: not allowed here" in outcome.text
     assert "another shared header, other modules or another build of a probed file" in outcome.text
@@ -163,7 +163,10 @@ def test_a_program_that_has_nothing_there_is_named(tmp_path: Path) -> None:
         (["--kernel", "{scratch}/none"], "--kernel {scratch}/none: No such file or directory"),
         (["--kernel", "{scratch}/text"], "--kernel {scratch}/text: no compressed kernel found inside"),
         (["--btf", str(BTF), "--release", "new"], "--release: kernel release 'new' does not start with a version"),
-        (["--btf", str(BTF), "--release", "6.1.0", "--arch", "{other}"], "--btf {btf}: a kernel for {arch}, not for"),
+        (
+            ["--btf", str(BTF), "--release", "6.1.0", "--arch", "{other}"],
+            "--btf {btf}: these are the types of {arch}, not",
+        ),
     ],
 )
 def test_a_kernel_that_is_not_known_is_a_mistake_in_the_command(tmp_path: Path, options: list[str], why: str) -> None:

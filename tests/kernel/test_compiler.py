@@ -18,10 +18,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.kernel import bpf, btf_objects
+from exporter.kernel.btf import file_sha256
 from exporter.loading import target
 from exporter.loading.artifact import Artifact, Cache
 from exporter.loading.compiling import compiler, diagnostics, headers
-from exporter.loading.compiling.compiler import CompileError
+from exporter.loading.refusal import RefusedError
 from exporter.program import Member, Reason, Type
 from exporter.spec import ProgramSpec, VariantSpec
 
@@ -61,8 +62,8 @@ def compile_text(trees: Path) -> Compile:
     return compile_it
 
 
-def refused(compile_text: Compile, text: str, **options: object) -> CompileError:
-    with pytest.raises(CompileError) as caught:
+def refused(compile_text: Compile, text: str, **options: object) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
         compile_text(text, **options)
     return caught.value
 
@@ -443,7 +444,7 @@ def test_a_type_whose_name_is_pasted_together_is_found(compile_text: Compile) ->
 def test_another_kernel_gets_the_same_from_the_same_types(compile_text: Compile, tmp_path: Path) -> None:
     copy = tmp_path / "btf-of-another-kernel"
     shutil.copyfile(HOST.btf_path, copy)
-    other = target.of_btf(copy, "6.1.300-56-amd64", HOST.arch)
+    other = target.Target(copy, "6.1.300-56-amd64", HOST.arch, file_sha256(copy))
     version = """\
         BPF_ARRAY(patch, u64, LINUX_VERSION_CODE - KERNEL_VERSION(6, 1, 0));
         int on_raw(void *ctx) { return 0; }
@@ -489,9 +490,10 @@ def test_no_btf_and_no_headers_say_what_to_install(compile_text: Compile, tmp_pa
     )
     error = refused(compile_text, text, to=replace(HOST, btf_path=tmp_path / "none", release="5.10.0-1-amd64"))
     assert error.text == f"read BTF {tmp_path}/none: no such file"
-    (tmp_path / "garbage").write_bytes(b"garbage")
-    error = refused(compile_text, text, to=target.of_btf(tmp_path / "garbage", HOST.release, HOST.arch))
-    assert error.text.endswith(f"read BTF {tmp_path}/garbage: not a BTF file")
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"garbage")
+    error = refused(compile_text, text, to=replace(HOST, btf_path=garbage, btf_sha256=file_sha256(garbage)))
+    assert error.text.endswith(f"read BTF {garbage}: not a BTF file")
 
 
 def test_a_host_without_bcc_is_told_what_to_install(compile_text: Compile, monkeypatch: pytest.MonkeyPatch) -> None:

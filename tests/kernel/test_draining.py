@@ -30,7 +30,6 @@ from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
 from tests.daemon import running
-from tests.kernel.loaded import accept
 from tests.kernel.programs import NR_GETPPID, compile_all, host
 
 ENTRIES = 10_000
@@ -256,7 +255,7 @@ def loaded(directory: Path, magic: int) -> Iterator[Server]:
     [spec] = config.load(configuration(directory, magic)).config.programs
     with_host = host(directory / "artifacts")
     compile_all(spec, with_host)
-    program, fds = load_program(spec, with_host, accept)
+    program, fds = load_program(spec, with_host)
     assert program.state is State.RUNNING, program.text
     server = Server(program, spec, fds)
     try:

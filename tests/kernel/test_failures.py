@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exporter import config
-from exporter.binding.bind import bind_all
 from exporter.loading import load_program
-from exporter.loading.load_program import Host
-from exporter.program import Map, Program
+from exporter.loading.build import Host
+from exporter.program import Program
 from tests.kernel.failures import cases
 from tests.kernel.failures.cases import Case
 from tests.kernel.loaded import in_child, own_descriptors
@@ -28,12 +26,9 @@ def says(case: Case, directory: Path, host: Host) -> str:
     except config.ConfigErrors as errors:
         return f"config\n{cases.normal(str(errors), directory)}\n"
 
-    def fits(maps: Sequence[Map]) -> None:
-        bind_all(spec.metrics, maps, spec.maps)
-
     def load() -> Program:
         before = own_descriptors()
-        program, descriptors = load_program.load_program(spec, host, fits)
+        program, descriptors = load_program.load_program(spec, host)
         descriptors.close()
         assert own_descriptors() == before, "something of a program that failed stayed open"
         return program

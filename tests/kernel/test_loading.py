@@ -17,11 +17,12 @@ import pytest
 
 from exporter.kernel import bpf, btf_objects, perf_event
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact
-from exporter.loading.load_program import Host, load_program
+from exporter.loading import build
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Reason, State
 from exporter.spec import AttachSpec, MapOptions
-from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, accept, calls, eventually, own_descriptors
+from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, calls, eventually, own_descriptors
 from tests.kernel.programs import COUNT_GETPPID, compile_all, point, spec
 
 
@@ -105,10 +106,9 @@ def test_maps_are_what_the_c_text_declares(load: Load) -> None:
 def test_maps_do_without_btf_that_the_kernel_refuses(shared_host: Host) -> None:
     program = spec(COUNT_GETPPID, [RAW], name="without_btf")
     compile_all(program, shared_host)
-    compiled = shared_host.cache.get(artifact.key(program, program.variants[0], shared_host.target, shared_host.header))
-    assert compiled
+    compiled, _ = build.build(program, program.variants[0], shared_host)
     shared_host.cache.put(replace(compiled, btf=b"\x9f\xeb and no BTF"))
-    outcome, descriptors = load_program(program, shared_host, accept)
+    outcome, descriptors = load_program(program, shared_host)
     try:
         assert outcome.state is State.RUNNING, outcome.text
         assert bpf.map_info(descriptors.maps["calls"]).btf_id == 0

@@ -6,9 +6,8 @@ import pytest
 
 from exporter.binding.bind import bind_all
 from exporter.config import ConfigErrors
-from exporter.loading import artifact
-from exporter.loading.compiling import prelude
-from exporter.loading.load_program import Host
+from exporter.loading import build
+from exporter.loading.build import Host
 from tests.kernel.programs import compile_all
 from tests.peer.specs import HERE, LATER, NAMES, READY, of_this_kernel, spec
 
@@ -46,9 +45,7 @@ def test_configuration_compiles_for_this_kernel_and_fits_its_maps(name: str, sha
     assert program.variants, "no variant is for this kernel"
     compile_all(program, shared_host)
     for variant in program.variants:
-        header = prelude.header(shared_host.header, program, variant, shared_host.kernel, shared_host.target)
-        compiled = shared_host.cache.get(artifact.key(program, variant, shared_host.target, header))
-        assert compiled
+        compiled, _ = build.build(program, variant, shared_host)
         functions = {function.name for function in compiled.functions}
         assert {point.function for point in variant.attach} <= functions
         bind_all(program.metrics, compiled.maps)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.loading.load_program import Host, load_program
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import State
 from tests.kernel import bundled
-from tests.kernel.loaded import accept
 from tests.matrix import everything, kernels
 from tests.peer.checks import wrong
 from tests.peer.counting import CHECKS, NO_COUNT, counted
@@ -37,7 +37,7 @@ def test_program_counts_what_somebody_else_counts(name: str, shared_host: Host) 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_program_that_needs_functions_of_the_kernel_says_so(name: str, shared_host: Host) -> None:
     program = PROGRAMS[name]
-    outcome, descriptors = load_program(program, shared_host, accept)
+    outcome, descriptors = load_program(program, shared_host)
     descriptors.close()
     assert outcome.state is (State.SKIPPED if program.optional else State.FAILED), outcome.text
     assert any(kind in outcome.text for kind in everything.FUNCTIONS), outcome.text
@@ -45,7 +45,7 @@ def test_program_that_needs_functions_of_the_kernel_says_so(name: str, shared_ho
 
 @pytest.mark.parametrize("name", NO_COUNT)
 def test_optional_program_with_nothing_to_attach_to_is_skipped(name: str, shared_host: Host) -> None:
-    outcome, descriptors = load_program(PROGRAMS[name], shared_host, accept)
+    outcome, descriptors = load_program(PROGRAMS[name], shared_host)
     descriptors.close()
     assert outcome.state in (State.SKIPPED, State.RUNNING), outcome.text
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from exporter.loading.load_program import Host
+from exporter.loading.build import Host
 from exporter.spec import BucketSpec, MetricSpec
 from tests.kernel import bundled
 from tests.kernel.bundled import Running

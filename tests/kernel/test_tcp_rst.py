@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.loading.load_program import Host, load_program
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import Reason, State
 from exporter.spec import Requirements
 from tests.kernel import bundled
@@ -101,9 +102,7 @@ def test_without_the_reason_field_it_counts_another_way_or_is_skipped(this_host:
     program = bundled.spec("tcp_rst")
     lacking = Requirements(tracepoint_field=["tcp:tcp_send_reset.no_such_field"])
     variants = [v.model_copy(update={"requires": lacking} if v.name == "tracepoint" else {}) for v in program.variants]
-    outcome, descriptors = load_program(
-        program.model_copy(update={"variants": variants}), this_host, lambda _maps: None
-    )
+    outcome, descriptors = load_program(program.model_copy(update={"variants": variants}), this_host)
     descriptors.close()
     has_kprobes = Path("/sys/bus/event_source/devices/kprobe").exists()
     assert outcome.state is (State.RUNNING if has_kprobes else State.SKIPPED), outcome.text

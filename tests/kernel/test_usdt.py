@@ -13,11 +13,12 @@ import pytest
 from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import kinds, usdt
-from exporter.loading.load_program import Host, load_program
+from exporter.loading.build import Host
+from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program, Reason, State
 from exporter.spec import AttachSpec, ProgramSpec
 from tests.kernel import shop
-from tests.kernel.loaded import Load, accept
+from tests.kernel.loaded import Load
 from tests.kernel.programs import point, spec
 
 SALES = """
@@ -53,7 +54,7 @@ def load(shared_host: Host) -> Iterator[Load]:
     opened: list[Descriptors] = []
 
     def compile_and_load(program: ProgramSpec) -> tuple[Program, Descriptors]:
-        outcome, descriptors = load_program(program, shared_host, accept)
+        outcome, descriptors = load_program(program, shared_host)
         opened.append(descriptors)
         return outcome, descriptors
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter import config
-from exporter.commands.compile import kernel_of, make
+from exporter.commands.compile import make
 from exporter.loading import artifact, target
 from exporter.spec import ProgramSpec, VariantSpec
 from tests.matrix import everything, kernels
@@ -93,5 +93,5 @@ class Crosscompiler:
 if __name__ == "__main__":
     os.nice(5)
     image, work, *names = sys.argv[1:]
-    with kernel_of(None if image == HERE else Path(image), None) as wanted:
+    with target.of_options(None if image == HERE else Path(image), None, None, None) as wanted:
         sys.exit(main(wanted, Path(work), names))

@@ -12,7 +12,7 @@ import pytest
 
 from exporter import config
 from exporter.kernel.btf import KernelBtf
-from exporter.loading import other_kernel
+from exporter.loading import other_kernel, target
 from exporter.loading.other_kernel import OtherKernel
 from exporter.spec import ProgramSpec
 from tests.daemon import ROOT
@@ -60,7 +60,7 @@ def usable(program: ProgramSpec, other: OtherKernel) -> str:
         answer = other_kernel.all_of(
             lambda: other.requires(program.requires),
             lambda variant=variant: other.requires(variant.requires),  # type: ignore[misc]
-            lambda variant=variant, modules=modules: other.places(variant, modules),  # type: ignore[misc]
+            lambda variant=variant, modules=modules: other.attach_points(variant, modules),  # type: ignore[misc]
         )
         if not answer.lacks:
             return variant.name
@@ -71,7 +71,7 @@ def usable(program: ProgramSpec, other: OtherKernel) -> str:
 def test_the_types_alone_tell_which_variant_runs(version: str) -> None:
     kernel = kernels.get(version, kernels.cache_directory())
     with KernelBtf(kernel.btf) as types:
-        assert other_kernel.arch_of(types) == kernel.architecture.machine
+        assert target.arch_of(types) == kernel.architecture.machine
         other = OtherKernel(types, kernel.release, kernel.architecture.machine)
         told = {name: usable(config.load_bundled(name).config.programs[0], other) for name in RAN[version]}
     assert told == RAN[version]

@@ -7,19 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from exporter.kernel.features import Kernel
+from exporter.loading.attaching.kind import points_of
 from exporter.loading.attaching.kinds import KINDS, Link, Point, attach, is_glob, places
 from exporter.loading.load import LoadedFunctions
 from exporter.loading.refusal import RefusedError
 from exporter.program import Attachment, Reason
-from exporter.spec import AttachSpec, VariantSpec
+from exporter.spec import VariantSpec
 
 # What an attach point marked optional, a program marked optional, or one match of a glob may lack. Never a right.
 ABSENT = frozenset({Reason.MISSING, Reason.UNSUPPORTED})
-
-
-def points(variant: VariantSpec) -> list[Point]:
-    """A point for each target, as they stand in the configuration."""
-    return [point for at in variant.attach for point in _points(at)]
 
 
 def attach_all(
@@ -30,7 +26,7 @@ def attach_all(
     Returns how each point ended and the program fds in use; the fds that hold them are added to `links`. RefusedError
     if a point fails that may not, or if none is left.
     """
-    groups = [[_Plan(point) for point in _points(at)] for at in variant.attach]
+    groups = [[_Plan(point) for point in points_of(at)] for at in variant.attach]
     seen: set[Point] = set()
     for group in groups:
         for plan in group:
@@ -125,12 +121,6 @@ class _Plan:
         if error.reason not in ABSENT or not (self.point.optional or is_glob(self.point.target)):
             raise error
         self.refusal = self.refusal or error
-
-
-def _points(at: AttachSpec) -> list[Point]:
-    return [
-        Point(at.kind, target, at.function, at.optional, at.period or 0, at.frequency or 0) for target in at.targets
-    ]
 
 
 def _bundles(group: list[_Plan]) -> Iterator[list[tuple[_Plan, Point]]]:

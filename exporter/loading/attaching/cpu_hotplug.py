@@ -14,7 +14,7 @@ from exporter import log
 from exporter.kernel import cpus, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import sampling
-from exporter.loading.attaching.attach_points import points
+from exporter.loading.attaching.kind import points
 from exporter.loading.attaching.kinds import Point
 from exporter.loading.refusal import RefusedError
 from exporter.program import Attachment, Descriptors, Program

@@ -13,8 +13,11 @@ from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
+from exporter.spec import AttachSpec, VariantSpec
 
 MOST_PLACES = 200  # that one glob may name: more is a slip, or a price that nobody wants to pay unasked
+
+FILE_KINDS = ("uprobe", "uretprobe", "usdt")  # their targets begin with FILE:
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,24 @@ class Point:
 
     @property
     def step(self) -> str:
+        """Return how an error about this point begins."""
         return f"attach {self.kind}/{self.target}"
+
+    @property
+    def file(self) -> str:
+        """Return the file that the target names; only a point of FILE_KINDS has one."""
+        return self.target.partition(":")[0]
+
+
+def points(variant: VariantSpec) -> list[Point]:
+    """Return a point for each target, as they stand in the configuration."""
+    return [point for spec in variant.attach for point in points_of(spec)]
+
+
+def points_of(spec: AttachSpec) -> list[Point]:
+    """Return a point for each target of one entry of `attach:`."""
+    period, frequency = spec.period or 0, spec.frequency or 0
+    return [Point(spec.kind, target, spec.function, spec.optional, period, frequency) for target in spec.targets]
 
 
 @dataclass(frozen=True, slots=True)

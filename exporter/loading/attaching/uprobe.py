@@ -144,11 +144,7 @@ def link(places: Sequence[ProbeSite], prog_fd: int, at_return: bool) -> int:
     return links.uprobe_multi(prog_fd, places[0].path, offsets, semaphores, at_return)
 
 
-def of_file(point: Point) -> str:
-    return point.target.partition(":")[0]
-
-
-_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, of_file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, lambda point: point.file, least=1)
 
 KINDS = {
     "uprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=_matching, many=_MULTI),

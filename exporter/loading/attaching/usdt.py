@@ -112,6 +112,6 @@ def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
     return uprobe.link([place for p in points for place in locate(kernel, p)], prog_fd, at_return=False)
 
 
-_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, uprobe.of_file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, lambda point: point.file, least=1)
 
 KINDS = {"usdt": Kind(bpf.BPF_PROG_TYPE_KPROBE, _attach, many=_MULTI)}

@@ -28,8 +28,8 @@ from exporter.loading import artifact, cache_key
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.compiling import diagnostics, headers, layout_asserts, needed_types, scratch, source
 from exporter.loading.compiling.btf_types import Blob
-from exporter.loading.compiling.diagnostics import CompileError
 from exporter.loading.lint import rules
+from exporter.loading.refusal import RefusedError
 from exporter.loading.target import Target
 from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Map, Reason
 from exporter.spec import ProgramSpec, VariantSpec
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from bcc import BPF
 
 _log = log.get()
-
-__all__ = ["CompileError", "Target", "bcc_version", "compile_variant"]
 
 # What bcc's ARCH variable takes: it selects triple, registers and PT_REGS macros. Unset it would be this host's.
 _BCC_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
@@ -78,15 +76,15 @@ def compile_variant(
     header_text  of programs/include/exporter.h
     trees        where header trees are kept (Cache.headers); None makes one for this call
 
-    Raises CompileError with the reason and a text for people, "compile FILE:LINE:COLUMN: cause (hint)".
+    Raises RefusedError with the reason and a text for people, "compile FILE:LINE:COLUMN: cause (hint)".
     """
     if target.arch not in _BCC_ARCH:
-        raise CompileError(Reason.UNSUPPORTED, f"compile for {target.arch}: only {' and '.join(_BCC_ARCH)} are known")
+        raise RefusedError(Reason.UNSUPPORTED, f"compile for {target.arch}: only {' and '.join(_BCC_ARCH)} are known")
     if found := rules.findings(program):
-        raise CompileError(Reason.COMPILER, "\n".join(f"compile {line}" for line in found))
+        raise RefusedError(Reason.COMPILER, "\n".join(f"compile {line}" for line in found))
     _refuse_foreign_tracepoint_formats(program, target)
     if bcc_version() is None:
-        raise CompileError(
+        raise RefusedError(
             Reason.BCC, "compile: bcc is not installed (Debian and Ubuntu: apt-get install python3-bpfcc)"
         )
     try:
@@ -101,9 +99,9 @@ def compile_variant(
             made_of = cache_key.of(program, target, header_text)
             return _in_child(_Job(program, variant, target, made_of, text, guarded, tree, types))
     except headers.HeadersError as error:
-        raise CompileError(Reason.COMPILER, str(error)) from error
+        raise RefusedError(Reason.COMPILER, str(error)) from error
     except (OSError, ValueError) as error:
-        raise CompileError(Reason.INTERNAL, f"compile: {error}") from error
+        raise RefusedError(Reason.INTERNAL, f"compile: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +131,12 @@ def _in_child(job: _Job) -> Artifact:
     if word == "refused":
         reason, _, text = rest.partition(" ")
         moved = diagnostics.further_right(text, str(job.program.source), job.program.indent)
-        raise CompileError(Reason(reason), moved)
+        raise RefusedError(Reason(reason), moved)
     if outcome.status == -signal.SIGKILL:
-        raise CompileError(Reason.KILLED, "compile: the compiler was killed (out of memory?)")
+        raise RefusedError(Reason.KILLED, "compile: the compiler was killed (out of memory?)")
     # LLVM's back end ends the process where it finds an error, by abort() where it has no instruction for something.
     if outcome.status < 0 and "LLVM ERROR" not in outcome.output:
-        raise CompileError(Reason.COMPILER, f"compile: the compiler crashed with signal {-outcome.status}")
+        raise RefusedError(Reason.COMPILER, f"compile: the compiler crashed with signal {-outcome.status}")
     raise diagnostics.from_clang(outcome.output)
 
 
@@ -146,7 +144,7 @@ def _answer(job: _Job, output: IO[bytes]) -> str:
     """In the child: "artifact JSON" or "refused REASON TEXT"."""
     try:
         return "artifact " + artifact.dumps(_artifact(job, _compile(job, output)))
-    except CompileError as error:
+    except RefusedError as error:
         return f"refused {error.reason} {error.text}"
     except (OSError, ValueError, KeyError) as error:  # bpf(2) on the maps, or BTF of a kind that is not known here
         return f"refused {Reason.INTERNAL} compile: read what bcc made: {error}"
@@ -176,7 +174,7 @@ def _refuse_foreign_tracepoint_formats(program: ProgramSpec, target: Target) -> 
     match = re.search(r"\bTRACEPOINT_PROBE\s*\(", source.without_comments(program.text))
     if match and target.release != os.uname().release:
         where = source.position(program, match.start())
-        raise CompileError(
+        raise RefusedError(
             Reason.UNSUPPORTED,
             f"compile {where}: TRACEPOINT_PROBE() takes the format from the running kernel, not from {target.release} "
             "(write a raw tracepoint, or a function that takes struct trace_event_raw_EVENT *)",
@@ -184,7 +182,7 @@ def _refuse_foreign_tracepoint_formats(program: ProgramSpec, target: Target) -> 
 
 
 def _compile(job: _Job, output: IO[bytes]) -> BPF:
-    """bcc's module. CompileError with what clang said first."""
+    """bcc's module. RefusedError with what clang said first."""
     os.environ["ARCH"] = _BCC_ARCH[job.target.arch]
     if job.tree:
         os.environ["BCC_KERNEL_SOURCE"] = str(job.tree)
@@ -202,7 +200,7 @@ def _compile(job: _Job, output: IO[bytes]) -> BPF:
         raise diagnostics.from_clang(said, _near_members(job.target))
     for name in job.program.defines:
         if match := re.search(rf"^(\S+?:\d+:\d+): warning: '{re.escape(name)}' macro redefined", said, re.MULTILINE):
-            raise CompileError(
+            raise RefusedError(
                 Reason.COMPILER,
                 f"compile {match[1]}: the program defines {name} itself, so `defines:` would have no effect on it "
                 f"(put #ifndef {name} and #endif around it)",
@@ -265,7 +263,7 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
         functions.append(_function(name.decode(), code, names))
     if not functions:
         wanted = f"with {source.variant_macro(job.variant.name)}" if job.variant.name else "without a variant"
-        raise CompileError(
+        raise RefusedError(
             Reason.COMPILER, f"compile {job.program.source}: no function to attach (all static, or none {wanted}?)"
         )
     return Artifact(
@@ -290,21 +288,21 @@ def forbidden_calls(code: bytes) -> list[str]:
 
 def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
     if calls := forbidden_calls(code):
-        raise CompileError(
+        raise RefusedError(
             Reason.COMPILER,
             f"compile function {name}: calls {', '.join(calls)}, which changes what it observes (refused; take it out)",
         )
     # bcc puts data of the text into the memory of this process, and its address into the code.
     memory = mappings.own()
     if any(address in span for address in bpf_insn.constants(code) for span in memory):
-        raise CompileError(
+        raise RefusedError(
             Reason.COMPILER,
             f"compile function {name}: uses a variable of the file, a table of constants or a text in quotes, and none "
             "of them gets into the kernel (a map for what changes, `defines:` for what does not, switch for a table, "
             'char name[] = "text" inside the function)',
         )
     if bpf_insn.has_subprograms(code):
-        raise CompileError(
+        raise RefusedError(
             Reason.COMPILER, f"compile function {name}: calls a function that is not inlined (declare it static inline)"
         )
     return Function(name, *bpf_insn.relocatable(code, map_names))

@@ -1,4 +1,4 @@
-"""What clang and LLVM printed -> one CompileError that says what to do."""
+"""What clang and LLVM printed -> one RefusedError that says what to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.loading.compiling import layout_asserts
+from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
 # Members of "struct x" that look like a name.
@@ -87,15 +88,6 @@ _MAP_HINTS = {
 }
 
 
-class CompileError(Exception):
-    """A variant that could not be compiled: the reason as a word and the text for people."""
-
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-
-
 @dataclass(frozen=True, slots=True)
 class _Finding:
     """One error of clang. `quoted`: the source line and the one with the caret; `notes`: (where, what) behind it."""
@@ -110,7 +102,7 @@ class _Finding:
         return next((where for where, what in self.notes if what.startswith(beginning)), "")
 
 
-def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) -> CompileError:
+def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) -> RefusedError:
     """The first errors in what clang printed, each with the lines that it quotes.
 
     Reason.LAYOUT where a layout assert failed, Reason.MAP or PERMISSION where the kernel made no map; else COMPILER.
@@ -118,7 +110,7 @@ def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) 
     found = _findings(output)
     for finding in found:
         if layout := _LAYOUT.search(finding.what):
-            return CompileError(
+            return RefusedError(
                 Reason.LAYOUT,
                 f"compile layout of {layout['tag']}: clang and BTF disagree on "
                 f"{'its size' if layout['member'] == 'size' else layout['member']}: it would be read at the wrong "
@@ -129,7 +121,7 @@ def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) 
     pieces = [_told(finding, near_members) for finding in found[:_SHOWN]]
     more = len(found) - len(pieces)
     counted = f"\nand {more} more error{'s' if more > 1 else ''}" if more > 0 else ""
-    return CompileError(Reason.COMPILER, "compile " + "\ncompile ".join(pieces) + counted)
+    return RefusedError(Reason.COMPILER, "compile " + "\ncompile ".join(pieces) + counted)
 
 
 def further_right(text: str, file: str, columns: int) -> str:
@@ -196,22 +188,22 @@ def _first(finding: _Finding, name: str) -> str:
     return f"the first is in line {where.split(':')[-2]}" if where else f"there is a {name} already"
 
 
-def _without_place(output: str) -> CompileError:
+def _without_place(output: str) -> RefusedError:
     """What was said by others than clang's front end."""
     if refused := _MAP.search(output):
         what = refused["what"]
         hint = f" ({_MAP_HINTS[what]})" if what in _MAP_HINTS else ""
         reason = Reason.PERMISSION if what == "Operation not permitted" else Reason.MAP
-        return CompileError(reason, f"create map {refused['map']}: {_lower(what)}{hint}")
+        return RefusedError(reason, f"create map {refused['map']}: {_lower(what)}{hint}")
     if division := _DIVISION.search(output):
         text = "divides a signed number, which BPF cannot (make it u64 first, and mind the sign)"
-        return CompileError(Reason.COMPILER, f"compile {division['where']}: {text}")
+        return RefusedError(Reason.COMPILER, f"compile {division['where']}: {text}")
     if late := _BACK_END.search(output):
         where = f"function {late['function']}: " if late["function"] else ""
-        return CompileError(Reason.COMPILER, f"compile {where}{_late(late['what'])}")
+        return RefusedError(Reason.COMPILER, f"compile {where}{_late(late['what'])}")
     if fatal := _FATAL.search(output):
-        return CompileError(Reason.COMPILER, f"compile: LLVM gave up: {_lower(fatal['what'])}")
-    return CompileError(Reason.COMPILER, "compile: bcc gave no module" + _tail(output))
+        return RefusedError(Reason.COMPILER, f"compile: LLVM gave up: {_lower(fatal['what'])}")
+    return RefusedError(Reason.COMPILER, "compile: bcc gave no module" + _tail(output))
 
 
 def _late(what: str) -> str:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from exporter.config.bundled import bundled_dir
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import usdt
-from exporter.loading.attaching.attach_points import points
-from exporter.loading.attaching.kind import module_types
+from exporter.loading.attaching.kind import module_types, points
 from exporter.loading.compiling.needed_types import defined
 from exporter.loading.refusal import refused
 from exporter.loading.target import Target
 from exporter.spec import ProgramSpec, VariantSpec
+
+
+def shared_header() -> str:
+    """Return the text of programs/include/exporter.h, which stands in front of every program."""
+    return (bundled_dir() / "include" / "exporter.h").read_text()
 
 
 def header(
@@ -39,7 +45,8 @@ def header(
     """
     named = sorted({*program.requires.module, *variant.requires.module}) if modules else []
     added = "".join(_types_of_all(kernel, named)) if target.release == kernel.release else ""
-    added += usdt.readers(points(variant), program.text, kernel)
+    probed = replace(kernel, machine=target.arch)  # a probed file is this host's, and of that architecture
+    added += usdt.readers(points(variant), program.text, probed)
     return f"{shared}\n{added}" if added else shared
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
 
@@ -20,7 +20,7 @@ TRACEFS = Path("/sys/kernel/tracing")
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
 
 
-def counts(spec: ProgramSpec, kind: str, on: load_program.Host) -> dict[str, float]:
+def counts(spec: ProgramSpec, kind: str, on: build.Host) -> dict[str, float]:
     """{"calls", "amount"} that one kind counted of EVENTS sends of BYTES bytes and EVENTS calls of getppid(2)."""
     with product.loaded(spec, kind, on) as (program, fds):
         running = product.running(program, spec, fds)
@@ -30,7 +30,7 @@ def counts(spec: ProgramSpec, kind: str, on: load_program.Host) -> dict[str, flo
     return {"calls": seen.sum("events_total", tgid=tgid), "amount": seen.sum("amount_total", tgid=tgid)}
 
 
-def left_after_kill(spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
+def left_after_kill(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """What tracefs and the kernel's list of kprobes have while a process holds a kprobe, and after its SIGKILL."""
     before = probes()
     read, write = os.pipe()

@@ -16,7 +16,7 @@ from exporter.collecting.maps.open import open_tables, with_drained
 from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
 from exporter.kernel import bpf, cpus, credentials, features
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.program import Descriptors, Program
 from exporter.server.process import READS_WITHOUT_RIGHTS
 from exporter.spec import ProgramSpec
@@ -33,7 +33,7 @@ CALM = 200  # keys at a time that certainly find room
 _libc = ctypes.CDLL(None)
 
 
-def exact(spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
+def exact(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """By metric what it shows, by map what was `lost`, and what the kernel did not run the program for (`missed`)."""
     with product.loaded(spec, "", on) as (program, fds):
         plan = totals_layout.of_program(program, spec, cpus.possible(), 128)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.program import State
 from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
@@ -38,7 +38,7 @@ def main(work: Path) -> int:
     return 0
 
 
-def _load(name: str, spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
+def _load(name: str, spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """{"state", "variant", "reason", "text", "attempts": [variant, reason, text] of each one before,
     "counted": what its check found if it runs and there is one}."""
     if any(at.kind == "usdt" for variant in spec.variants for at in variant.attach):

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.collecting.maps.table import Entries, Table
 from exporter.kernel import bpf, cpus, map_types
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.program import Descriptors, Map
 from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
@@ -27,7 +27,7 @@ def values(key: int, cpus_possible: int) -> list[int]:
     return [(key << 33) + cpu + 1 for cpu in range(cpus_possible)]
 
 
-def read_back(spec: ProgramSpec, on: load_program.Host) -> dict[str, Any]:
+def read_back(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """By map: {"wrong": the first series that differ, "calls", "batch": the errno that refuses batches, "" if none}."""
     possible = cpus.possible()
     found: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from typing import Any
 from exporter.kernel import bpf, cpus
 from exporter.kernel.btf import KernelBtf
 from exporter.kernel.features import Kernel
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.loading.attaching import cpu_hotplug
 from exporter.program import Program, State
 from exporter.spec import AttachSpec, ProgramSpec, Requirements, VariantSpec
@@ -30,10 +30,10 @@ MORE = 17
 SHOP = Path("/run/shop")
 LAST_CPU = Path("/sys/devices/system/cpu/cpu1/online")
 
-Check = Callable[[ProgramSpec, str, load_program.Host], dict[str, Any]]
+Check = Callable[[ProgramSpec, str, build.Host], dict[str, Any]]
 
 
-def _two_calls(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
+def _two_calls(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
     return _seen(spec, variant, on, _getppid_and_getpid)
 
 
@@ -51,7 +51,7 @@ def _getppid() -> int:
     return os.getpid()
 
 
-def _seen(spec: ProgramSpec, variant: str, on: load_program.Host, work: Callable[[], int]) -> dict[str, Any]:
+def _seen(spec: ProgramSpec, variant: str, on: build.Host, work: Callable[[], int]) -> dict[str, Any]:
     """What was counted of the process whose id `work` returns, or why nothing was."""
     program, fds = product.load(product.only(spec, variant), on)
     found = _outcome(program)
@@ -76,11 +76,11 @@ def _outcome(program: Program) -> dict[str, Any]:
     }
 
 
-def _uprobe(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
+def _uprobe(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
     return _seen(spec, variant, on, _getppid)
 
 
-def _module(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
+def _module(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
     with _dummy() as send:
 
         def work() -> int:
@@ -105,7 +105,7 @@ def _dummy() -> Iterator[Callable[[], object]]:
         subprocess.run(["ip", "link", "del", name], check=True)
 
 
-def _usdt(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
+def _usdt(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
     """A process that runs before, and its semaphore, which the kernel raises while the program is attached."""
     shop.build(SHOP.parent, SHOP.name)
     with shop.running(SHOP) as early:
@@ -121,7 +121,7 @@ def _usdt(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, A
         return {**found, "before": before, "after": early.do("listeners")}
 
 
-def _hotplug(spec: ProgramSpec, variant: str, on: load_program.Host) -> dict[str, Any]:
+def _hotplug(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
     """{"cpus": covered at first, "dead": samples of CPU 1 after it was offline and came back, "back": after a look}."""
     only = product.only(spec, variant)
     program, fds = product.load(only, on)

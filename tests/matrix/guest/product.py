@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.binding.bind import bind_all
 from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.maps.open import open_tables
 from exporter.decoders.names import Names
 from exporter.kernel import cpus
 from exporter.kernel.features import Kernel
-from exporter.loading import artifact, load_program, target
-from exporter.program import Descriptors, Map, Program, State
+from exporter.loading import artifact, build, load_program, target
+from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
 from tests.kernel.bundled import Running
 
@@ -23,21 +22,18 @@ def only(spec: ProgramSpec, variant: str) -> ProgramSpec:
     return spec.model_copy(update={"variants": [v for v in spec.variants if v.name == variant]})
 
 
-def host(cache: Path, header: str) -> load_program.Host:
-    return load_program.Host(target.this_host(), artifact.Cache(cache), header, Kernel())
+def host(cache: Path, header: str) -> build.Host:
+    return build.Host(target.this_host(), artifact.Cache(cache), header, Kernel())
 
 
-def load(spec: ProgramSpec, on: load_program.Host) -> tuple[Program, Descriptors]:
+def load(spec: ProgramSpec, on: build.Host) -> tuple[Program, Descriptors]:
     """What the exporter's loader makes of the program; the descriptors are the caller's."""
 
-    def check(maps: Sequence[Map]) -> None:
-        bind_all(spec.metrics, maps)
-
-    return load_program.load_program(spec, on, check)
+    return load_program.load_program(spec, on)
 
 
 @contextmanager
-def loaded(spec: ProgramSpec, variant: str, on: load_program.Host) -> Iterator[tuple[Program, Descriptors]]:
+def loaded(spec: ProgramSpec, variant: str, on: build.Host) -> Iterator[tuple[Program, Descriptors]]:
     """The variant running, detached at the end. AssertionError with the loader's own words if it does not run."""
     program, fds = load(only(spec, variant), on)
     attempts = "; ".join(f"{a.reason}: {a.text}" for a in program.attempts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.program import Program, State
 from exporter.spec import ProgramSpec
 from tests.kernel.bundled import Running, Samples
@@ -34,7 +34,7 @@ class Checks:
     """What to do with a program that runs. Traffic in, what should be and what was counted out, as JSON."""
 
     specs: dict[str, ProgramSpec]
-    on: load_program.Host
+    on: build.Host
 
     def variant(self, program: str, variant: str) -> dict[str, Any]:
         """One variant by itself. {"state", "reason", "text"} and, if it runs, what its check in CHECKS found."""

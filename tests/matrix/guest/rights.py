@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from exporter.kernel import bpf, credentials
-from exporter.loading import load_program
+from exporter.loading import build
 from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
 
 NOBODY = 65534
 
 
-def read_as_nobody(spec: ProgramSpec, on: load_program.Host, keep: frozenset[int]) -> dict[str, Any]:
+def read_as_nobody(spec: ProgramSpec, on: build.Host, keep: frozenset[int]) -> dict[str, Any]:
     """Counts before and after the drop to uid 65534 with the capabilities `keep`: the read works and goes on counting,
     writing through the read-only descriptor does not."""
     with product.loaded(spec, "raw_tracepoint", on) as (program, fds):

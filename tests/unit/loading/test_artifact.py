@@ -27,7 +27,7 @@ PROGRAM = ProgramSpec(
     text="int x;",
 )
 TARGET = Target(Path("/sys/kernel/btf/vmlinux"), "6.1.0-56-amd64", "x86_64", "ab" * 32)
-KEY = artifact.key(PROGRAM, PROGRAM.variants[0], TARGET, "header")
+KEY = cache_key.key(PROGRAM, PROGRAM.variants[0], TARGET, "header")
 STATE = Type("enum", "state", 4, values=(("OPEN", 0), ("CLOSED", 1)))
 ARTIFACT = Artifact(
     key=KEY,
@@ -152,14 +152,14 @@ def test_a_name_that_is_no_key_is_refused(cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("change", "other"),
     [
-        ("text", artifact.key(PROGRAM.model_copy(update={"text": "int y;"}), PROGRAM.variants[0], TARGET, "header")),
-        ("name", artifact.key(PROGRAM.model_copy(update={"name": "s"}), PROGRAM.variants[0], TARGET, "header")),
-        ("defines", artifact.key(PROGRAM.model_copy(update={"defines": {}}), PROGRAM.variants[0], TARGET, "header")),
-        ("variant", artifact.key(PROGRAM, VariantSpec(name="kprobe", attach=[]), TARGET, "header")),
-        ("header", artifact.key(PROGRAM, PROGRAM.variants[0], TARGET, "another header")),
-        ("btf", artifact.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, btf_sha256="cd" * 32), "header")),
-        ("release", artifact.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, release="6.1.0-57-amd64"), "header")),
-        ("arch", artifact.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, arch="aarch64"), "header")),
+        ("text", cache_key.key(PROGRAM.model_copy(update={"text": "int y;"}), PROGRAM.variants[0], TARGET, "header")),
+        ("name", cache_key.key(PROGRAM.model_copy(update={"name": "s"}), PROGRAM.variants[0], TARGET, "header")),
+        ("defines", cache_key.key(PROGRAM.model_copy(update={"defines": {}}), PROGRAM.variants[0], TARGET, "header")),
+        ("variant", cache_key.key(PROGRAM, VariantSpec(name="kprobe", attach=[]), TARGET, "header")),
+        ("header", cache_key.key(PROGRAM, PROGRAM.variants[0], TARGET, "another header")),
+        ("btf", cache_key.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, btf_sha256="cd" * 32), "header")),
+        ("release", cache_key.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, release="6.1.0-57-amd64"), "header")),
+        ("arch", cache_key.key(PROGRAM, PROGRAM.variants[0], replace(TARGET, arch="aarch64"), "header")),
     ],
 )
 def test_everything_the_bytecode_depends_on_is_in_the_key(change: str, other: str) -> None:
@@ -169,7 +169,7 @@ def test_everything_the_bytecode_depends_on_is_in_the_key(change: str, other: st
 def test_where_files_are_is_not_in_the_key() -> None:
     moved = PROGRAM.model_copy(update={"source": Path("/elsewhere/sends.c"), "line": 7})
     target = replace(TARGET, btf_path=Path("/tmp/btf"))
-    assert artifact.key(moved, PROGRAM.variants[0], target, "header") == KEY
+    assert cache_key.key(moved, PROGRAM.variants[0], target, "header") == KEY
 
 
 def test_the_format_is_plain_json() -> None:

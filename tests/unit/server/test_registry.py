@@ -151,7 +151,7 @@ def test_limits_and_what_is_said_of_the_configuration_can_change() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 99},
         {"format": None, "program": None},
         {"program": {"name": "a", "state": "flying"}},
         {"spec": {"nonsense": True}},
@@ -176,12 +176,12 @@ def test_a_message_that_is_not_understood_changes_nothing(
 def test_a_program_that_was_never_understood_has_failed_and_keeps_nobody_waiting() -> None:
     source = programs()
     source.take({"programs": ["a"], "restarts": 0}, [])
-    source.take({**document("a"), "format": 2}, [a_descriptor()])
+    source.take({**document("a"), "format": 99}, [a_descriptor()])
     assert source.ready()
     (program,) = source.programs()
     assert program.text == (
         "a: collect: the supervisor's message was not understood:"
-        " ValueError: program document of format 2, expected 1 (restart both)"
+        " ValueError: program document of format 99, expected 2 (restart both)"
     )
     assert 'bpf_exporter_program_variant_info{program="a",reason="internal",variant=""} 1' in page(source)
     source.take({"programs": 7}, [])

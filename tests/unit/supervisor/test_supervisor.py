@@ -202,7 +202,7 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
     assert texts["foreign"] == (
         "internal",
         "foreign: load: the loader's message was not understood: no document of a program: ValueError:"
-        " program document of format 99, expected 1 (please report it)",
+        " program document of format 99, expected 2 (please report it)",
     )
     assert run.end() == 0
 
