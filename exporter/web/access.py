@@ -16,7 +16,7 @@ class AccessControl:
 
     def __init__(self, server: HttpServer) -> None:
         self._service = server.service
-        self._open = server.service.access
+        self._unrestricted = server.service.access
         self._protected: Any = None
         self._settings: Settings | None = None
 
@@ -27,7 +27,7 @@ class AccessControl:
         if settings == self._settings:
             return
         if settings is None:
-            self._service.access = self._open
+            self._service.access = self._unrestricted
         else:
             # OpenSSL and bcrypt take 6 MB, which only these settings need. They are imported before this process gives
             # up its rights: after that it may be unable to read its own modules.
@@ -38,7 +38,7 @@ class AccessControl:
             if settings.tls is not None:
                 before = self._settings.tls if self._settings is not None else None
                 security = self._service.access.security if before == settings.tls else TlsSecurity(settings.tls)
-            self._protected = (self._protected or Protected(self._open.handler)).use(settings)
+            self._protected = (self._protected or Protected(self._unrestricted.handler)).use(settings)
             self._service.access = Access(self._protected, security)
         self._settings = settings
         _log(settings or Settings())

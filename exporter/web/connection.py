@@ -91,7 +91,7 @@ class Security(Protocol):
     def unwrap(self, sock: socket.socket) -> socket.socket:
         """Return the socket below, without TLS."""
 
-    def shake(self, sock: socket.socket) -> None:
+    def handshake(self, sock: socket.socket) -> None:
         """Continue the handshake. ClientRefusedError, WrongPortError."""
 
     def has_greeted(self, sock: socket.socket) -> bool:
@@ -171,7 +171,7 @@ class Connection:
             if self.state is State.LINGERING:
                 return self._linger()
             if self.state is State.HANDSHAKE:
-                self._shake()
+                self._handshake()
             if self.state is State.REQUEST:
                 request = self._receive_request()
                 access = self._service.access
@@ -193,10 +193,10 @@ class Connection:
         except OSError:  # clients leave, and networks break
             return None
 
-    def _shake(self) -> None:
+    def _handshake(self) -> None:
         assert self.tls is not None
         try:
-            self.tls.shake(self.socket)
+            self.tls.handshake(self.socket)
             self.state = State.REQUEST
         except WrongPortError:
             self.socket, self.tls = self.tls.unwrap(self.socket), None

@@ -43,7 +43,7 @@ class TlsSecurity:
         below.setblocking(False)
         return below
 
-    def shake(self, sock: socket.socket) -> None:
+    def handshake(self, sock: socket.socket) -> None:
         assert isinstance(sock, ssl.SSLSocket)
         try:
             with _would_block():

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import unquote
 
@@ -29,6 +30,7 @@ from exporter.web.page import Piece
 
 REQUESTS = int(os.environ.get("BPF_EXPORTER_FUZZ_REQUESTS", "3000"))
 SEED = os.environ.get("BPF_EXPORTER_FUZZ_SEED", "1")
+CLIENTS, ROUND = 4, 32  # clients at the same time, and connections until they wait for each other
 HANGS = 20.0  # seconds until an answer counts as missing; the server itself waits for 10 at most
 REFUSALS = {400, 413, 414, 431, 501, 505}
 HEAD = re.compile(rb".*?\n\r?\n", re.DOTALL)
@@ -153,9 +155,10 @@ def exchange(address: tuple[str, int], stream: Stream) -> bytes:
         return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
-def check(stream: Stream, answers: bytes, statuses: Counter[int]) -> None:
-    """AssertionError where an answer is not that of its request."""
+def check(stream: Stream, answers: bytes) -> Counter[int]:
+    """Return how many answers have each status. AssertionError where an answer is not that of its request."""
     at, number, ends = 0, 0, False
+    statuses: Counter[int] = Counter()
     while at < len(answers):
         assert not ends, "an answer after the last one"
         match = ANSWER.match(answers, at)
@@ -174,6 +177,7 @@ def check(stream: Stream, answers: bytes, statuses: Counter[int]) -> None:
             assert bytes.fromhex(headers[b"X-Path"].decode()).decode() == asked, f"{number} answers another request"
             assert head not in stream.refused, f"{number} accepts a body"
             assert length == len(body(asked))
+            assert head not in stream.intact or ends == (b"HTTP/1.0" in head or b": close" in head.lower())
             if method == b"GET":
                 assert answers[at : at + length] == body(asked)
                 at += length
@@ -188,18 +192,24 @@ def check(stream: Stream, answers: bytes, statuses: Counter[int]) -> None:
             at = len(answers)
         number += 1
     assert ends or number == len(stream.heads), f"{number} answers to {len(stream.heads)} requests"
+    return statuses
 
 
 def test_every_answer_belongs_to_its_request(address: tuple[str, int], logged: Callable[[], list[str]]) -> None:
-    statuses: Counter[int] = Counter()
-    began, number = time.monotonic(), 0
-    while statuses.total() < REQUESTS:
+    def talk(number: int) -> Counter[int]:
         stream = Stream(number)
         try:
-            check(stream, exchange(address, stream), statuses)
+            return check(stream, exchange(address, stream))
         except (AssertionError, OSError, ValueError) as error:
             pytest.fail(f"seed {SEED}, connection {number}: {error!r} after {stream.text!r}")
-        number += 1
+
+    statuses: Counter[int] = Counter()
+    began, number = time.monotonic(), 0
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        while statuses.total() < REQUESTS:
+            for found in clients.map(talk, range(number, number + ROUND)):
+                statuses += found
+            number += ROUND
     seconds = time.monotonic() - began
     print(f"{statuses.total()} answers, {number} connections, {seconds:.0f} s: {dict(sorted(statuses.items()))}")
     assert logged() == []

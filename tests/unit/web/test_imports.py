@@ -1,4 +1,4 @@
-"""Modules that a server without TLS and passwords does not import: each costs memory for months on every host."""
+"""Modules that a server without TLS and passwords does not import: each would cost memory for months on every host."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 
 from tests.daemon import ROOT
 
-HEAVY = ["bcrypt", "difflib", "email", "html", "http", "ssl", "urllib.request"]
+HEAVY = ["bcrypt", "cheroot", "difflib", "email", "html", "http", "ssl", "urllib.request"]
 SERVER = """
 import socket
 import sys
 import threading
 
+import exporter.server.process
 from exporter.web import application, listening
 from exporter.web.access import AccessControl
 from exporter.web.http_server import HttpServer
