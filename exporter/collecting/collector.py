@@ -84,7 +84,7 @@ class ProgramCollector:
         self._online = online
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
-        self._words = StringTable()
+        self._strings = StringTable()
         self._keys: dict[str, Bytes] = {}  # of each map when it was last read
         self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
         self._store = store
@@ -120,8 +120,7 @@ class ProgramCollector:
             # Metrics with the same labels of the same map share their text.
             shared = next((t for m, t in self._texts if m == binding.map and t.labels == binding.labels), None)
             if shared is None:
-                matcher = matchers[binding.map]
-                shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._words, matcher)
+                shared = LabelTexts(binding.labels, self.names, self._possible, label_length, self._strings)
                 self._texts.append((binding.map, shared))
             metric = MetricCollector(
                 binding, shared, matchers[binding.map], self._maps[binding.map].type in map_types.ARRAYS
@@ -216,10 +215,10 @@ class ProgramCollector:
                 report.metrics[one.binding.metric] = MetricReport(len(how.sets), how.folded, how.dropped, expired)
         with self._reported(report, "totals"):
             self._commit({name: table for name, table in self._drained.items() if name in counted})
-        if self._words.crowded:
-            self._words.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
+        if self._strings.crowded:
+            self._strings.keep(chain(*(t.codes for _, t in self._texts), *(one.codes for one in self._families)))
             for _, texts in self._texts:
-                texts.forget_words()
+                texts.forget_dead()
         return families
 
     def _commit(self, drained: Mapping[str, Drained]) -> None:

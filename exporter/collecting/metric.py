@@ -13,18 +13,18 @@ from exporter.binding.paths import Number
 from exporter.collecting.maps import columns
 from exporter.collecting.maps.columns import Column, Reduce
 from exporter.collecting.maps.key_matcher import KeyMatcher
-from exporter.collecting.maps.table import Bytes, Entries
+from exporter.collecting.maps.table import Bytes, Entries, RowIndex
 from exporter.collecting.maps.widening import Widening
 from exporter.collecting.series import histogram
 from exporter.collecting.series.interned import Codes
-from exporter.collecting.series.label_sets import LabelSet, LabelSets, RowIndex, from_texts
+from exporter.collecting.series.label_sets import LabelSet, LabelSets, from_texts
 from exporter.collecting.series.labels import LabelTexts, Rows
 from exporter.collecting.series.limit import Arrangement, Limit, arrange, nothing
 from exporter.collecting.series.totals import Add, Counted, Numbers, Totals, unsigned
 from exporter.collecting.series.totals_store import FamilyStore, Kept
 from exporter.collecting.text.exposition import Family
 from exporter.collecting.text.line_cache import LineCache
-from exporter.collecting.text.templates import SeriesVersion
+from exporter.collecting.text.templates import Series
 
 APPROXIMATE = (
     "approximate: its LRU map forgets entries to make room"  # 240 of 10,000 in one of 10,000, and none counted
@@ -145,19 +145,19 @@ class FamilyCollector:
         self._help = self.binding.help
         if any(metric.binding.approximate for metric in metrics):
             self._help = f"{self._help} ({APPROXIMATE})".lstrip()
-        self._stays = [tuple(x.source in ("const", "cpu") for x in metric.binding.labels) for metric in metrics]
+        self._unfolded = [tuple(x.source in ("const", "cpu") for x in metric.binding.labels) for metric in metrics]
         self._rows: list[Rows] | None = None
         self.arrangement = nothing(metrics[0].no_labels)
         self._totals = None if self.binding.type == "gauge" else self._new_totals(ttl, store)
         if self._totals is not None and kept is not None:
             self.arrangement = limit.restore(self._from_texts(kept.sets), kept.folded)
             self._totals.restore(kept, now)
-        self._series = SeriesVersion(self.binding.label_names, self.arrangement.sets)
+        self._series = Series(self.binding.label_names, self.arrangement.sets)
         self._lines = LineCache()
 
     def _from_texts(self, sets: Sequence[LabelSet]) -> LabelSets:
         none = self.metrics[0].no_labels
-        return from_texts(none.words, sets, len(none.columns))
+        return from_texts(none.strings, sets, len(none.columns))
 
     def _new_totals(self, ttl: float, store: FamilyStore | None) -> Totals:
         bounds = () if self.binding.buckets is None else self.binding.buckets.bounds
@@ -210,19 +210,19 @@ class FamilyCollector:
             self._totals.write(bank)
 
     def _arranged(self, rows: list[Rows], now: float) -> Arrangement:
-        held = None if self._totals is None else self._totals.held(now)
+        stays = None if self._totals is None else self._totals.stays(now)
         if (
             self._rows is None
             or any(a is not b for a, b in zip(rows, self._rows, strict=True))
-            or _ends(held, self.arrangement)
+            or _ends(stays, self.arrangement)
         ):
-            how = self.arrangement = arrange(rows, self._stays, self.limit, held)
+            how = self.arrangement = arrange(rows, self._unfolded, self.limit, stays)
             if self._totals is not None:
                 self._totals.arrange(how, now)
             self._rows = rows
             if how.sets != self._series.sets:
-                before, written = self._series, self._lines.written
-                self._series = SeriesVersion(self.binding.label_names, how.sets, before, how.kept, written)
+                self._series = Series(self.binding.label_names, how.sets)
+                self._lines.arrange(self._series, how.previous)
         return self.arrangement
 
     def _by_series(self, counted: list[Counted], how: Arrangement) -> tuple[Column, Column | None]:
@@ -251,10 +251,10 @@ class FamilyCollector:
         return counts, sums if every_sum else None
 
 
-def _ends(held: NDArray[np.bool_] | None, how: Arrangement) -> bool:
-    """Whether a series without rows is not to be held any longer."""
-    if held is None or how.present is None or held.all():
+def _ends(stays: NDArray[np.bool_] | None, how: Arrangement) -> bool:
+    """Return whether a series without rows has to go."""
+    if stays is None or how.present is None or stays.all():
         return False
-    ends = ~held
+    ends = ~stays
     ends[how.present] = False
     return bool(ends.any())

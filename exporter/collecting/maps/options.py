@@ -95,7 +95,7 @@ class Expiring:
             return np.full(len(keys), now)
         if same_keys(keys, self._keys):
             return np.where(prints == self._prints, self._changed, now)
-        places = self._matcher.places(keys, self._keys)
+        places = self._matcher.match(keys, self._keys)
         changed = np.full(len(keys), now)
         known = np.flatnonzero(places >= 0)
         same = known[prints[known] == self._prints[places[known]]]

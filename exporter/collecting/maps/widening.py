@@ -52,7 +52,7 @@ class Widening:
         """The last values and totals in the order of `keys`; 0 for those that are new."""
         if same_keys(keys, old_keys):
             return last, totals
-        places = self._matcher.places(keys, old_keys)
+        places = self._matcher.match(keys, old_keys)
         known = places >= 0
         last_here = np.zeros_like(now)
         totals_here = np.zeros(now.shape, np.uint64)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from exporter import log
 from exporter.collecting.maps.columns import Column
 from exporter.collecting.maps.key_matcher import KeyMatcher
-from exporter.collecting.maps.table import Bytes, same_keys
+from exporter.collecting.maps.table import Bytes, RowIndex, same_keys
 from exporter.collecting.series.label_sets import LabelSets
 from exporter.collecting.series.limit import Arrangement
 from exporter.collecting.series.totals_store import FamilyStore, Kept
@@ -27,7 +27,6 @@ from exporter.collecting.series.totals_store import FamilyStore, Kept
 _log = log.get()
 
 Numbers = NDArray[np.uint64]
-Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +44,7 @@ class Counted:
     sum: Column | None = None
     slot: Column | None = None
 
-    def at(self, rows: Places | NDArray[np.bool_]) -> Counted:
+    def at(self, rows: RowIndex | NDArray[np.bool_]) -> Counted:
         return Counted(
             self.keys[rows],
             self.values[rows],
@@ -58,7 +57,7 @@ class Counted:
         none = None if self.sum is None else np.zeros_like(self.sum)
         return replace(self, values=np.zeros_like(self.values), sum=none)
 
-    def fell(self, rows: Places | slice, last: Counted, were: Places | slice) -> NDArray[np.bool_]:
+    def fell(self, rows: RowIndex | slice, last: Counted, were: RowIndex | slice) -> NDArray[np.bool_]:
         """Which of these rows have a number below the one that they had in `last`, where they `were`."""
         fell: NDArray[np.bool_] = self.values[rows] < last.values[were]
         if fell.ndim > 1:
@@ -69,7 +68,7 @@ class Counted:
 _ALL = slice(None)
 
 # Rows and the series of each (-1: none) -> what they make of so many series: (series, width).
-Add = Callable[[Counted, Places, int], Numbers]
+Add = Callable[[Counted, RowIndex, int], Numbers]
 
 
 class _Rows:
@@ -81,11 +80,11 @@ class _Rows:
         self._last: Counted | None = None
         self._group = np.empty(0, np.intp)
 
-    def move(self, now: Places) -> None:
+    def move(self, now: RowIndex) -> None:
         """Series have other numbers: of each that was there its number now, -1 where it ended."""
         self._group = np.where(self._group >= 0, now[self._group], -1) if len(now) else self._group
 
-    def carried(self, counted: Counted, group: Places, series: int) -> Numbers | None:
+    def carried(self, counted: Counted, group: RowIndex, series: int) -> Numbers | None:
         """What to carry from now on, by series; None for nothing."""
         last, was = self._last, self._group
         self._last, self._group = counted, group
@@ -94,7 +93,7 @@ class _Rows:
         if same_keys(counted.keys, last.keys) and np.array_equal(group, was):
             fell = counted.fell(_ALL, last, _ALL)
             return self.add(last.at(fell), was[fell], series) if fell.any() else None
-        places = self._matcher.places(counted.keys, last.keys)
+        places = self._matcher.match(counted.keys, last.keys)
         here = np.flatnonzero(places >= 0)
         there = places[here]
         gone = np.ones(len(was), bool)
@@ -144,7 +143,7 @@ class Totals:
         self._shown = self._split(kept.shown)
         self._changed = np.full(len(kept.sets), now)
 
-    def held(self, now: float) -> NDArray[np.bool_]:
+    def stays(self, now: float) -> NDArray[np.bool_]:
         """Of the series of the last arrangement those that stay although they have no key."""
         if not self._ttl:
             return np.ones(len(self._changed), bool)
@@ -154,11 +153,11 @@ class Totals:
         """To be told of each new arrangement."""
         before, count = len(self._changed), len(how.sets)
         if how.appends_to(before):
-            stays: Places | slice = slice(before)
+            stays: RowIndex | slice = slice(before)
             was = stays
         else:
-            stays = np.flatnonzero(how.kept >= 0)
-            was = how.kept[stays]
+            stays = np.flatnonzero(how.previous >= 0)
+            was = how.previous[stays]
             self.ended += before - len(was)
             places = np.full(before, -1, np.intp)
             places[was] = stays
@@ -178,9 +177,9 @@ class Totals:
         self._changed = changed
         self._folded = count - how.shown
         if self._store is not None and self._outlives:
-            self._keep(self._store, how.kept, how.sets)
+            self._keep(self._store, how.previous, how.sets)
 
-    def _keep(self, store: FamilyStore, kept: Places, sets: LabelSets) -> None:
+    def _keep(self, store: FamilyStore, kept: RowIndex, sets: LabelSets) -> None:
         try:
             store.arrange(kept, sets.at(np.flatnonzero(kept < 0)))
         except ValueError as error:

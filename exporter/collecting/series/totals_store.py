@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from exporter import log
 from exporter.binding.totals_layout import BANK_HEAD, FAMILY_HEAD, PAGE, VERSION, FamilyPlan, Plan
+from exporter.collecting.maps.table import RowIndex
 from exporter.collecting.series import label_text
 from exporter.collecting.series.label_sets import LabelSet, LabelSets
 
 _log = log.get()
 
 Numbers = NDArray[np.uint64]
-
-Places = NDArray[np.intp]
 
 _MAGIC = int.from_bytes(b"bpfxtot" + bytes([VERSION]), "little")
 _MAGIC_AT, _WORD_AT = 0, 1  # words of the first page
@@ -66,7 +65,7 @@ class FamilyStore:
         self._carried: list[object] = [None, None]
         log.families.add(self)
 
-    def arrange(self, kept: Places, new: Sequence[LabelSet] | LabelSets) -> None:
+    def arrange(self, kept: RowIndex, new: LabelSets) -> None:
         """Series in a new order, from the next commit on: `kept` says for each which it was before, -1 for those that
         are `new`, in their order. ValueError where there is no room for so many, or for one of them."""
         if len(kept) > self.plan.capacity:
@@ -167,15 +166,12 @@ class _Log:
             for family in self.families:
                 family.move()
 
-    def append(self, sets: Sequence[LabelSet] | LabelSets, most: int) -> Numbers:
+    def append(self, sets: LabelSets, most: int) -> Numbers:
         """Where each begins; `most`: bytes that one may take. There must be room. ValueError for a longer one."""
         starts = np.empty(len(sets), np.uint64)
         for first in range(0, len(sets), _AT_ONCE):
             rows = slice(first, first + _AT_ONCE)
-            if isinstance(sets, LabelSets):
-                text = label_text.values(sets.part(rows), _VALUE_END, _SET_END)
-            else:
-                text = b"".join([_record_of(texts) for texts in sets[rows]])
+            text = label_text.values(sets.part(rows), _VALUE_END, _SET_END)
             ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _SET_END[0]) + 1
             mine = np.concatenate([[0], ends[:-1]])
             if (ends - mine).max() > most:
@@ -214,11 +210,6 @@ class _Log:
     def _put(self, text: bytes) -> None:
         self._halves[self.half][self.end : self.end + len(text)] = text
         self.end += len(text)
-
-
-def _record_of(texts: LabelSet) -> bytes:
-    """A label set as it lies in the log."""
-    return _VALUE_END.join([text.encode("utf-8", "replace") for text in texts]) + _SET_END
 
 
 class Store:

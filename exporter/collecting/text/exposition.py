@@ -1,6 +1,6 @@
 """Families of columns -> the text formats that Prometheus reads: text 0.0.4 and OpenMetrics 1.0.
 
-A family's lines are kept from collection to collection (lines.py), or made from a template by one `%`.
+A family's lines are kept from collection to collection (line_cache.py), or made from a template by one `%`.
 Escapes, order and spelling are those of prometheus_client, byte for byte, except that integers are written in full;
 `le` is spelled as in OpenMetrics ("1.0") in both formats.
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -19,7 +19,7 @@ import numpy as np
 from exporter.collecting.maps.columns import Column
 from exporter.collecting.text.decimals import float_text
 from exporter.collecting.text.line_cache import Cells, LineCache
-from exporter.collecting.text.templates import ALL, SeriesVersion, histograms, samples
+from exporter.collecting.text.templates import ALL, Series, histograms, samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,14 +29,14 @@ class Family:
     name    in full, a counter's with its _total
     values  counter and gauge: (n,), one for each label set; histogram: (n, bounds + 1) cumulative counts, +Inf last
     bounds  histogram: the finite upper bounds
-    sums    histogram: (n,), None if nobody counts the sum
+    sums    histogram: (n,), None if the program does not count the sum
     lines   the text of the last collection, where it is kept
     """
 
     name: str
     type: Literal["counter", "gauge", "histogram"]
     help: str
-    series: SeriesVersion
+    series: Series
     values: Column
     bounds: tuple[float, ...] = ()
     sums: Column | None = None
@@ -50,7 +50,7 @@ def family(
     labels: Sequence[str],
     samples: Iterable[tuple[Sequence[str], float]],
 ) -> Family:
-    """A family out of single samples, (label values in the order of `labels`, value), where there are no columns."""
+    """Return a family of single samples: (label values in the order of `labels`, value)."""
     names = tuple(sorted(labels))
     places = [list(labels).index(label) for label in names]
     rows = sorted((tuple(texts[place] for place in places), value) for texts, value in samples)
@@ -60,7 +60,7 @@ def family(
         name,
         type,
         help,
-        SeriesVersion(names, [texts for texts, _ in rows]),
+        Series(names, [texts for texts, _ in rows]),
         np.array(values, object if whole else np.float64),
     )
 
@@ -74,7 +74,7 @@ class Text:
 
 
 def write(families: Iterable[Family]) -> list[Text]:
-    """The text of each. A family without series has its HELP and TYPE all the same."""
+    """Return the text of each family. One without series has its HELP and TYPE all the same."""
     return [
         Text(
             [_header(f.name, f.type, f.help, openmetrics=False), *lines],
@@ -86,7 +86,7 @@ def write(families: Iterable[Family]) -> list[Text]:
 
 
 def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]:
-    """The whole page in pieces."""
+    """Return the whole page in pieces."""
     pieces: list[bytes | memoryview] = []
     for text in written:
         pieces += text.openmetrics if openmetrics else text.plain
@@ -96,7 +96,7 @@ def page(written: Iterable[Text], openmetrics: bool) -> list[bytes | memoryview]
 
 
 def render(families: Iterable[Family], openmetrics: bool) -> bytes:
-    """The page in one."""
+    """Return the page in one piece."""
     return b"".join(page(write(families), openmetrics))
 
 
@@ -121,13 +121,13 @@ def _samples(f: Family) -> list[bytes | memoryview]:
 
 
 def _shows_sum(f: Family) -> bool:
-    """As prometheus_client: without a sum no count either (OpenMetrics wants both or none), and neither where a bound
-    is negative, because then the sum can go down."""
+    """Return whether _count and _sum are written. As in prometheus_client, both are left out without a sum (OpenMetrics
+    wants both or none), and where a bound is negative, because then the sum can go down."""
     return f.sums is not None and f.bounds[0] >= 0
 
 
 def _cells(f: Family) -> Cells | None:
-    """The values in the order of the lines; None for whole numbers beyond 64 bits."""
+    """Return the values in the order of the lines; None for whole numbers beyond 64 bits."""
     values = f.values.reshape(len(f.values), -1)
     kinds = values.dtype.kind * values.shape[1]
     if f.type == "histogram" and _shows_sum(f):
@@ -148,7 +148,7 @@ def _template(f: Family, kinds: str, rows: slice) -> bytes:
 
 
 def _text(f: Family) -> bytes:
-    """All lines, made anew."""
+    """Return all lines, made anew."""
     if f.type != "histogram":
         conversion, values = _convertible(f.values)
         return samples(f.series, ALL, f.name, conversion) % tuple(values)
@@ -165,6 +165,6 @@ def _text(f: Family) -> bytes:
 
 
 def _convertible(column: Column) -> tuple[bytes, list[Any]]:
-    """How `%` writes the values of a column, and the values."""
+    """Return how `%` writes the values of a column, and the values."""
     values: list[Any] = column.tolist()
     return (b"%b", list(map(float_text, values))) if column.dtype.kind == "f" else (b"%d", values)

@@ -6,7 +6,6 @@ a copy of it. So a page is a list of blocks, and pages that are being sent share
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.collecting.maps.table import Bytes
-from exporter.collecting.series.label_sets import RowIndex
+from exporter.collecting.maps.table import Bytes, RowIndex
 from exporter.collecting.text.decimals import WIDTH, Texts, float_text, texts
-from exporter.collecting.text.templates import SeriesVersion
+from exporter.collecting.text.templates import Series
 
 Bits = NDArray[np.uint64]
 
@@ -34,7 +32,7 @@ class Cells:
     kinds: str
 
     def values(self, rows: slice) -> tuple[Any, ...]:
-        """The values of some series for their template, one behind the other."""
+        """Return the values of some series for their template, one behind the other."""
         bits = self.bits[rows]
         if len(set(self.kinds)) == 1:
             return tuple(_values(bits.ravel(), self.kinds[0]))
@@ -44,7 +42,7 @@ class Cells:
         return tuple(table.ravel().tolist())
 
     def texts(self, bits: Bits, at: NDArray[np.intp]) -> Texts:
-        """The text of values that are at the lines `at`, counted from the first line of a series."""
+        """Return the text of values that are at the lines `at`, counted from the first line of a series."""
         if len(set(self.kinds)) == 1:
             return texts(bits, self.kinds[0])
         found = Texts(np.empty((len(bits), WIDTH), np.uint8), np.empty(len(bits), np.intp))
@@ -69,7 +67,7 @@ class _Block:
     """Lines of some series.
 
     text     their text
-    ends     (lines,) where in it each line ends: the place of its newline, right behind the value
+    ends     (lines,) where in it each line ends: the offset of its newline, right behind the value
     lengths  (lines,) of the values' text
     bits     (lines,) the values
     """
@@ -86,28 +84,29 @@ class LineCache:
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
         self._kinds = ""
-        self._number: int | None = None  # of the series that the blocks are of
+        self._series: Series | None = None  # of the blocks
 
-    @property
-    def written(self) -> int | None:
-        """The number of the series that were last written."""
-        return self._number
+    def arrange(self, series: Series, previous: RowIndex) -> None:
+        """Keep the lines of series that stay for the series of the next update. `previous`: for each its place among
+        those before, -1 for a new one, the others ascending."""
+        self._series = series
+        self._blocks = _remaining(self._blocks, previous, len(self._kinds)) if self._blocks else []
 
-    def update(self, series: SeriesVersion, cells: Cells, template: Callable[[slice], bytes]) -> list[memoryview]:
-        """The lines of the series with these values. `template` gives the lines of some series with %d for each integer
-        and %b for each float."""
-        before, self._number = self._number, None  # until all is done
-        blocks = deque(self._blocks if cells.kinds == self._kinds else [])
+    def update(self, series: Series, cells: Cells, template: Callable[[slice], bytes]) -> list[memoryview]:
+        """Return the lines of the series with these values.
+
+        series    all lines are made anew unless they are those of the last update or of `arrange`
+        template  gives the lines of some series with %d for each integer and %b for each float
+        """
+        blocks = self._blocks if series is self._series and cells.kinds == self._kinds else []
+        self._blocks = []  # a block is free as soon as its successor is made, if nobody sends it
+        blocks.reverse()
         each = len(cells.kinds)
-        if series.number != before:
-            known = series.follows == before and before is not None
-            blocks = deque(_remaining(blocks, series.kept, each) if known and series.kept is not None else [])
         bits = np.ascontiguousarray(cells.bits).reshape(-1)
-        self._blocks = []
         found: list[_Block] = []
         start = 0
         while blocks:
-            block = blocks.popleft()  # free from now on, if nobody sends it
+            block = blocks.pop()
             end = start + len(block.bits)
             found.append(_with_values(block, bits[start:end], cells))
             start = end
@@ -116,7 +115,7 @@ class LineCache:
             rows = slice(first, min(first + step, len(cells.bits)))
             mine = bits[rows.start * each : rows.stop * each]
             found.append(_made(template(rows) % cells.values(rows), mine))
-        self._blocks, self._kinds, self._number = _merged(found), cells.kinds, series.number
+        self._blocks, self._kinds, self._series = _merged(found), cells.kinds, series
         return [block.text for block in self._blocks]
 
 
@@ -143,18 +142,18 @@ def _with_values(block: _Block, bits: Bits, cells: Cells) -> _Block:
     ends_changed = ends[changed]
     for length in np.flatnonzero(np.bincount(new.lengths)).tolist():
         rows = np.flatnonzero(new.lengths == length)
-        # As one item each. Every place of the text where `length` bytes begin, overlapping: so a text is one store.
+        # As one item each: an array of every offset at which `length` bytes begin, overlapping. So a text is one store.
         kind = f"V{length}"
         values: NDArray[np.void] = np.ndarray(len(new.rows), kind, new.rows, WIDTH - length, (WIDTH,))
-        places: NDArray[np.void] = np.ndarray(len(text) - length + 1, kind, text, strides=(1,))
-        places[ends_changed[rows] - length] = values[rows]
+        offsets: NDArray[np.void] = np.ndarray(len(text) - length + 1, kind, text, strides=(1,))
+        offsets[ends_changed[rows] - length] = values[rows]
     return _Block(text.data, ends, lengths, bits.copy())
 
 
 def _resized(
     block: _Block, at: NDArray[np.intp], lengths: NDArray[np.intp]
 ) -> tuple[Bytes, NDArray[np.int32], NDArray[np.uint8]]:
-    """The text with room for values of other lengths at some lines, its ends and lengths."""
+    """Return the text with room for values of other lengths at some lines, its ends and its lengths."""
     ends, old = block.ends[at], block.lengths[at]
     pieces: list[memoryview | bytes] = []
     done = 0
@@ -171,15 +170,15 @@ def _resized(
 _ROOM = [bytes(length) for length in range(WIDTH + 1)]
 
 
-def _remaining(blocks: Iterable[_Block], kept: RowIndex, each: int) -> list[_Block]:
-    """The lines of the series that stay and have no new one in front of them."""
-    new = np.flatnonzero(kept < 0)
-    kept = kept[: new[0]] if len(new) else kept
+def _remaining(blocks: Iterable[_Block], previous: RowIndex, each: int) -> list[_Block]:
+    """Return the lines of the series that stay and have no new one in front of them."""
+    new = np.flatnonzero(previous < 0)
+    stay = previous[: new[0]] if len(new) else previous
     found: list[_Block] = []
     start = 0
     for block in blocks:
         end = start + len(block.bits) // each
-        mine = kept[slice(*np.searchsorted(kept, (start, end)))] - start
+        mine = stay[slice(*np.searchsorted(stay, (start, end)))] - start
         if len(mine) == end - start:
             found.append(block)
         elif len(mine):
@@ -189,7 +188,7 @@ def _remaining(blocks: Iterable[_Block], kept: RowIndex, each: int) -> list[_Blo
 
 
 def _without_others(block: _Block, series: RowIndex, each: int) -> _Block:
-    """The lines of some series of the block."""
+    """Return a block of some of the series."""
     stops = block.ends[each - 1 :: each] + 1  # of all lines of a series
     starts = np.concatenate([stops[:1] * 0, stops[:-1]])
     gaps = np.flatnonzero(np.diff(series) != 1)
@@ -203,7 +202,7 @@ def _without_others(block: _Block, series: RowIndex, each: int) -> _Block:
 
 
 def _merged(blocks: list[_Block]) -> list[_Block]:
-    """Small neighbours made one, once there are so many of them that they cost more than large ones."""
+    """Join small neighbours, once there are so many of them that they cost more than large ones."""
     if len(blocks) <= 4 + 2 * sum(len(block.bits) for block in blocks) // BLOCK:
         return blocks
     found: list[_Block] = []

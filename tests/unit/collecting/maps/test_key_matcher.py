@@ -29,8 +29,8 @@ def expected(now: list[int], before: list[int]) -> list[int]:
 def test_each_key_is_found_where_it_was(now: list[int], before: list[int], size: int) -> None:
     matcher = KeyMatcher()
     earlier, later = raw(before, size), raw(now, size)
-    assert matcher.places(later, earlier).tolist() == expected(now, before)
-    assert matcher.places(earlier, later).tolist() == expected(before, now)
+    assert matcher.match(later, earlier).tolist() == expected(now, before)
+    assert matcher.match(earlier, later).tolist() == expected(before, now)
 
 
 @settings(deadline=None)
@@ -38,12 +38,12 @@ def test_each_key_is_found_where_it_was(now: list[int], before: list[int], size:
 def test_keys_of_one_hash_are_told_apart(now: list[int], before: list[int], hashes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_matcher, "hashes", lambda words, _: words[0].byteswap() % np.uint64(hashes) << np.uint64(60))
-        assert KeyMatcher().places(raw(now, 8), raw(before, 8)).tolist() == expected(now, before)
+        assert KeyMatcher().match(raw(now, 8), raw(before, 8)).tolist() == expected(now, before)
 
 
 @pytest.mark.parametrize("size", [4, 16])
 def test_many_keys_of_which_some_are_exchanged(size: int) -> None:
     before = list(range(20_000))
     now = [number for number in before if number % 100] + list(range(50_000, 50_200))
-    found = KeyMatcher().places(raw(now, size), raw(before, size))
+    found = KeyMatcher().match(raw(now, size), raw(before, size))
     assert found.tolist() == [number if number < 50_000 else -1 for number in now]

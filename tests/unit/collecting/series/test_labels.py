@@ -190,16 +190,12 @@ def test_labels_of_keys_that_stay_are_those_of_all_decoded_anew(reads: list[list
 
     fields = [label("n", U32), LabelField("name", "key", 0, 4, cast(Chain, Naming())), label("x", U32, 4)]
     following = LabelTexts(fields, Names.empty(), [0])
-    last: list[int] = []
     for numbers in reads:
         read = entries(*(struct.pack("II", number, 7) for number in numbers))
         rows = following.resolve(read, 0.0)
         anew = LabelTexts(fields, Names.empty(), [0]).resolve(read, 0.0)
         assert rows.sets == anew.sets
         assert rows.missing.tolist() == anew.missing.tolist()
-        if rows.was is not None and numbers != last:
-            assert rows.was.tolist() == [last.index(each) if each in last else -1 for each in numbers]
-        last = numbers
 
 
 def test_only_keys_that_came_are_decoded(names: Names) -> None:
@@ -210,5 +206,4 @@ def test_only_keys_that_came_are_decoded(names: Names) -> None:
     chain_.texts = dict.fromkeys(range(20), "another")
     later = texts.resolve(entries(*(struct.pack("I", number) for number in range(1, 11))), 0.0)
     assert later.sets == [*first.sets[1:], ("another",)]
-    assert later.follows == first.number
     assert set(chain_.asked.values()) == {1}

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from exporter.collecting.maps import columns
 from exporter.collecting.series.interned import StringTable
@@ -141,7 +137,7 @@ def test_new_series_come_behind_those_that_stay() -> None:
     arranged(limit, ("b",), ("d",), ("f",))
     how = arranged(limit, ("f",), ("e",), ("a",), ("b",))
     assert shown(how) == [("b",), ("f",), ("a",), ("e",)]
-    assert how.kept.tolist() == [0, 2, -1, -1]
+    assert how.previous.tolist() == [0, 2, -1, -1]
     assert how.group.tolist() == [1, 3, 2, 0]
 
 
@@ -150,13 +146,13 @@ def test_the_folded_series_is_last_and_keeps_its_name() -> None:
     arranged(limit, ("a",), ("b",), ("c",))
     how = arranged(limit, ("b",), ("c",), ("d",))  # a made room for one
     assert shown(how) == [("b",), ("d",), ("other",)]
-    assert how.kept.tolist() == [1, -1, 2]
+    assert how.previous.tolist() == [1, -1, 2]
 
 
-def test_series_that_are_held_stay_without_rows() -> None:
+def test_series_that_stay_do_so_without_rows() -> None:
     limit = Limit(2)
     arranged(limit, ("a",), ("b",), ("c",))
-    how = arrange([rows(("b",))], [(False,)], limit, held=np.array([True, False, True]))
+    how = arrange([rows(("b",))], [(False,)], limit, stays=np.array([True, False, True]))
     assert shown(how) == [("a",), ("b",), ("other",)]
     assert (how.group.tolist(), how.order.tolist(), how.starts) == ([1], [0], None)
     assert how.present is not None
@@ -168,34 +164,3 @@ def test_series_that_are_held_stay_without_rows() -> None:
     ]
     assert limit.ended == 1  # c, which was folded
     assert shown(arrange([rows(("b",))], [(False,)], limit)) == [("b",)]
-
-
-SETS = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c", "d", "e", "f"])), max_size=8)
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.tuples(SETS, SETS, st.booleans()), max_size=6))
-def test_rows_that_follow_others_have_the_series_of_rows_that_do_not(collections: list[tuple[Any, Any, bool]]) -> None:
-    """Two entries of one metric, at most four series; whether a series is held is drawn."""
-    with_was, without = Limit(4), Limit(4)
-    before: list[Rows | None] = [None, None]
-    for *entries, holds in collections:
-        now = []
-        for labels, last in zip(entries, before, strict=True):
-            made = rows(*(None if each is None else (each,) for each in labels))
-            if last is not None:
-                places = {each: place for place, each in enumerate(last.sets) if each is not None}
-                was = np.array([places.get(each, -1) if each else -1 for each in made.sets], np.intp)
-                made = replace(made, follows=last.number, was=was)
-            now.append(made)
-        held = np.full(0 if with_was.last is None else len(with_was.last.sets), holds)
-        found, expected = (
-            arrange(given, [(False,), (False,)], limit, held)
-            for given, limit in ((now, with_was), ([replace(each, follows=None) for each in now], without))
-        )
-        assert list(found.sets) == list(expected.sets)
-        for name in ("shown", "folded", "dropped"):
-            assert getattr(found, name) == getattr(expected, name)
-        for name in ("kept", "group", "order", "present", "starts"):
-            assert np.array_equal(getattr(found, name), getattr(expected, name))
-        before = [*now]

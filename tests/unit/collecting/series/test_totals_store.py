@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 from exporter.binding import totals_layout
 from exporter.binding.totals_layout import PAGE, FamilyPlan, Plan
 from exporter.collecting.series import totals_store as module
+from exporter.collecting.series.interned import StringTable
+from exporter.collecting.series.label_sets import LabelSet, LabelSets, from_texts
 from exporter.collecting.series.totals_store import Store
 
 LABELS = ("name", "unit")
@@ -49,15 +51,19 @@ def numbers(*rows: int, width: int = 1) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return np.array([[row + i for i in range(width)] for row in rows], np.uint64).reshape(-1, width)
 
 
+def coded(texts: list[LabelSet]) -> LabelSets:
+    return from_texts(StringTable(), texts, len(texts[0]) if texts else 0)
+
+
 def places(*kept: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.array(kept, np.intp)
 
 
 def first_commit(store: Store) -> None:
     a, b, c = (store.families[name] for name in ("a_total", "b_seconds", "c"))
-    a.arrange(places(-1, -1), [("tea", "1\t"), ("\u00fe \u00ff", "")])
-    b.arrange(places(-1), [("\n",)])
-    c.arrange(places(-1), [()])
+    a.arrange(places(-1, -1), coded([("tea", "1\t"), ("\u00fe \u00ff", "")]))
+    b.arrange(places(-1), coded([("\n",)]))
+    c.arrange(places(-1), coded([()]))
     bank = store.next_bank
     a.write(bank, 0, None, [numbers(10, 2**64 - 1)])
     b.write(bank, 1, numbers(5, width=3), [numbers(7, width=2), numbers(9)])
@@ -68,7 +74,7 @@ def first_commit(store: Store) -> None:
 def second_commit(store: Store) -> None:
     """A series went, others came, numbers rose."""
     a, b, c = (store.families[name] for name in ("a_total", "b_seconds", "c"))
-    a.arrange(places(1, -1, -1), [("coffee", "2"), ("milk", "3")])
+    a.arrange(places(1, -1, -1), coded([("coffee", "2"), ("milk", "3")]))
     bank = store.next_bank
     a.write(bank, 0, numbers(1, 2, 3), [numbers(11, 12, 13)])
     b.write(bank, 1, numbers(6, width=3), [numbers(8, width=2), numbers(10)])
@@ -123,7 +129,7 @@ def test_the_next_server_goes_on_from_there(memory: int) -> None:
 def test_what_was_not_committed_is_as_if_it_had_not_been(memory: int) -> None:
     store = Store(memory, PLAN)
     first_commit(store)
-    store.families["a_total"].arrange(places(-1), [("new", "x")])
+    store.families["a_total"].arrange(places(-1), coded([("new", "x")]))
     store.families["a_total"].write(store.next_bank, 0, numbers(99), [numbers(99)])
     assert found(memory) == FIRST
 
@@ -164,11 +170,11 @@ def test_killed_at_any_line_of_a_commit_it_is_as_before_or_as_after(memory: int,
     store = Store(memory, PLAN)
     for _ in range(commits):
         first_commit(store)
-        store.families["a_total"].arrange(places(), [])
-        store.families["b_seconds"].arrange(places(), [])
-        store.families["c"].arrange(places(), [])
+        store.families["a_total"].arrange(places(), coded([]))
+        store.families["b_seconds"].arrange(places(), coded([]))
+        store.families["c"].arrange(places(), coded([]))
     for name in ("a_total", "b_seconds", "c"):
-        store.families[name].arrange(places(), [])
+        store.families[name].arrange(places(), coded([]))
     first_commit(store)
     snapshots = at_each_line(memory, lambda: second_commit(store))
     outcomes = []
@@ -200,9 +206,9 @@ def test_the_log_of_texts_is_used_again_however_often_series_come_and_go(memory:
     store = Store(memory, PLAN)
     first_commit(store)
     family = store.families["a_total"]
-    family.arrange(places(0, 1), [])
+    family.arrange(places(0, 1), coded([]))
     for number in range(2000):  # some 20 bytes each: many times the log's size
-        family.arrange(places(0, 1, -1), [(f"name {number}", "x" * 10)])
+        family.arrange(places(0, 1, -1), coded([(f"name {number}", "x" * 10)]))
         family.write(store.next_bank, 0, None, [numbers(1, 2, number)])
         store.families["b_seconds"].write(store.next_bank, 1, numbers(5, width=3), [numbers(7, width=3)])
         store.families["c"].write(store.next_bank, 0, None, [numbers(1)])
@@ -218,13 +224,13 @@ def test_the_log_of_texts_is_used_again_however_often_series_come_and_go(memory:
 def test_more_series_than_there_is_room_for_are_refused(memory: int) -> None:
     family = Store(memory, PLAN).families["b_seconds"]
     with pytest.raises(ValueError, match="5 series where 4 have room"):
-        family.arrange(places(*[-1] * 5), [(str(i),) for i in range(5)])
+        family.arrange(places(*[-1] * 5), coded([(str(i),) for i in range(5)]))
 
 
 def test_a_label_set_longer_than_planned_is_refused(memory: int) -> None:
     family = Store(memory, PLAN).families["b_seconds"]
     with pytest.raises(ValueError, match="a label set of 31 bytes where 30 were planned"):
-        family.arrange(places(-1, -1), [("x" * 29,), ("x" * 30,)])
+        family.arrange(places(-1, -1), coded([("x" * 29,), ("x" * 30,)]))
 
 
 def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
@@ -259,7 +265,7 @@ def test_nonsense_makes_it_start_clean_and_work(memory: int, seed: int) -> None:
     for kept in store.kept.values():
         assert len(kept.sets) == len(kept.shown) == len(kept.carried)
     for name in store.kept:
-        store.families[name].arrange(places(), [])
+        store.families[name].arrange(places(), coded([]))
     first_commit(store)
     assert found(memory) == FIRST
 

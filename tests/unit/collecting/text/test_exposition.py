@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.utils import floatToGoString
 
 from exporter.collecting.text.exposition import Family, family, render
-from exporter.collecting.text.templates import SeriesVersion
+from exporter.collecting.text.templates import Series
 
 # No colon: prometheus_client 0.26 writes it as _ in the sample names of OpenMetrics, but not in TYPE.
 NAME = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
@@ -46,7 +46,7 @@ def families(draw: Callable[..., Any]) -> list[Family]:
         kind = draw(st.sampled_from(["counter", "plain counter", "gauge", "histogram"]))
         names = tuple(sorted(draw(st.lists(LABEL, max_size=3, unique=True))))
         sets = sorted(draw(st.sets(st.tuples(*[TEXT] * len(names)), min_size=0, max_size=4)))
-        series, count, text = SeriesVersion(names, sets), len(sets), draw(TEXT)
+        series, count, text = Series(names, sets), len(sets), draw(TEXT)
         if kind == "histogram":
             found.append(draw(histograms(f"{name}_h", text, series)))
         elif kind == "gauge":
@@ -60,7 +60,7 @@ def families(draw: Callable[..., Any]) -> list[Family]:
 
 
 @st.composite
-def histograms(draw: Callable[..., Any], name: str, text: str, series: SeriesVersion) -> Family:
+def histograms(draw: Callable[..., Any], name: str, text: str, series: Series) -> Family:
     count = len(series.sets)
     bounds = tuple(sorted(draw(st.sets(st.floats(-1e30, 1e30).map(lambda bound: bound + 0.0), min_size=1, max_size=5))))
     slots = draw(
@@ -179,7 +179,7 @@ def test_integers_are_exact_and_floats_read_back_the_same() -> None:
 
 
 def test_le_is_spelled_as_openmetrics_does_and_sorted_among_the_labels() -> None:
-    series = SeriesVersion(("family", "role"), [("ipv4", "client")])
+    series = Series(("family", "role"), [("ipv4", "client")])
     f = Family("h", "histogram", "h", series, np.array([[1, 3, 3]]), (1.0, 2e6), np.array([4]))
     expected = [
         'h_bucket{family="ipv4",le="1.0",role="client"} 1',
@@ -201,7 +201,7 @@ def test_promtool_accepts_a_large_page() -> None:
     bounds = tuple(2.0**i / 1e9 for i in range(27))
     sets = [(str(i), f'q"\\{i}\n%') for i in range(500)]
     counts = np.cumsum(np.arange(500 * 28, dtype=np.uint64).reshape(500, 28), axis=1)
-    series = SeriesVersion(("pid", "port"), sorted(sets))
+    series = Series(("pid", "port"), sorted(sets))
     page = render(
         [
             Family("ebpf_sends_total", "counter", "Sends.", series, np.arange(500, dtype=np.uint64)),
@@ -224,5 +224,5 @@ def test_samples_given_in_any_order_are_sorted() -> None:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_a_family_without_series_has_its_header(openmetrics: bool) -> None:
-    page = render([Family("a", "gauge", "h", SeriesVersion(("x",), []), np.array([], np.int64))], openmetrics)
+    page = render([Family("a", "gauge", "h", Series(("x",), []), np.array([], np.int64))], openmetrics)
     assert page.startswith(b"# HELP a h\n# TYPE a gauge\n")
