@@ -30,27 +30,27 @@ def overview() -> list[Panel]:
     return [
         number(
             "Exporters down",
-            "Targets of the chosen job that Prometheus could not scrape the last time.",
+            "Targets of the selected job whose last scrape failed.",
             falling_short("up"),
             "none",
             steps=RED_IF_ANY,
         ),
         number(
             "Programs running",
-            "eBPF programs that are attached and counting, over all chosen instances.",
+            "eBPF programs that are attached and counting, over all selected instances.",
             f"sum({gauge('bpf_exporter_program_state', state='running')})",
             "none",
         ),
         number(
             "Programs failed",
-            "eBPF programs for which no variant compiled, loaded and attached. The exporter's own page shows why.",
+            "eBPF programs for which no variant compiled, loaded and attached. The exporter's landing page shows why.",
             f"sum({gauge('bpf_exporter_program_state', state='failed')})",
             "none",
             steps=RED_IF_ANY,
         ),
         number(
             "Resets sent",
-            "TCP resets that the chosen hosts send per second. 50 a second is where TcpResetStorm starts to look.",
+            "TCP resets that the selected hosts send per second. TcpResetStorm starts at 50 a second.",
             f"sum({rate('ebpf_tcp_resets_total', direction='sent')})",
             "cps",
             steps=((None, "green"), (10, "orange"), (50, "red")),
@@ -64,8 +64,8 @@ def overview() -> list[Panel]:
         ),
         number(
             "Response p90, as client",
-            "Nine of ten answers that these hosts waited for came within this time (role client only: as a server the "
-            "time is how long the peer thinks).",
+            "Nine in ten responses to these hosts arrived within this time (role client only: for a server this is the "
+            "pause of the peer before its next request).",
             quantile(0.9, "ebpf_tcp_response_seconds", role="client"),
             "s",
             steps=((None, "green"), (0.5, "orange"), (1, "red")),
@@ -78,7 +78,7 @@ def resets() -> list[Panel]:
     return [
         graph(
             "Resets by direction and state",
-            "State of the socket when the reset was decided. none: nothing listens there; listen: a stray segment for "
+            "State of the socket when the reset was decided. none: no socket listens; listen: a stray segment for "
             "a listening port; sent in established or close_wait: closed with unread data or with SO_LINGER 0.",
             [Query(f"sum by (direction, state) ({rate(total)})", "{{direction}} {{state}}")],
             "cps",
@@ -92,8 +92,8 @@ def resets() -> list[Panel]:
         ),
         graph(
             "Resets sent by kind and reason",
-            "active: a socket of this host gave up a connection; reply: the answer to a segment that fits none. "
-            "The reason is the kernel's own (enum sk_rst_reason); kernels before 6.10 have none.",
+            "active: a socket of this host aborted a connection; reply: the answer to a segment of no connection. "
+            "The reason comes from the kernel (enum sk_rst_reason); kernels before 6.10 have none.",
             [
                 Query(
                     f"sum by (kind, reason) ({rate(total, direction='sent')})",
@@ -105,7 +105,7 @@ def resets() -> list[Panel]:
         ),
         graph(
             "Resets by host",
-            "Which of the chosen instances sends or receives them.",
+            "The ten instances that send or receive most resets.",
             [Query(f"topk(10, sum by (instance, direction) ({rate(total)}))", "{{instance}} {{direction}}")],
             "cps",
         ),
@@ -126,15 +126,15 @@ def sends() -> list[Panel]:
         ),
         graph(
             "Calls by unit, the ten highest",
-            "Calls of tcp_sendmsg() per second. Many calls for few bytes: small writes, see the sizes below.",
+            "Calls of tcp_sendmsg() per second. Many calls with few bytes are small writes: see the sizes below.",
             [Query(f"topk(10, {by_owner} ({rate(calls)}))", owner)],
             "cps",
             stacked=True,
         ),
         graph(
             "Share of calls that failed",
-            "Calls that returned an error, of all calls of that unit. EAGAIN of a non-blocking socket with a full "
-            "buffer is one of them, so a busy bulk sender has some.",
+            "Calls of a unit that returned an error, as a share of all its calls. EAGAIN of a non-blocking socket with "
+            "a full buffer is included, so a busy bulk sender has some.",
             [Query(f"topk(10, {by_owner} ({rate(errors)}) / ({by_owner} ({rate(calls)}) > 0))", owner)],
             "percentunit",
             steps=((None, "green"), (0.05, "red")),
@@ -155,7 +155,7 @@ def sends() -> list[Panel]:
         ),
         heat(
             "Send size, heat map",
-            "How many calls per second fall into each size.",
+            "Calls per second in each size range.",
             "ebpf_tcp_sendmsg_size_bytes",
             "bytes",
             width=24,
@@ -166,10 +166,10 @@ def sends() -> list[Panel]:
 def latency() -> list[Panel]:
     response = (
         "From the last send on a connection to the next data received on it, on connections that these hosts opened: "
-        "how long the other side takes to answer."
+        "the response time of the peer."
     )
     connect = "From the first SYN to established, on connections that these hosts opened."
-    srtt = "The kernel's own estimate (srtt_us), looked at whenever data arrives."
+    srtt = "The kernel's own estimate (srtt_us), sampled whenever data arrives."
     return [
         heat("Response time as client", response, "ebpf_tcp_response_seconds", "s", role="client"),
         graph(
@@ -186,7 +186,7 @@ def latency() -> list[Panel]:
         graph(
             "Response p90 by role and port, the ten highest",
             "client: these hosts opened the connection, from an ephemeral port. server: they listen on that port, and "
-            "the time is how long the peer waits with its next request.",
+            "the time is the pause of the peer before its next request.",
             [
                 Query(
                     f"topk(10, {quantile(0.9, 'ebpf_tcp_response_seconds', by='role, port')})",
@@ -198,7 +198,7 @@ def latency() -> list[Panel]:
         ),
         graph(
             "Responses by role and port, the ten highest",
-            "How many response times were measured per second: what the quantiles beside it stand on.",
+            "Response times measured per second: the number of samples behind the quantiles beside it.",
             [
                 Query(
                     f"topk(10, sum by (role, port) ({rate('ebpf_tcp_response_seconds_count')}))",
@@ -214,7 +214,7 @@ def build() -> m.Dashboard:
     return board.build(
         UID,
         "BPF exporter: TCP of the live kernel",
-        "TCP resets, sends and latency counted in the kernel by bpf-exporter, and its own health.",
+        "TCP resets, sends and latency, counted in the kernel by bpf-exporter, and the health of the exporter.",
         tags=["bpf-exporter", "ebpf", "tcp"],
         alerts="Tcp.*|BpfExporter.*",
         rows=(

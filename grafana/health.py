@@ -28,13 +28,13 @@ def panels() -> list[Panel]:
     return [
         states(
             "Program states",
-            "What each program was doing when it was scraped. skipped: this kernel lacks what it needs.",
+            "State of each program at the scrape. skipped: this kernel lacks what the program requires.",
             Query(f"sum by (instance, program) ({numbered})", "{{instance}} {{program}}"),
             STATES,
         ),
         graph(
             "Scrape and collect duration",
-            "scrape is Prometheus' own clock; the rest is what the exporter spent on each program's maps.",
+            "scrape: measured by Prometheus. The rest: the time that the exporter spent on each program's maps.",
             [
                 Query(f"max by (instance) ({gauge('scrape_duration_seconds')})", "{{instance}} scrape"),
                 Query(
@@ -46,7 +46,7 @@ def panels() -> list[Panel]:
         ),
         graph(
             "Map fill ratio",
-            "Entries over capacity of the hash maps. A full hash drops new keys; an LRU map evicts old ones.",
+            "Entries of hash maps divided by their capacity. A full hash accepts no new key; an LRU map evicts others.",
             [Query(f"topk(10, {fill})", "{{instance}} {{program}} {{map}} ({{type}})")],
             "percentunit",
             top=1,
@@ -54,8 +54,8 @@ def panels() -> list[Panel]:
         ),
         graph(
             "Lost updates",
-            "Events per second that a program could not count because the map took no new key. Anything above 0 is a "
-            "wrong number somewhere else on this page.",
+            "Events per second that a program could not count because a map accepted no new key. Above 0, other panels "
+            "of this page show too low numbers.",
             [
                 Query(
                     f"sum by (instance, program, map) ({rate('bpf_exporter_map_insert_failures_total')})",
@@ -67,7 +67,7 @@ def panels() -> list[Panel]:
         ),
         graph(
             "Decoder errors",
-            "Label values per second that a decoder could not name (a cgroup that is gone, a number without a name).",
+            "Label values per second that a decoder could not decode (a cgroup that ended, a number without a name).",
             [
                 Query(
                     f"sum by (instance, program, decoder) ({rate('bpf_exporter_decoder_errors_total')})",
@@ -78,7 +78,7 @@ def panels() -> list[Panel]:
         ),
         graph(
             "Series shown and folded",
-            "Label sets of each metric; those beyond its max_series are summed into one whose labels are `other`.",
+            "Label sets of each metric. Those above max_series are summed into one whose labels are all `other`.",
             [
                 Query(
                     f"topk(10, {gauge('bpf_exporter_metric_series')})",
@@ -93,26 +93,26 @@ def panels() -> list[Panel]:
         ),
         graph(
             "Memory of the server",
-            "Resident memory of the unprivileged role; the supervisor's comes on top and is mostly shared with it.",
+            "Resident memory of the unprivileged server. The supervisor adds its own, which is mostly shared with it.",
             [Query(gauge("process_resident_memory_bytes"), "{{instance}}")],
             "bytes",
         ),
         graph(
             "CPU of the server",
-            "CPU seconds per second of the unprivileged role. What the eBPF programs themselves cost is not in it.",
+            "CPU seconds per second of the unprivileged server, without the cost of the eBPF programs.",
             [Query(rate("process_cpu_seconds_total"), "{{instance}}")],
             "percentunit",
         ),
         graph(
             "CPU of the eBPF programs",
-            "CPU seconds per second over all CPUs in the last sample (1 s of 30 s), with the traps of uprobes: what "
-            "programs take from the host. Above its `budget` a program is detached.",
+            "CPU seconds per second over all CPUs in the last window (1 s of 30 s), including the traps of uprobes: "
+            "the cost of the programs on the host. A program above its `budget` is detached.",
             [Query(f"topk(10, {gauge('bpf_exporter_program_cpu_ratio')})", "{{instance}} {{program}}")],
             "percentunit",
         ),
         graph(
             "Missed runs",
-            "Events per second that a program did not see, because it or another one was running on that CPU.",
+            "Events per second that a program missed, because it or another one was running on that CPU.",
             [
                 Query(
                     f"sum by (instance, program) ({rate('bpf_exporter_program_missed_runs_total')})",
@@ -123,7 +123,7 @@ def panels() -> list[Panel]:
         ),
         number(
             "Servers with a privilege",
-            "Instances whose server kept CAP_BPF: kernels before 5.19 need it to read maps. On newer ones this is 0.",
+            "Instances whose server keeps CAP_BPF, which kernels before 5.19 need to read maps. 0 on newer kernels.",
             falling_short("bpf_exporter_server_unprivileged"),
             "none",
             width=6,
@@ -131,7 +131,7 @@ def panels() -> list[Panel]:
         ),
         number(
             "Server restarts",
-            "How often a server process died and was started again by its supervisor, in the last hour.",
+            "Server processes that died and were restarted by their supervisor, in the last hour.",
             f"sum(increase({gauge('bpf_exporter_server_restarts_total')}[1h]))",
             "none",
             width=6,
@@ -148,7 +148,7 @@ def panels() -> list[Panel]:
         ),
         number(
             "Attach points missing",
-            "Points marked optional that this kernel does not have. The exporter's own page names them.",
+            "Optional attach points that this kernel does not have. The exporter's landing page names them.",
             falling_short("bpf_exporter_program_attached"),
             "none",
             width=6,

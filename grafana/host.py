@@ -25,33 +25,33 @@ def overview() -> list[Panel]:
     return [
         number(
             "Wait for a CPU, p99",
-            "99 of 100 tasks that could run were on a CPU within this time. Program runqlat.",
+            "99 of 100 runnable tasks got a CPU within this time. Program runqlat.",
             quantile(0.99, RUN_QUEUE),
             "s",
             steps=((None, "green"), (0.01, "orange"), (0.1, "red")),
         ),
         number(
             "Block I/O, p99",
-            "99 of 100 requests to block devices took less, queueing included. Program biolatency.",
+            "99 of 100 block requests took less, including time in queues. Program biolatency.",
             quantile(0.99, BLOCK),
             "s",
             steps=((None, "green"), (0.1, "orange"), (1, "red")),
         ),
         number(
             "OOM kills",
-            "Processes that the kernel killed for want of memory since the exporters started. Program oomkill.",
+            "Processes that the kernel killed when memory ran out, since the exporters started. Program oomkill.",
             f"sum({gauge(OOM_KILLS)}) or vector(0)",
             "none",
             steps=RED_IF_ANY,
         ),
         number(
             "System calls",
-            "System calls per second of the chosen hosts. Program syscalls.",
+            "System calls per second of the selected hosts. Program syscalls.",
             f"sum({rate('ebpf_syscalls_total')})",
             "cps",
         ),
         number(
-            "TCP segments sent again",
+            "TCP retransmissions",
             "Segments per second, tail loss probes included. Program tcp_retransmit.",
             f"sum({rate(RETRANSMITS)})",
             "cps",
@@ -59,7 +59,7 @@ def overview() -> list[Panel]:
         ),
         number(
             "Packets dropped",
-            "Packets per second that the kernel dropped, whatever the reason. Program kfree_skb.",
+            "Packets per second that the kernel dropped, for any reason. Program kfree_skb.",
             f"sum({rate('ebpf_kfree_skb_total')})",
             "cps",
             decimals=1,
@@ -68,13 +68,13 @@ def overview() -> list[Panel]:
 
 
 def cpu() -> list[Panel]:
-    waits = "From the moment a task could run until it was on a CPU. Program runqlat."
+    waits = "From the time a task becomes runnable until it runs. Program runqlat."
     return [
         heat("Wait for a CPU", waits, RUN_QUEUE, "s"),
         graph("Wait for a CPU, p50, p90, p99", waits, quantiles(RUN_QUEUE), "s", log=True),
         graph(
             "CPU time in softirqs",
-            "CPU seconds per second that each kind of softirq runs, over all CPUs of the chosen hosts. Program "
+            "CPU seconds per second that each kind of softirq runs, over all CPUs of the selected hosts. Program "
             "softirq_latency.",
             [Query(f"sum by (kind) ({rate('ebpf_softirq_service_latency_seconds_sum')})", "{{kind}}")],
             "percentunit",
@@ -82,8 +82,7 @@ def cpu() -> list[Panel]:
         ),
         graph(
             "Wait of softirqs, p99 by kind",
-            "From raising a softirq to its start. Milliseconds mean that ksoftirqd has taken over. Program "
-            "softirq_latency.",
+            "From raising a softirq to its start. Milliseconds mean that ksoftirqd runs it. Program softirq_latency.",
             [Query(quantile(0.99, "ebpf_softirq_entry_latency_seconds", by="kind"), "{{kind}}")],
             "s",
             log=True,
@@ -97,7 +96,7 @@ def cpu() -> list[Panel]:
         ),
         graph(
             "System calls that failed, the ten most frequent",
-            "Failures per second. EAGAIN of non-blocking sockets and ENOENT of searches along a path are normal; "
+            "Failures per second. EAGAIN of non-blocking sockets and ENOENT of a search in PATH are normal; "
             "EMFILE, ENOSPC and ENOMEM are not. Program syscalls.",
             [
                 Query(
@@ -128,7 +127,7 @@ def disks_and_memory() -> list[Panel]:
         ),
         graph(
             "Block requests by device and operation",
-            "Completed requests per second, as iostat counts them. Program biolatency.",
+            "Completed requests per second, equal to those of iostat. Program biolatency.",
             [
                 Query(
                     f"topk(10, sum by (device, operation) ({rate(BLOCK + '_count')}))",
@@ -140,7 +139,7 @@ def disks_and_memory() -> list[Panel]:
         ),
         graph(
             "OOM kills by unit and container",
-            "Processes killed since the exporters started; 0 as long as there was none. Program oomkill.",
+            "Processes killed since the exporters started. Program oomkill.",
             [Query(f"topk(10, sum by (unit, container) ({gauge(OOM_KILLS)})) or vector(0)", "{{unit}} {{container}}")],
             "none",
         ),
@@ -152,7 +151,7 @@ def disks_and_memory() -> list[Panel]:
         ),
         graph(
             "Page cache hit rate",
-            "An estimate: accesses that are no writes, less pages that were read in for them. Program cachestat.",
+            "An estimate: the share of read accesses for which no page had to be read in. Program cachestat.",
             [Query(f"1 - ({added} - {dirtied}) / ({accessed} - {written})", "{{instance}}")],
             "percentunit",
             top=1,
@@ -163,22 +162,22 @@ def disks_and_memory() -> list[Panel]:
 def network() -> list[Panel]:
     return [
         graph(
-            "TCP segments sent again by type",
-            "syn, syn_ack: the other side or the way to it is silent; tail_loss_probe: on suspicion, harmless; "
-            "retransmit: after a timeout or a loss that was reported. Program tcp_retransmit.",
+            "TCP retransmissions by type",
+            "syn, syn_ack: the peer does not answer, or the path loses packets; tail_loss_probe: a precaution, "
+            "harmless; retransmit: after a timeout or a reported loss. Program tcp_retransmit.",
             [Query(f"sum by (type) ({rate(RETRANSMITS)})", "{{type}}")],
             "cps",
             stacked=True,
         ),
         graph(
-            "TCP segments sent again by port, the ten highest",
+            "TCP retransmissions by port, the ten highest",
             "Local port if a socket listens on it, else `ephemeral`. Program tcp_retransmit.",
             [Query(f"topk(10, sum by (port) ({rate(RETRANSMITS)}))", "{{port}}")],
             "cps",
         ),
         graph(
-            "Segments sent again for each send",
-            "Of calls of tcp_sendmsg(), which may be many segments each: compare a host with its own past. Programs "
+            "Retransmissions per send",
+            "Per call of tcp_sendmsg(), which may send many segments: compare a host with its own past. Programs "
             "tcp_retransmit and tcp_sendmsg.",
             [
                 Query(
@@ -190,14 +189,14 @@ def network() -> list[Panel]:
             "percentunit",
         ),
         graph(
-            "Connections that wait for accept(), p90 by port",
-            "How many were in the queue when one more came. At the listener's backlog (128 to 4096) new ones are "
-            "dropped. Program tcp_syn_backlog.",
+            "Accept queue length, p90 by port",
+            "Connections in the queue when another one completes its handshake. Above the listener's backlog (128 to "
+            "4096) the kernel drops new ones. Program tcp_syn_backlog.",
             [Query(f"topk(10, {quantile(0.9, BACKLOG, by='port')})", "{{port}}")],
             "none",
         ),
         heat(
-            "Connections that wait for accept()",
+            "Accept queue length",
             "The same over time, all ports together. Program tcp_syn_backlog.",
             BACKLOG,
             "none",
@@ -210,9 +209,9 @@ def network() -> list[Panel]:
             log=True,
         ),
         graph(
-            "UDP datagrams without room, by port",
-            "Dropped at the socket per second: receive_buffer is a process that reads too slowly, memory is "
-            "net.ipv4.udp_mem. Program udp_drops.",
+            "UDP datagrams dropped, by port",
+            "Dropped at the socket per second. receive_buffer: the process reads too slowly; memory: net.ipv4.udp_mem "
+            "is used up. Program udp_drops.",
             [
                 Query(
                     f"topk(10, sum by (local_port, reason) ({rate('ebpf_udp_fail_queue_rcv_skbs_total')}))",
@@ -223,7 +222,7 @@ def network() -> list[Panel]:
         ),
         graph(
             "Packets dropped by reason, the ten highest",
-            "The kernel's own reasons (enum skb_drop_reason). NOT_SPECIFIED is one nobody has named yet. Program "
+            "The kernel's drop reasons (enum skb_drop_reason). NOT_SPECIFIED: the kernel gives no reason. Program "
             "kfree_skb.",
             [
                 Query(
@@ -240,7 +239,7 @@ def build() -> m.Dashboard:
     return board.build(
         UID,
         "BPF exporter: CPU, disks, memory and network of the live kernel",
-        "Waits for CPUs, disks and accept(), system calls, OOM kills and lost packets, counted in the kernel by "
+        "Latency of CPUs, disks and accept(), system calls, OOM kills and lost packets, counted in the kernel by "
         "bpf-exporter.",
         tags=["bpf-exporter", "ebpf", "latency"],
         alerts="OomKills|TcpAcceptQueueLong|TcpRetransmitStorm",

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-// accept_latency: how long a connection waits for accept() once its handshake is complete, by the port.
+// accept_latency: time that an established connection waits until a process accepts it, by port.
 //
-// How:     Raw tracepoint inet_sock_set_state, SYN_RECV -> ESTABLISHED, begins the wait; the return of inet_csk_accept()
-//          with that socket ends it. It runs in the process that accepts, so accept() that waits for its connection
-//          counts too, with the time from the handshake to the process going on.
+// How:     The raw tracepoint inet_sock_set_state, SYN_RECV -> ESTABLISHED, starts the wait; the return of
+//          inet_csk_accept() with that socket ends it. That function runs in the accepting process, so a process that
+//          already waits in accept() counts too, with the time from the handshake until the process continues.
 //          fexit, kretprobe  of inet_csk_accept()
-// Cost:    two hash updates and an observation a connection, a comparison for each other change of a socket's state.
-// Blind to: connections that were waiting when the program began. A kretprobe misses returns while more processes wait in
-//          accept() than the kernel has instances for (10, or 2 a CPU).
+// Cost:    two hash updates and one observation per connection, one comparison per other socket state change.
+// Blind to: connections that were already waiting when the program was attached. A kretprobe misses returns while more
+//          processes wait in accept() than the kernel has instances for (10, or 2 per CPU).
 
 #ifndef MAX_WAITING
 #define MAX_WAITING 65536
@@ -43,7 +43,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-// Gone without accept(): the listener was closed.
+// The listener was closed before accept().
 int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 socket = ctx->args[0];
@@ -72,7 +72,7 @@ static inline int accepted(const struct sock *sk)
 
 #ifdef VARIANT_FEXIT
 // struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg) since 6.10; int flags, int *err[, bool kern]
-// before: the result is what follows the arguments, so bpf_get_func_ret() finds it
+// before: the return value follows the arguments, and bpf_get_func_ret() finds it for any number of them
 BPF_PROG(on_accepted)
 {
 	u64 result = 0;

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-// biolatency: how long block requests take, by device and operation, as histograms.
+// biolatency: latency of block requests, by device and operation, as histograms.
 //
-// How:     Raw tracepoint block_rq_complete, when the last part of a request is done. The kernel itself has written down
-//          when the request was allocated (struct request's start_time_ns), for /proc/diskstats and iostat: the counts
-//          and sums here are theirs, with the distribution that they do not have. So there is one event for a request and
-//          no map of what is under way.
-//          queue_disk    the disk is the queue's (5.15)
-//          request_disk  the disk is the request's (until 5.16)
-// Cost:    400 ns a request (6.18, VM), on the CPU that takes its completion.
-// Blind to: requests without a time: devices whose queue/iostats is 0, and most of what drivers and ioctls send
-//          themselves (drv_in, drv_out); devices that pass requests on without one of their own (device mapper, md, zram:
-//          see the disks below them). What waits before it becomes a request (throttling, a full tag set).
+// How:     The raw tracepoint block_rq_complete, when the last part of a request completes. The kernel records when a
+//          request was allocated (start_time_ns of struct request) for /proc/diskstats and iostat: counts and sums here
+//          equal theirs, and add the distribution. One event per request, and no map of requests in flight.
+//          queue_disk    the disk is a member of the queue (5.15)
+//          request_disk  the disk is a member of the request (until 5.16)
+// Cost:    400 ns a request (6.18, VM), on the CPU that handles the completion.
+// Blind to: requests without a start time: devices whose queue/iostats is 0, and most requests of drivers and ioctls
+//          (drv_in, drv_out); stacked devices that have no requests of their own (device mapper, md, zram: see the disks
+//          below them); time before the request is allocated (throttling, a full tag set).
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 512
@@ -42,7 +41,7 @@ static inline u32 device(const struct request *request)
 	return disk ? PEEK(disk->major) << MINORBITS | PEEK(disk->first_minor) : 0;
 }
 
-// TP_PROTO(struct request *rq, error, unsigned int nr_bytes), once for each part that is done, before the length is cut
+// TP_PROTO(struct request *rq, error, unsigned int nr_bytes), once per completed part, before the length is reduced
 int on_complete(struct bpf_raw_tracepoint_args *ctx)
 {
 	const struct request *request = (const struct request *)ctx->args[0];

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-// cachestat: what happens to pages of files: looked at, written to, read in, made dirty.
+// cachestat: operations on the page cache: accesses, writes, additions, pages made dirty.
 //
-// How:     An access that found its page is one without an addition, so the hit rate is
-//          1 - (page_add_lru - page_mark_dirties) / (cache_access - cache_writes), an estimate.
+// How:     An access without an addition found its page in the cache, so an estimate of the hit rate is
+//          1 - (page_add_lru - page_mark_dirties) / (cache_access - cache_writes).
 //          fentry_folio, kprobe_folio  folio_mark_accessed(), mark_buffer_dirty(), filemap_add_folio()
-//          fentry_page                 their forerunners (before 5.16)
-//          and the raw tracepoint writeback_dirty_folio (writeback_dirty_page) in all.
-// Cost:    one array lookup an operation, and reading a file makes one for each folio; measured only under emulation.
-// Blind to: pages that are mapped (mmap): an access there is no call. A folio may be many pages; it counts once.
+//          fentry_page                 their predecessors (before 5.16)
+//          All variants also use the raw tracepoint writeback_dirty_folio (writeback_dirty_page).
+// Cost:    one array lookup per operation; reading a file makes one per folio. Measured only under emulation.
+// Blind to: accesses to mapped pages (mmap), which call no function. A folio may hold many pages and counts once.
 
 enum { ACCESSED, WRITTEN, ADDED, DIRTIED, OPERATIONS };
 

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
-// kfree_skb: packets that the kernel dropped, by the reason it gives and the protocol.
+// kfree_skb: packets that the kernel drops, by drop reason and protocol.
 //
-// How:     Raw tracepoint kfree_skb: a packet is freed that did not arrive. From 5.17 on it says why; each kernel since knows
-//          more reasons, and the labels are the names in the running kernel's enum skb_drop_reason.
+// How:     The raw tracepoint kfree_skb fires when the kernel frees a packet that did not arrive. From 5.17 on it passes the
+//          reason; each later kernel knows more reasons. Labels are the names of the running kernel's enum skb_drop_reason.
 // Cost:    140 ns a dropped packet (6.18, VM), nothing for those that arrive.
-// Blind to: drops before there is a packet (NIC, ring full: `ethtool -S`), XDP_DROP, and those in drivers and queues that
-//          free without this function.
-// Too much: NOT_SPECIFIED is everything that nobody has given a reason yet, and much of that is no loss: the last look at
-//          a packet that a raw socket has seen, netlink, a device that goes down. Alert on reasons, not on the sum.
+// Blind to: drops before a packet exists (NIC, full ring: `ethtool -S`), XDP_DROP, and drivers and queues that free
+//          packets by another function.
+// Too much: NOT_SPECIFIED covers every call without a reason, and many of those lose nothing: the copy for a raw socket,
+//          netlink, a device that goes down. Alert on single reasons, not on the sum.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 1024
 #endif
 
 struct drop {
-	u32 reason;   /* enum skb_drop_reason; in the high half the subsystem that the reason belongs to */
+	u32 reason;   /* enum skb_drop_reason; the high half is the subsystem of the reason */
 	u32 protocol; /* ETH_P_... */
 };
 

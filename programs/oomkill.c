@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-// oomkill: processes killed because memory ran out, by the victim's unit and container.
+// oomkill: processes that the kernel kills when memory runs out, by unit and container of the victim.
 //
-// How:     tracepoint  mark_victim, which has the victim from 6.9 on
+// How:     tracepoint  mark_victim, which passes the victim from 6.9 on
 //          fentry      __oom_kill_process(), where /proc/vmstat counts oom_kill
 //          kprobe      the same
-//          The cgroup (v2) is the victim's, whoever's allocation it was that failed.
-// Cost:    nothing until it happens.
-// Blind to: what user space kills before the kernel has to (systemd-oomd, earlyoom).
-// Too much: with the tracepoint also a task that was about to exit when its memory was asked for.
+//          The cgroup (v2) is the victim's, not that of the task whose allocation failed.
+// Cost:    nothing until a kill happens.
+// Blind to: processes that user space kills first (systemd-oomd, earlyoom).
+// Too much: the tracepoint also fires for a task that was already exiting.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 4096

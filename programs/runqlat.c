@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-// runqlat: how long tasks that could run wait for a CPU, as one histogram of the host.
+// runqlat: time that runnable tasks wait for a CPU, as one histogram of the host.
 //
-// How:     Raw tracepoints. The wait begins when a task is woken (sched_wakeup, sched_wakeup_new) or is taken off its CPU
-//          while it could go on (sched_switch), and ends when sched_switch puts it on a CPU.
+// How:     Raw tracepoints. The wait starts when a task is woken (sched_wakeup, sched_wakeup_new) or is preempted while
+//          runnable (sched_switch), and ends when sched_switch puts the task on a CPU.
 //          __state, state: the name of that member of struct task_struct since and before 5.14
 // Cost:    210 ns a wake-up and switch together (6.18, VM); 100,000 switches a second are 2 % of a CPU.
-// Blind to: whose wait it was: labels would cost as much again; tasks that were waiting when the program began;
-//          in a virtual machine, time that the host takes away while a task is on its CPU (see steal in /proc/stat).
+// Blind to: which task waited: labels would double the cost; tasks that were already waiting when the program was attached;
+//          in a virtual machine, time that the host takes while a task is on its CPU (see steal in /proc/stat).
 
 #ifndef MAX_TASKS
 #define MAX_TASKS 65536

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-// softirq_latency: how long each kind of softirq waits until its CPU begins with it, and how long it then runs.
+// softirq_latency: time that each kind of softirq waits until its CPU starts it, and its run time.
 //
 // How:     Raw tracepoints softirq_raise, softirq_entry and softirq_exit. A softirq runs on the CPU that raised it, one at
-//          a time, so everything is in one array by CPU: one lookup an event and no key to hash. One that is raised
-//          again before it ran waits from the first time; `raised` counts both, `serviced` equals /proc/softirqs.
-// Cost:    150 ns for a raise, start and end together (6.18, VM), of which 60 go to the clock. A busy host has some 10,000
+//          a time, so all state is in one per-CPU array: one lookup per event and no key to hash. The wait of a softirq
+//          that is raised again before it runs starts at the first raise; `raised` counts both, `serviced` equals
+//          /proc/softirqs.
+// Cost:    150 ns for raise, start and end together (6.18, VM), 60 of them for the clock. A busy host has about 10,000
 //          a second.
-// Blind to: the wait of one that is raised again in the moment before it begins; softirqs raised where the tracepoint is
-//          left out (tasklets raised by another tasklet keep theirs); with forced threads (PREEMPT_RT) a softirq's own
-//          time includes what preempts it.
+// Blind to: the wait of a softirq that is raised again just before it starts; softirqs that are raised without the
+//          tracepoint (a tasklet that another tasklet raises keeps the first time); with forced threads (PREEMPT_RT) the
+//          run time includes whatever preempts the softirq.
 
 #define KINDS 10 /* NR_SOFTIRQS of linux/interrupt.h */
 #define SLOTS 23 /* microseconds: le 1 us ... 2.1 s, and +Inf */
@@ -29,8 +30,8 @@ struct softirq {
 
 BPF_PERCPU_ARRAY(softirqs, struct softirq, KINDS);
 
-// Plain additions: a softirq is raised with interrupts off, and none begins on a CPU while another one runs there, so
-// nothing that writes the same members can come between. Begin and raise share `raised_at` only.
+// Plain additions are safe: a softirq is raised with interrupts off, and no softirq starts on a CPU while another one runs
+// there, so nothing else writes the same members meanwhile. Start and raise share `raised_at` only.
 
 int on_raise(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -53,7 +54,7 @@ int on_entry(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!softirq)
 		return 0;
-	since = softirq->raised_at; // before the clock is read: an interrupt may raise it again from here on
+	since = softirq->raised_at; // before the clock: an interrupt may raise the softirq again from here on
 	softirq->raised_at = 0;
 	now = bpf_ktime_get_ns();
 	softirq->began_at = now;
@@ -71,7 +72,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct softirq *softirq = softirqs.lookup(&kind);
 	u64 us;
 
-	if (!softirq || !softirq->began_at) // it ran already when the program came
+	if (!softirq || !softirq->began_at) // the softirq was running when the program was attached
 		return 0;
 	us = whole_microseconds(bpf_ktime_get_ns() - softirq->began_at);
 	observe_alone(softirq->ran.slots, &softirq->ran.sum, exp2_slot(us), us);

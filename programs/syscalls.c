@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-// syscalls: system calls by name, and failed ones by error.
+// syscalls: system calls by name, and failed ones by errno.
 //
-// How:     Raw tracepoints sys_enter and sys_exit. Calls are counted in an array by CPU when they begin (some never end:
-//          exit), errors when they return.
-// Cost:    50 ns, and the way into two raw tracepoints, on every system call that any process makes (6.18, VM): a host
-//          with 500,000 a second pays a twentieth of a CPU. Not for every host all the time.
-// Blind to: what io_uring carries out and what the vDSO answers (clock_gettime): no system calls. 32-bit programs number
-//          theirs otherwise, and they stand under the names of others.
+// How:     Raw tracepoints sys_enter and sys_exit. Calls are counted in a per-CPU array on entry (some never return: exit),
+//          errors on return.
+// Cost:    50 ns plus the entry into two raw tracepoints, for every system call of every process (6.18, VM): 500,000 a
+//          second cost a twentieth of a CPU. Consider that before you run it on every host all the time.
+// Blind to: operations of io_uring and calls that the vDSO answers (clock_gettime), which are no system calls. 32-bit
+//          programs use other numbers and appear under wrong names.
 
 #ifndef MAX_ERRORS
 #define MAX_ERRORS 4096
 #endif
 #define NUMBERS 512	/* x86-64 and arm64 were at 470 in 2025 */
-#define OTHER 511	/* -1, which seccomp and ptrace make of a call that they forbid, and what is too high */
+#define OTHER 511	/* -1, which seccomp and ptrace set for a forbidden call, and numbers that are too high */
 #define LAST_ERRNO 4095 /* MAX_ERRNO of linux/err.h */
 
 struct failure {
@@ -54,7 +54,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (result >= 0 || result < -LAST_ERRNO)
 		return 0;
 	id = number((const struct pt_regs *)ctx->args[0]);
-	if (id < 0) // rt_sigreturn: the result is whatever the register held before the signal
+	if (id < 0) // rt_sigreturn: the result is the value of the register before the signal
 		return 0;
 	key.syscall = id;
 	key.error = -result;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-// tcp_latency: how long TCP peers take to answer and to connect, and the smoothed round trip, as histograms.
+// tcp_latency: response time and connect time of TCP peers, and the smoothed round trip time, as histograms.
 //
-// How:     response  from the last send on a connection to the next data that arrives on it: for a client what the
-//                    network and the server took, for a server how long its client paused
-//          connect   from SYN_SENT to ESTABLISHED, for the side that connects
-//          srtt      the kernel's own estimate (tcp_sock.srtt_us), looked at whenever data arrives
-//          Data that arrives: raw tracepoint tcp_probe, in softirq, so everything is kept by socket and not by task.
-//          A send: fentry tcp_sendmsg; else raw tracepoint tcp_sendmsg_locked (6.16), which fires for each buffer filled,
-//          so that a send larger than one is timed from its last; else kprobe tcp_sendmsg, which before 6.7 may be
+// How:     response  from the last send on a connection to the next data that arrives on it: on a client the time of the
+//                    network and the server, on a server the pause of its client
+//          connect   from SYN_SENT to ESTABLISHED, on the connecting side
+//          srtt      the kernel's own estimate (tcp_sock.srtt_us), sampled whenever data arrives
+//          Arriving data: the raw tracepoint tcp_probe, in softirq context, so state is kept per socket, not per task.
+//          A send: fentry tcp_sendmsg; else the raw tracepoint tcp_sendmsg_locked (6.16), which fires once per filled
+//          buffer, so the time of a larger send starts at its last buffer; else kprobe tcp_sendmsg, which before 6.7 is
 //          skipped while another BPF program runs on the CPU.
-// Cost:    100 ns a send, 160 ns a segment with data, 60 ns one without, 170 ns a change of state (tracepoint, 6.18, VM).
-// Blind to: what arrives outside ESTABLISHED, such as the answer to a client that has shut down its sending half; sends
-//          of kTLS and MPTCP (the tracepoint variant sees those of kTLS), and before 6.5 sendfile() and splice().
-//          Requests in flight at the same time are one: the time runs from the last.
+// Cost:    100 ns a send, 160 ns a segment with data, 60 ns one without, 170 ns a state change (tracepoint, 6.18, VM).
+// Blind to: data that arrives outside ESTABLISHED, such as the response to a client that has shut down its sending half;
+//          sends of kTLS and MPTCP sockets (the tracepoint variant sees kTLS), and before 6.5 sendfile() and splice().
+//          Several requests in flight count as one: the time starts at the last.
 
 #ifndef MAX_CONNECTIONS
 #define MAX_CONNECTIONS 65536
@@ -25,12 +25,12 @@
 
 struct endpoint {
 	u16 family; /* AF_INET or AF_INET6 */
-	u16 port;   /* that this side listens on; 0 = this side is the client */
+	u16 port;   /* the listening port of this side; 0 = this side is the client */
 };
 
 struct connection {
 	u64 connecting_since; /* ns; 0 = not now */
-	u64 sent_at;	      /* ns; 0 = nothing since data came last */
+	u64 sent_at;	      /* ns; 0 = nothing sent since data last arrived */
 	struct endpoint endpoint;
 	u32 unused;
 };
@@ -68,7 +68,7 @@ static inline struct connection *connection_of(const struct sock *sk)
 	return known;
 }
 
-// Rounded up: what is above a bucket's bound stays above it.
+// Rounded up: a value above a bucket's bound stays above it.
 static inline u64 microseconds(u64 ns)
 {
 	return whole_microseconds(ns + 999);
@@ -142,12 +142,12 @@ static inline void data_arrived(const struct sock *sk)
 		connection->sent_at = 0;
 		observe_response(&endpoint, microseconds(bpf_ktime_get_ns() - sent_at));
 	}
-	srtt_us = PEEK(((const struct tcp_sock *)sk)->srtt_us) >> 3; // the kernel keeps it times 8
+	srtt_us = PEEK(((const struct tcp_sock *)sk)->srtt_us) >> 3; // the kernel stores it multiplied by 8
 	if (srtt_us)
 		observe_srtt(&endpoint, srtt_us);
 }
 
-// The port is chosen after this, and the side that connects is the client whatever it becomes.
+// The kernel chooses the port after this, and the connecting side is always the client.
 static inline void connecting(const struct sock *sk)
 {
 	struct connection *connection = connection_of(sk);
@@ -188,7 +188,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-// TP_PROTO(struct sock *sk, struct sk_buff *skb), before the segment is taken in
+// TP_PROTO(struct sock *sk, struct sk_buff *skb), before the segment is processed
 int on_probe(struct bpf_raw_tracepoint_args *ctx)
 {
 	const struct sock *sk = (const struct sock *)ctx->args[0];
@@ -196,7 +196,7 @@ int on_probe(struct bpf_raw_tracepoint_args *ctx)
 	struct tcp_skb_cb segment;
 
 	bpf_probe_read_kernel(&segment, sizeof(segment), &skb->cb);
-	if (segment.end_seq - segment.seq > (segment.tcp_flags & TCP_FLAG_BYTE_FIN)) // a FIN takes a number too
+	if (segment.end_seq - segment.seq > (segment.tcp_flags & TCP_FLAG_BYTE_FIN)) // a FIN takes a sequence number too
 		data_arrived(sk);
 	return 0;
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-// tcp_retransmit: TCP segments sent again, by kind, family and the local port that is listened on.
+// tcp_retransmit: TCP segments retransmitted, by cause, family and local listening port.
 //
 // How:     Raw tracepoints tcp_retransmit_skb and tcp_retransmit_synack, where the kernel counts TcpRetransSegs: the two
-//          agree but for segments that could not be sent (TCPRetransFail), which are left out here.
-//          syn              connect() again: the peer or the way to it is silent
-//          syn_ack          a client began and went silent
-//          tail_loss_probe  the last segment of a burst again, two round trips after it: sent on suspicion, harmless
+//          agree except for segments that could not be sent (TCPRetransFail), which this program leaves out.
+//          syn              connect() again: the peer does not answer, or the path loses packets
+//          syn_ack          a client started a handshake and did not complete it
+//          tail_loss_probe  the last segment of a burst again, after two round trips: a precaution, harmless
 //          retransmit       all others: after a timeout, or because later segments arrived
-// Cost:    2 us a segment sent again, 60 ns a change of state of a socket (6.18, VM).
-// Blind to: retransmissions of MPTCP subflows' mapping (their segments are seen), of QUIC, of a NIC that resends itself.
-//          A tail loss probe that has new data to send is no retransmission.
+// Cost:    2 us a retransmitted segment, 60 ns a socket state change (6.18, VM).
+// Blind to: retransmissions of MPTCP's data sequence mapping (the segments of subflows are seen), of QUIC, and of a NIC
+//          that resends by itself. A tail loss probe with new data is no retransmission.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 4096
@@ -20,7 +20,7 @@ enum { SYN, RETRANSMIT, TAIL_LOSS_PROBE, SYN_ACK };
 #define TIME_LOSS_PROBE 5 /* ICSK_TIME_LOSS_PROBE of net/inet_connection_sock.h */
 
 struct resent {
-	u16 port; /* the local one if a socket listens on it, else 0 */
+	u16 port; /* the local port if a socket listens on it, else 0 */
 	u8 type;
 	u8 family;
 };
@@ -32,8 +32,8 @@ static inline u16 local_port(const struct sock *sk)
 	return ntohs(PEEK(((const struct inet_sock *)sk)->inet_sport));
 }
 
-// The timer of the probe is pending until the probe is sent, and nothing counts as lost yet: what recovery sends again
-// has been marked lost before.
+// The probe timer is pending until the probe is sent, and no segment is marked lost yet: recovery marks segments lost
+// before it retransmits them.
 static inline int is_loss_probe(const struct sock *sk)
 {
 	return PEEK(((const struct inet_connection_sock *)sk)->icsk_pending) == TIME_LOSS_PROBE &&

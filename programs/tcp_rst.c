@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
-// tcp_rst: TCP resets sent and received, by who sent them, in which state of the socket and why.
+// tcp_rst: TCP resets sent and received, by sender, socket state and reason.
 //
-// How:     A sent reset is counted where the kernel counts TcpOutRsts, so the two agree: `active` ones come from
-//          tcp_send_active_reset() (close with unread data, SO_LINGER 0, abort), `reply` ones from tcp_v4_send_reset()
-//          and tcp_v6_send_reset(), which answer a segment that nobody wants. A received reset is one that a socket
-//          accepted (tcp_reset()).
-//          tracepoint  tcp:tcp_send_reset, if it has a `reason` (6.10): before, it was silent for replies without a
-//                      socket or in TIME_WAIT, which are most of them
+// How:     Sent resets are counted where the kernel counts TcpOutRsts, so the two agree. `active` resets come from
+//          tcp_send_active_reset() (close with unread data, SO_LINGER 0, abort), `reply` resets from tcp_v4_send_reset()
+//          and tcp_v6_send_reset(), which answer a segment that fits no connection. A received reset is one that a
+//          socket accepted (tcp_reset()).
+//          tracepoint  tcp:tcp_send_reset, if it has a `reason` (6.10): before, it does not fire for replies without a
+//                      socket or in TIME_WAIT, which are most replies
 //          fentry      the three functions above
-//          kprobe      the same; before 6.7 a kprobe may be skipped while another BPF program runs on its CPU
-// Cost:    350 ns a reset, and 160 ns each time a socket changes its state, which is 3 to 6 times a connection (6.18, VM).
+//          kprobe      the same; before 6.7 a kprobe is skipped while another BPF program runs on its CPU
+// Cost:    350 ns a reset, and 160 ns per socket state change, of which a connection has 3 to 6 (6.18, VM).
 // Blind to: resets made by netfilter (`reject with tcp reset`), by a NIC or a middlebox, or through raw sockets; received
 //          resets that no socket accepted, and those for connections in SYN_RECV, which have no socket yet.
-// Too much: tcp_reset() also ends a closed connection that data comes for: received, in FIN_WAIT1 or FIN_WAIT2. Without the
-//          tracepoint, a segment whose TCP-MD5 signature is wrong is counted although nothing is sent.
+// Too much: tcp_reset() also ends a closed connection when data arrives for it: received, in FIN_WAIT1 or FIN_WAIT2. Without
+//          the tracepoint, a segment with a wrong TCP-MD5 signature is counted although the kernel sends nothing.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 4096
@@ -43,8 +43,8 @@ struct reset {
 
 BPF_HASH(resets, struct reset, u64, MAX_ENTRIES);
 
-// The state that a socket left when it went to CLOSE: tcp_close() goes there first and sends the reset after.
-// Least recently used: most sockets close without a reset and nobody asks for theirs.
+// The state that a socket had before CLOSE: tcp_close() changes the state first and sends the reset afterwards.
+// An LRU map: most sockets close without a reset, and their entries are never read.
 BPF_TABLE("lru_hash", u64, u8, left_state, 8192);
 
 static inline u16 local_port(const struct sock *sk)
@@ -60,7 +60,7 @@ static inline void count(struct reset *key)
 	add(resets.lookup_or_try_init(key, &zero), 1, LOST(resets));
 }
 
-// Remembers the states from which tcp_close() and tcp_disconnect() send a reset: those of tcp_need_reset().
+// Records the states from which tcp_close() and tcp_disconnect() send a reset: those of tcp_need_reset().
 static inline void follow_close(const struct sock *sk, int old_state, int new_state)
 {
 	u64 socket = (u64)sk;
@@ -101,7 +101,7 @@ static inline void count_active(const struct sock *sk, u32 reason)
 	count(&key);
 }
 
-// sk may be NULL, a listener, a live socket or a struct inet_timewait_sock: only what they share is read of it.
+// sk may be NULL, a listener, a live socket or a struct inet_timewait_sock: only their common members are read.
 static inline void count_reply(const struct sock *sk, const struct sk_buff *skb, u8 family, u32 reason)
 {
 	struct reset key = {};
@@ -166,8 +166,8 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 
 #else
 
-// What tcp_v4_send_reset() and tcp_v6_send_reset() ask before they send: never a reset for a reset, and without a socket
-// only if the segment was for this host.
+// The conditions of tcp_v4_send_reset() and tcp_v6_send_reset(): never a reset for a reset, and without a socket only if
+// the segment was addressed to this host.
 static inline int is_answered(const struct sock *sk, const struct sk_buff *skb, u8 family)
 {
 	const unsigned char *header = PEEK(skb->head) + PEEK(skb->transport_header);

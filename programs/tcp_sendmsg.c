@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
-// tcp_sendmsg: calls of tcp_sendmsg(), the bytes they took, and those that failed, by cgroup.
+// tcp_sendmsg: calls of tcp_sendmsg(), the bytes that they accepted, and the failed ones, by cgroup.
 //
-// How:     Counted when the call returns, so bytes are what TCP accepted, not what was offered. A negative result is an
+// How:     Counts on return, so bytes are those that TCP accepted, not those that were offered. A negative result is an
 //          error (EAGAIN of a full non-blocking socket, EPIPE, ...) and has no size.
 //          fexit       tcp_sendmsg
 //          tracepoint  sock_send_length (6.3), for TCP sockets whose send() is tcp_sendmsg()
-//          kretprobe   tcp_sendmsg, with the socket kept per task since the entry; calls are missed when more of them
-//                      block than the kernel has return instances for (10, or 2 a CPU), and before 6.7 also while
+//          kretprobe   tcp_sendmsg, with the socket stored per task from entry to return; it misses calls when more of
+//                      them block than the kernel has return instances for (10, or 2 per CPU), and before 6.7 also while
 //                      another BPF program runs on the CPU
-// Cost:    100 to 150 ns a call (tracepoint, 6.18, VM), less for sends of other protocols; kretprobe a multiple.
-// Blind to: sends that never come to tcp_sendmsg(): kTLS and MPTCP sockets, sockets of a sockmap with a verdict program,
-//          and before 6.5 sendfile() and splice(), which went by tcp_sendpage(). What the kernel itself sends (NFS, iSCSI)
-//          stands under the root cgroup. Retransmissions are not calls.
+// Cost:    100 to 150 ns a call (tracepoint, 6.18, VM), less for other protocols; kretprobe several times that.
+// Blind to: sends that do not call tcp_sendmsg(): kTLS and MPTCP sockets, sockets of a sockmap with a verdict program,
+//          and before 6.5 sendfile() and splice(), which used tcp_sendpage(). Sends of the kernel itself (NFS, iSCSI)
+//          appear under the root cgroup. Retransmissions are not calls.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 2048 /* cgroups that send, times families */
@@ -36,7 +36,7 @@ struct sizes {
 
 enum { SIZES_IPV4, SIZES_IPV6, SIZES_COUNT };
 
-// Per CPU, because senders of one cgroup run on many. Atomic all the same: a task can be preempted inside an addition.
+// Per CPU, because senders of one cgroup run on many. Atomic nevertheless: a task can be preempted inside an addition.
 BPF_PERCPU_HASH(sends, struct sender, struct sends, MAX_ENTRIES);
 BPF_PERCPU_ARRAY(sizes, struct sizes, SIZES_COUNT);
 
@@ -81,7 +81,7 @@ int on_send_length(struct bpf_raw_tracepoint_args *ctx)
 
 	if (PEEK(sk->sk_protocol) != IPPROTO_TCP || PEEK(sk->sk_type) != SOCK_STREAM)
 		return 0;
-	if (PEEK(((const struct inet_connection_sock *)sk)->icsk_ulp_ops)) // kTLS has a send() of its own
+	if (PEEK(((const struct inet_connection_sock *)sk)->icsk_ulp_ops)) // kTLS has its own send()
 		return 0;
 	return count(sk, ctx->args[1]);
 }
@@ -95,7 +95,7 @@ int on_entry(struct pt_regs *ctx, struct sock *sk)
 	u64 task = bpf_get_current_pid_tgid(), socket = (u64)sk;
 
 	if (sending.update(&task, &socket))
-		lost(LOST(sends)); // its return will find nothing to count for
+		lost(LOST(sends)); // the return will find no socket and not count
 	return 0;
 }
 
@@ -104,7 +104,7 @@ int on_return(struct pt_regs *ctx)
 	u64 task = bpf_get_current_pid_tgid(), *socket = sending.lookup(&task);
 	const struct sock *sk;
 
-	if (!socket) // called before we were here
+	if (!socket) // entered before the program was attached
 		return 0;
 	sk = (const struct sock *)*socket;
 	sending.delete(&task);

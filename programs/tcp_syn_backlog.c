@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-// tcp_syn_backlog: how full the accept queue of a listener is when one more connection completes its handshake.
+// tcp_syn_backlog: length of a listener's accept queue when a connection completes its handshake.
 //
-// How:     Raw tracepoint inet_sock_set_state. The new connection's socket begins as a copy of its listener (LISTEN ->
-//          SYN_RECV), and with it the length of the queue is copied. Bucket 0 is an empty queue: accept() is fast enough.
-// Cost:    40 ns a change of a socket's state (6.18, VM), of which one in five or so is an accepted connection.
-// Blind to: connections that find the queue full: nothing is copied for them, see TcpExtListenOverflows. Only in the
-//          listener's port they are told apart: two listeners of one port (SO_REUSEPORT, namespaces) share a histogram.
+// How:     The raw tracepoint inet_sock_set_state. The socket of a new connection starts as a copy of its listener
+//          (LISTEN -> SYN_RECV), including the length of the queue. Bucket 0 is an empty queue: accept() is fast enough.
+// Cost:    40 ns per socket state change (6.18, VM); about one in five is an accepted connection.
+// Blind to: connections that find the queue full: the kernel copies no socket for them, see TcpExtListenOverflows. The only
+//          label is the port: two listeners of one port (SO_REUSEPORT, namespaces) share a histogram.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 512

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-// udp_drops: UDP datagrams dropped at a socket that had no room, by its port.
+// udp_drops: UDP datagrams dropped at a socket whose receive buffer or UDP memory was full, by port.
 //
-// How:     Where the kernel counts UdpRcvbufErrors (`receive_buffer`: the socket's SO_RCVBUF is full, its process reads too
-//          slowly) and UdpMemErrors (`memory`: net.ipv4.udp_mem is used up; the counter is of 5.14).
-//          tracepoint  udp_fail_queue_rcv_skb, which IPv6 comes by since 6.6
-//          fexit       __udp_enqueue_schedule_skb() with a negative result: every datagram comes by it
-// Cost:    tracepoint: 270 ns a dropped datagram (6.18, VM), nothing for those that arrive. fexit: a test for each.
-// Blind to: datagrams dropped before they find a socket (firewall, no such port, wrong checksum: see kfree_skb), those for
-//          multicast that could not be copied, and sockets of in-kernel tunnels.
+// How:     Where the kernel counts UdpRcvbufErrors (`receive_buffer`: SO_RCVBUF of the socket is full, because its process
+//          reads too slowly) and UdpMemErrors (`memory`: net.ipv4.udp_mem is used up; the kernel's counter exists from 5.14).
+//          tracepoint  udp_fail_queue_rcv_skb, which IPv6 hits since 6.6
+//          fexit       __udp_enqueue_schedule_skb() with a negative result; every datagram calls it
+// Cost:    tracepoint: 270 ns a dropped datagram (6.18, VM), nothing for those that arrive. fexit: one test for each.
+// Blind to: datagrams dropped before their socket is found (firewall, no such port, wrong checksum: see kfree_skb), failed
+//          copies for multicast, and sockets of in-kernel tunnels.
 
 #ifndef MAX_ENTRIES
 #define MAX_ENTRIES 4096

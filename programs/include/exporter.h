@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* exporter.h: counting and histograms that lose nothing in silence.
+/* exporter.h: counters and histograms that report every lost update.
  *
- * The loader puts this text in front of every program; nothing includes it. bcc rewrites map methods (m.lookup(),
- * m.lookup_or_try_init()) only where they are written out, never inside a macro, so they stay in the program and the
- * functions here take the pointer that came back, which is NULL where the map was full:
+ * The compiler step puts this text before every program; no program includes it. bcc rewrites map methods (m.lookup(),
+ * m.lookup_or_try_init()) only in function bodies, never inside a macro. The program therefore calls them itself, and the
+ * functions here take the returned pointer, which is NULL if the map is full:
  *
  *	struct sends_key { u16 family; u64 cgroup_id; };
  *	struct sends { u64 calls; u64 sum; u64 slots[28]; };
@@ -16,15 +16,15 @@
  *	lock_xadd(&s->calls, 1);
  *	observe(s->slots, &s->sum, exp2_slot(size), size);
  *
- * LOST(map) names the map whose insert failed: the loader scans for it, declares lost_MAP and the hidden map below, and
- * the exporter shows it as bpf_exporter_map_insert_failures_total{map="MAP"}. */
+ * LOST(map) names the map whose insert failed. The compiler step finds it in the text and declares lost_MAP and the hidden
+ * map below; the exporter shows the count as bpf_exporter_map_insert_failures_total{map="MAP"}. */
 
-#ifdef LOST_UPDATES /* the program uses LOST(); the loader has put "enum { lost_a, lost_b, lost_count };" before this */
+#ifdef LOST_UPDATES /* the program uses LOST(): "enum { lost_a, lost_b, lost_count };" precedes this text */
 BPF_PERCPU_ARRAY(lost_updates, u64, lost_count);
-#define LOST(map) (lost_##map + 0 * sizeof((map).max_entries)) /* adds 0: clang says where there is no such map */
+#define LOST(map) (lost_##map + 0 * sizeof((map).max_entries)) /* adds 0: an error if there is no such map */
 #endif
 
-/* Counts one update lost to a full map. Returns 0, so that a program may end with it. */
+/* Counts one update lost to a full map. Returns 0, so that a program can `return lost(...)`. */
 static inline __attribute__((always_inline)) int lost(int map)
 {
 #ifdef LOST_UPDATES
@@ -36,15 +36,15 @@ static inline __attribute__((always_inline)) int lost(int map)
 	return 0;
 }
 
-#ifdef DRAINED_MAPS /* the program uses DRAINED_HASH(); the loader has put "enum { drained_a, drained_count };" before */
-/* A small map that carries any number of keys: `maps: {sends: {drain: true}}`. It is a pair; the exporter makes the other
- * one live, waits until no program is left in the one that was, adds up what that holds and empties it:
+#ifdef DRAINED_MAPS /* the program uses DRAINED_HASH(): "enum { drained_a, drained_count };" precedes this text */
+/* A small map that carries any number of keys: `maps: {sends: {drain: true}}`. It is a pair. The exporter makes the other
+ * map active, waits until no program still uses the previous one, adds its entries to the totals and empties it:
  *
  *	DRAINED_HASH(sends, struct sends_key, u64, 10240);
  *
  *	add(ODD(sends) ? sends_odd.lookup_or_try_init(&key, &zero) : sends.lookup_or_try_init(&key, &zero), 1, LOST(sends));
  *
- * Ask ODD() once for an event, and keep no pointer into the pair beyond it. */
+ * Call ODD() once per event, and keep no pointer into the pair after the event. */
 BPF_ARRAY(drain_epochs, u32, drained_count);
 #define DRAINED_HASH(map, key, value, size) BPF_HASH(map, key, value, size); BPF_HASH(map##_odd, key, value, size)
 #define DRAINED_PERCPU_HASH(map, key, value, size)                                                                     \
@@ -60,7 +60,7 @@ static inline __attribute__((always_inline)) int odd_epoch(int map)
 }
 #endif
 
-/* Adds n to what a map's lookup_or_try_init() returned, atomically; counts a lost update where that is NULL. */
+/* Adds n atomically to the counter that lookup_or_try_init() returned; counts a lost update if that is NULL. */
 static inline __attribute__((always_inline)) void add(u64 *counter, u64 n, int map)
 {
 	if (counter)
@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) void add(u64 *counter, u64 n, int m
 /* Smallest i with value <= 2^i: 0 for 0 and 1, 1 for 2, 2 for 3 and 4, ... 64 above 2^63. `buckets: {type: exp2}` */
 static inline __attribute__((always_inline)) u32 exp2_slot(u64 value)
 {
-	u64 rest = value - 1; /* 2^i itself belongs in slot i, so the bits of value - 1 are counted */
+	u64 rest = value - 1; /* 2^i belongs to slot i, so the bits of value - 1 are counted */
 	u32 slot = 0;
 
 	if (value < 2)
@@ -116,7 +116,7 @@ static inline __attribute__((always_inline)) u64 linear_slot(u64 value, u64 widt
 	return value / width + (value % width != 0);
 }
 
-/* One observation in `u64 slots[N]; u64 sum;` of a map's value: anything beyond goes to the last slot, which is +Inf. */
+/* Records one observation in `u64 slots[N]; u64 sum;` of a value. A higher slot counts in the last one, which is +Inf. */
 #define observe(slots, sum, slot, value) observe_in(slots, sizeof(slots) / sizeof((slots)[0]), sum, slot, value)
 static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 count, u64 *sum, u64 slot, u64 value)
 {
@@ -126,9 +126,9 @@ static inline __attribute__((always_inline)) void observe_in(u64 *slots, u32 cou
 	lock_xadd(sum, value);
 }
 
-/* The same by plain additions, which saves the 10 ns of two locked ones: only in an entry of a per-CPU map that nothing
- * else on that CPU can write meanwhile. A per-CPU map alone is not enough: a program in an interrupt runs inside one in
- * a task, and a task may be taken off its CPU inside one. Say in the program what keeps them apart. */
+/* The same with plain additions, which save the 10 ns of two locked ones. Only for an entry of a per-CPU map that nothing
+ * else on that CPU can write meanwhile. A per-CPU map alone is not enough: an interrupt can run a program inside that of a
+ * task, and a task can be preempted inside one. State in the program what prevents both. */
 #define observe_alone(slots, sum, slot, value)                                                                         \
 	observe_alone_in(slots, sizeof(slots) / sizeof((slots)[0]), sum, slot, value)
 static inline __attribute__((always_inline)) void observe_alone_in(u64 *slots, u32 count, u64 *sum, u64 slot, u64 value)
@@ -139,7 +139,7 @@ static inline __attribute__((always_inline)) void observe_alone_in(u64 *slots, u
 	*sum += value;
 }
 
-/* ns / 1000, without the division up to 34 s: 274877907 is 2^35 / 125 rounded up, which is exact for 32 bits. */
+/* ns / 1000, without a division below 34 s: 274877907 is 2^35 / 125 rounded up, which is exact for 32 bits. */
 static inline __attribute__((always_inline)) u64 whole_microseconds(u64 ns)
 {
 	u64 eighths = ns >> 3;
@@ -147,8 +147,8 @@ static inline __attribute__((always_inline)) u64 whole_microseconds(u64 ns)
 	return eighths >> 32 ? ns / 1000 : eighths * 274877907 >> 35;
 }
 
-/* The value of a field of the kernel's, read by bpf_probe_read_kernel(): PEEK(sk->__sk_common.skc_family). Every pointer
- * on the way is read with a PEEK of its own. Not for bit-fields. */
+/* Reads a field of a kernel struct with bpf_probe_read_kernel(): PEEK(sk->__sk_common.skc_family). Each pointer on the path
+ * needs its own PEEK. Not for bit-fields. */
 #define PEEK(field)                                                                                                    \
 	({                                                                                                             \
 		union {                                                                                                \
@@ -159,7 +159,7 @@ static inline __attribute__((always_inline)) u64 whole_microseconds(u64 ns)
 		peeked.value;                                                                                          \
 	})
 
-/* AF_INET or AF_INET6 as the packets of a socket have it: an IPv6 socket with an IPv4 peer (::ffff:a.b.c.d) is AF_INET.
+/* AF_INET or AF_INET6 of a socket's packets: an IPv6 socket with an IPv4 peer (::ffff:a.b.c.d) is AF_INET.
  * A macro, so that only a program that uses it needs struct sock. */
 #define SOCK_FAMILY(sk)                                                                                                \
 	({                                                                                                             \
@@ -174,16 +174,16 @@ static inline __attribute__((always_inline)) u64 whole_microseconds(u64 ns)
 	})
 
 #ifdef LISTENING_PORTS
-/* How many sockets listen on a port, in any network namespace, for the program that asks for it in its YAML:
+/* Number of sockets that listen on each port, in all network namespaces, for a program with this YAML:
  *
  *	defines: {LISTENING_PORTS: true}
- *	maps: {listening: {seed: listening_ports}}     the listeners that are there before the program is
- *	attach: inet_sock_set_state, a function of which calls follow_listener()
+ *	maps: {listening: {seed: listening_ports}}     the sockets that listen before the program is attached
+ *	attach: inet_sock_set_state, with a function that calls follow_listener()
  *
- * A place for each port there is: it is never full. */
+ * The map has an entry for every port: it is never full. */
 BPF_HASH(listening, u16, u32, 65536);
 
-/* The port if a socket listens on it, else 0: `decode: [port_class]` */
+/* Returns the port if a socket listens on it, else 0: `decode: [port_class]` */
 static inline u16 if_listening(u16 port)
 {
 	u32 *listeners = listening.lookup(&port);
@@ -191,8 +191,8 @@ static inline u16 if_listening(u16 port)
 	return listeners && (int)*listeners > 0 ? port : 0;
 }
 
-/* A socket goes from one state to another. Children of a listener are born in LISTEN too, and leave it for SYN_RECV: not
- * these. Port 0 is listen() without bind(): the kernel chooses the port later, and nobody hears of it. */
+/* Handles a state change of a socket. The child of a listener starts in LISTEN too and changes to SYN_RECV: it is not
+ * counted. Port 0 is listen() without bind(): the kernel chooses the port later, without an event. */
 static inline void follow_listener(u16 port, int old_state, int new_state)
 {
 	u32 zero = 0, *listeners;
