@@ -65,6 +65,14 @@ class Daemon:
         wanted = set(labels.items())
         return sum(v for (n, have), v in self.samples(path).items() if n == name and wanted <= have)
 
+    def state(self, program: str) -> str:
+        """Return the state of a program, as the metrics have it."""
+        return next(
+            dict(labels)["state"]
+            for (name, labels), value in self.samples().items()
+            if name == "bpf_exporter_program_state" and value and ("program", program) in labels
+        )
+
     def wait_ready(self, timeout: float = 120) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -21,7 +21,7 @@ from tests.daemon import ROOT, running
 from tests.kernel import shop
 from tests.kernel.programs import point, spec
 from tests.kernel.renames import CONFIG, rename, write_config
-from tests.kernel.test_usdt import SALES
+from tests.kernel.shop import SALES
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 RELEASE = os.uname().release

@@ -18,7 +18,6 @@ import pytest
 
 from tests.daemon import Daemon, running
 from tests.kernel.renames import rename, write_config
-from tests.kernel.test_quarantine import state
 
 TRACEPOINT = """\
   - name: format
@@ -58,7 +57,7 @@ def test_on_a_full_disk_programs_run_and_the_log_says_what_is_not_kept(tmp_path:
     )
     arguments = ("--state.dir", str(full / "state"))
     with without(tmp_path, fill, arguments=arguments, cache=full / "cache") as daemon:
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         assert counts(daemon)
         assert daemon.value("bpf_exporter_quarantine_armed") == 0
         for what in ("crash record", "kernel headers", "artifact"):
@@ -71,7 +70,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_not_to_run(tmp_path: Path) 
     mount = f"mount -t tmpfs -o ro,mode=700 none {place}"
     arguments = ("--state.dir", str(place / "state"))
     with without(tmp_path, mount, arguments=arguments, cache=place / "cache") as daemon:
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         assert counts(daemon)
         assert re.search("compiled programs are not kept: .*Read-only file system", daemon.log)
         assert re.search("crash record not kept: .*Read-only file system", daemon.log)
@@ -103,7 +102,7 @@ def test_a_poisoned_cache_is_found_out_and_compiled_again(tmp_path: Path) -> Non
 )
 def test_what_the_program_does_not_need_may_be_missing(tmp_path: Path, command: str) -> None:
     with without(tmp_path, command) as daemon:
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         assert counts(daemon)
 
 
@@ -111,14 +110,14 @@ def test_without_tracefs_what_needs_it_says_how_to_mount_it(tmp_path: Path) -> N
     debug = "/sys/kernel/debug"  # tracefs is found there too
     hide = ("mount -t tmpfs none /sys/kernel/tracing", f"{{ [ ! -d {debug} ] || mount -t tmpfs none {debug}; }}")
     with without(tmp_path, *hide, more=TRACEPOINT) as daemon:
-        assert (state(daemon, "format"), state(daemon, "renames")) == ("failed", "running")
+        assert (daemon.state("format"), daemon.state("renames")) == ("failed", "running")
         assert re.search(r"format: attach tracepoint/task:task_rename: .*mount -t tracefs", daemon.log)
         assert counts(daemon)
 
 
 def test_without_types_of_the_kernel_a_program_fails_and_says_why(tmp_path: Path) -> None:
     with without(tmp_path, "mount -t tmpfs none /sys/kernel/btf") as daemon:
-        assert state(daemon, "renames") in ("failed", "running")  # running by installed kernel headers
-        if state(daemon, "renames") == "failed":
+        assert daemon.state("renames") in ("failed", "running")  # running by installed kernel headers
+        if daemon.state("renames") == "failed":
             assert "renames: find kernel types: there is no /sys/kernel/btf/vmlinux" in daemon.log
         assert "bpf_exporter_build_info" in daemon.get()

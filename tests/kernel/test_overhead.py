@@ -16,8 +16,8 @@ import pytest
 from exporter.ipc import isolated
 from exporter.kernel import bpf_stats, uprobe_trap
 from tests.daemon import Daemon, running
+from tests.kernel.loaded import NOTHING, kernel_ids, wait_gone
 from tests.kernel.renames import CONFIG, rename
-from tests.kernel.test_roles import NOTHING, kernel_ids, wait_gone
 
 pytestmark = pytest.mark.alone
 

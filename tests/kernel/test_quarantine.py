@@ -23,14 +23,6 @@ OTHER = """\
 """
 
 
-def state(daemon: Daemon, program: str) -> str:
-    return next(
-        dict(labels)["state"]
-        for (name, labels), value in daemon.samples().items()
-        if name == "bpf_exporter_program_state" and value and ("program", program) in labels
-    )
-
-
 def quarantine(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "exporter", "quarantine", "--state.dir", str(directory / "state"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -48,13 +40,13 @@ def test_a_program_that_the_host_died_with_is_kept_away_until_a_person_clears_it
     config = write_config(tmp_path)
     with running(config, tmp_path) as daemon:
         daemon.wait_ready()
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         assert quarantine(tmp_path).stdout == "no program is quarantined\n"
         die_with_host(daemon, tmp_path)
     write_config(tmp_path, OTHER)
     with running(config, tmp_path) as daemon:
         daemon.wait_ready()
-        assert (state(daemon, "renames"), state(daemon, "other")) == ("quarantined", "running")
+        assert (daemon.state("renames"), daemon.state("other")) == ("quarantined", "running")
         assert daemon.value("bpf_exporter_program_variant_info", program="renames", reason="crash") == 1
         assert "bpf-exporter quarantine --clear renames" in daemon.log
         assert "this host died within five minutes of" in daemon.get("/")
@@ -64,7 +56,7 @@ def test_a_program_that_the_host_died_with_is_kept_away_until_a_person_clears_it
         assert nobody.stderr == "bpf-exporter quarantine: nobody is not quarantined (renames is)\n"
         assert quarantine(tmp_path, "--clear", "renames").stdout.startswith("renames: cleared, attached again within")
         deadline = time.monotonic() + 60
-        while state(daemon, "renames") != "running" and time.monotonic() < deadline:
+        while daemon.state("renames") != "running" and time.monotonic() < deadline:
             time.sleep(0.2)
         before = daemon.value("ebpf_renames_total")
         rename(23)
@@ -82,10 +74,10 @@ def test_another_text_is_loaded_and_where_only_the_exporter_died_nothing_is_kept
         daemon.process.wait()
     with running(config, tmp_path) as daemon:
         daemon.wait_ready()
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         die_with_host(daemon, tmp_path)
     config.write_text(config.read_text().replace("    code: |\n", "    code: |\n      // mended\n"))
     with running(config, tmp_path) as daemon:
         daemon.wait_ready()
-        assert state(daemon, "renames") == "running"
+        assert daemon.state("renames") == "running"
         assert quarantine(tmp_path).stdout.startswith("renames  attached since 20")  # the text of before

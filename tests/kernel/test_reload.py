@@ -18,8 +18,8 @@ import pytest
 
 from exporter.server.pages import SHARED
 from tests.daemon import Daemon, running
+from tests.kernel.loaded import NOTHING, descriptors, kernel_ids, wait_gone
 from tests.kernel.renames import CONFIG, rename
-from tests.kernel.test_roles import NOTHING, descriptors, kernel_ids, wait_gone
 
 RELOADS = int(os.environ.get("BPF_EXPORTER_RELOADS", "20"))
 ME = str(os.getpid())

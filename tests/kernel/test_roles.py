@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from exporter.collecting.recording import replay
 from exporter.collecting.text import exposition
 from exporter.decoders import Names
 from tests.daemon import Daemon, running
+from tests.kernel.loaded import NOTHING, alive, descriptors, kernel_ids, wait_gone
 from tests.kernel.renames import rename, write_config
 
 O_ACCMODE = 3  # include/uapi/asm-generic/fcntl.h
@@ -40,48 +39,6 @@ def counted(daemon: Daemon) -> float:
 def status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def descriptors(pid: int) -> dict[int, str]:
-    """Open descriptors by number: what each is."""
-    found = {}
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            found[int(entry.name)] = os.readlink(entry)
-    return found
-
-
-def kernel_ids(pid: int) -> dict[str, set[int]]:
-    """Ids, as bpftool lists them, of the maps, programs and links that a process holds."""
-    ids: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
-    for number in descriptors(pid):
-        try:
-            text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        for kind in ids:
-            ids[kind] |= {int(match) for match in re.findall(rf"^{kind}_id:\s*(\d+)$", text, re.MULTILINE)}
-    return ids
-
-
-def alive(ids: dict[str, set[int]]) -> dict[str, set[int]]:
-    """Those of the ids that bpftool still finds in the kernel."""
-    left = {}
-    for kind, wanted in ids.items():
-        listed = json.loads(subprocess.run(["bpftool", "-j", kind, "list"], check=True, capture_output=True).stdout)
-        left[kind] = wanted & {entry["id"] for entry in listed}
-    return left
-
-
-def wait_gone(ids: dict[str, set[int]], seconds: float = 30) -> dict[str, set[int]]:
-    """What is left of the ids; the kernel frees maps and programs after a grace period."""
-    deadline = time.monotonic() + seconds
-    while any(left := alive(ids)) and any(left.values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
-
-
-NOTHING: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
 
 
 def probe_events() -> str:

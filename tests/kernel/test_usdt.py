@@ -20,26 +20,7 @@ from exporter.spec import AttachSpec, ProgramSpec
 from tests.kernel import shop
 from tests.kernel.loaded import Load
 from tests.kernel.programs import point, spec
-
-SALES = """
-struct sale { s64 price; s64 discount; char name[16]; };
-BPF_HASH(sales, struct sale, u64, 256);
-
-int on_sold(struct pt_regs *ctx)
-{
-	struct sale sale = {};
-	int count = 0;
-	u64 name = 0, zero = 0;
-
-	bpf_usdt_readarg(1, ctx, &count);
-	bpf_usdt_readarg(2, ctx, &sale.price);
-	bpf_usdt_readarg(3, ctx, &name);
-	bpf_usdt_readarg(4, ctx, &sale.discount);
-	bpf_probe_read_user_str(sale.name, sizeof(sale.name), (void *)name);
-	add(sales.lookup_or_try_init(&sale, &zero), count, LOST(sales));
-	return 0;
-}
-"""
+from tests.kernel.shop import SALES
 
 
 @pytest.fixture(scope="session", params=["-O2", "-O0", "-O2 -no-pie"])

@@ -11,7 +11,7 @@ import pytest
 from exporter.config import document
 from exporter.loading.attaching.kinds import KINDS
 from exporter.spec import ATTACH_KINDS
-from tests.unit.project.test_layers import FLOORS, MODULES, PACKAGE
+from tests.unit.project.floors import FLOORS, MODULES, PACKAGE
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/development.md").read_text()

@@ -7,30 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[3] / "exporter"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+from tests.unit.project.floors import FLOORS, MODULES, PACKAGE
 
 # Folder or module of exporter/ -> floor, counted from the ground.
-FLOORS = {
-    "__init__": 0,
-    "kernel": 0,
-    "log": 0,
-    "program": 0,
-    "spec": 0,
-    "systemd": 0,
-    "decoders": 1,
-    "ipc": 1,
-    "binding": 2,
-    "config": 2,
-    "collecting": 3,
-    "loading": 3,
-    "web": 3,
-    "server": 4,
-    "supervisor": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 6,
-}
 # Folders of one floor that do not know each other.
 APART = {frozenset(pair) for pair in (("loading", "collecting"), ("loading", "web"), ("collecting", "web"))}
 LOOSE_MODULES = 8
@@ -87,3 +66,9 @@ def test_every_folder_says_what_goes_in_what_comes_out_and_what_it_leaves_to_oth
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
 def test_no_module_is_so_long_that_it_has_two_reasons_to_exist(module: Path) -> None:
     assert len(module.read_text().splitlines()) <= 450
+
+
+def test_no_test_file_imports_another() -> None:
+    """What tests share is in a module that is no test, or in a conftest.py."""
+    tests = Path(__file__).resolve().parents[2]
+    assert [path for path in tests.rglob("*.py") if any(".test_" in name for name in imported(path))] == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
+from exporter.collecting.self_metrics import METRICS
 from exporter.program import Reason, State
-from tests.unit.collecting.test_self_metrics import samples
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/operating.md").read_text()
 
@@ -24,7 +24,7 @@ def test_every_flag_of_run_is_there_and_no_other(capsys: pytest.CaptureFixture[s
 def test_every_metric_of_its_own_is_there_with_its_labels() -> None:
     rows = re.findall(r"^\| `(bpf_exporter_\w+)` \| ([\w, ]*)\|", PAGE, re.MULTILINE)
     written = {name: {label.strip() for label in labels.split(",") if label.strip()} for name, labels in rows}
-    ours = {name: {label for label, _ in labels} for name, labels in samples() if name.startswith("bpf_exporter_")}
+    ours = {metric.name: set(metric.labels) for metric in METRICS if metric.name.startswith("bpf_exporter_")}
     assert written == ours
 
 

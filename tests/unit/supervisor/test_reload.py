@@ -17,7 +17,7 @@ from exporter.spec import Config, ProgramSpec
 from exporter.supervisor import config_reader
 from exporter.supervisor.read_config import ConfigResult
 from exporter.supervisor.reload import ConfigSource
-from tests.unit.supervisor.test_supervisor import Run, loads, spec
+from tests.unit.supervisor.supervised import Run, loads, spec
 
 Answer = Callable[[], dict[str, Any]]
 Reloading = Callable[[Answer], Run]
@@ -44,9 +44,7 @@ def reloading(tmp_path: Path) -> Iterator[Reloading]:
 
     yield start
     for run in runs:
-        if run.pid:
-            os.kill(run.pid, signal.SIGKILL)
-            os.waitpid(run.pid, 0)
+        run.kill()
 
 
 def hangs() -> dict[str, Any]:

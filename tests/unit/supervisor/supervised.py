@@ -1,0 +1,98 @@
+"""A supervisor in a process of its own, with loaders and a server of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from exporter import log
+from exporter.ipc import messages
+from exporter.program import Descriptors, Program, State
+from exporter.spec import ProgramSpec
+from exporter.supervisor.reload import ConfigSource
+from exporter.supervisor.server_forked import ServerChild
+from exporter.supervisor.supervisor import Supervisor
+from tests import waiting
+
+Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
+
+
+def spec(name: str, lifetime: float = 0.0) -> ProgramSpec:
+    return ProgramSpec(name=name, variants=[], metrics=[], source=Path("x.c"), text="", lifetime=lifetime)
+
+
+class Run:
+    """A supervisor in a process of its own, as it always is; its log and what its server was told, in files."""
+
+    def __init__(
+        self,
+        directory: Path,
+        load: Load,
+        specs: list[ProgramSpec],
+        serve: Callable[[socket.socket], None] | None = None,
+        source: ConfigSource | None = None,
+    ) -> None:
+        self._directory = directory
+        self._serve = serve or self._write_down
+        self.pid = os.fork()
+        if self.pid == 0:
+            with (directory / "log").open("w") as stream:
+                log.configure("debug", "logfmt", stream)
+                code = Supervisor(specs, load=load, server=ServerChild.of(self._serving), source=source).run()
+                stream.flush()
+            os._exit(code)
+
+    def _serving(self, sock: socket.socket) -> NoReturn:
+        self._serve(sock)
+        os._exit(0)
+
+    def _write_down(self, sock: socket.socket) -> None:
+        """A server that writes each message down, with what its descriptors are."""
+        sock.send(b"ready")
+        with (self._directory / "told").open("a") as told:
+            while (message := messages.receive(sock)) is not None:
+                document, fds = message
+                document["fds"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in fds]
+                print(json.dumps(document), file=told, flush=True)
+
+    @property
+    def log(self) -> str:
+        path = self._directory / "log"
+        return path.read_text() if path.exists() else ""
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """The last that the server was told of each program."""
+        path = self._directory / "told"
+        documents = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return {d["program"]["name"]: {**d["program"], "fds": d["fds"]} for d in documents if "program" in d}
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 30) -> None:
+        waiting.until(condition, lambda: self.log, seconds)
+
+    def end(self) -> int:
+        os.kill(self.pid, signal.SIGTERM)
+        code = waiting.reap(self.pid)
+        self.pid = 0
+        return code
+
+    def kill(self) -> None:
+        """Kill and reap the supervisor, if it still runs."""
+        if self.pid:
+            waiting.kill(self.pid)
+        self.pid = 0
+
+
+def loads(program: ProgramSpec) -> tuple[Program, Descriptors]:
+    """A program with one map, one program and one link, which are memory files with telling names."""
+    fds = Descriptors(
+        maps={"m": os.memfd_create("writable")},
+        readonly={"m": os.memfd_create("readonly")},
+        programs={"f": os.memfd_create("program")},
+        links=[os.memfd_create(f"link of {program.name}")],
+    )
+    return Program(program.name, State.RUNNING), fds
