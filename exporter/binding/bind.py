@@ -14,7 +14,7 @@ from typing import Literal
 from exporter.binding.buckets import Buckets, slot_range, upper_bounds
 from exporter.binding.paths import (
     ORDERS,
-    Field,
+    FieldLayout,
     LayoutError,
     Number,
     leaves,
@@ -198,7 +198,7 @@ class _Binder:
         path = value if value is not None else "value"
         return number(self.in_value(path, "value"), f"value {path}" if value is not None else "value")
 
-    def in_value(self, path: str, what: str) -> Field:
+    def in_value(self, path: str, what: str) -> FieldLayout:
         root = self.value_type()
         try:
             return resolve(root, path, "value")
@@ -226,7 +226,7 @@ class _Binder:
             raise LayoutError(f"slots {path}: {array.spelling} is no array of numbers")
         if array.count < 2:
             raise LayoutError(f"slots {path}: an array of {array.count} has no room for a bucket and the overflow")
-        first = number(Field(array.element, field.offset), f"slots {path}")
+        first = number(FieldLayout(array.element, field.offset), f"slots {path}")
         total: Number | None = None
         if m.sum is not None or (root.kind == "struct" and any(x.name == "sum" for x in visible(root))):
             sum_path = m.sum if m.sum is not None else "sum"
@@ -335,7 +335,7 @@ class _Binder:
         self,
         name: str,
         steps: list[DecodeStep] | None,
-        field: Field,
+        field: FieldLayout,
         source: Literal["key", "value"] = "key",
     ) -> LabelField:
         bits = number(field, f"label {name}") if field.bits else None

@@ -43,7 +43,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class FieldLayout:
     """A field of a key or value; `bits` and `shift` of a bit-field as in Number."""
 
     type: Type
@@ -52,10 +52,10 @@ class Field:
     shift: int = 0
 
 
-def resolve(root: Type, path: str, root_name: str) -> Field:
+def resolve(root: Type, path: str, root_name: str) -> FieldLayout:
     """The field at `path` (a.b, a[2], a[1][2], `key`, `key.a`, union.member) in a key or value of type `root`."""
     if path == root_name and (root.kind != "struct" or not any(m.name == path for m in visible(root))):
-        return Field(root, 0)
+        return FieldLayout(root, 0)
     rest = path
     if path.startswith((f"{root_name}.", f"{root_name}[")):
         rest = path[len(root_name) :].removeprefix(".")
@@ -66,7 +66,7 @@ def resolve(root: Type, path: str, root_name: str) -> Field:
         else:
             member = _member(found, step, root_name, found is root)
             found, place, width = member.type, place + member.offset, member.bits
-    return Field(found, place // 8, width, place % 8)
+    return FieldLayout(found, place // 8, width, place % 8)
 
 
 def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
@@ -104,9 +104,9 @@ def visible(owner: Type) -> list[Member]:
     return members
 
 
-def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], Field]]:
+def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], FieldLayout]]:
     """All fields of a struct with nested ones flattened, with their paths; `base` is the struct's own place in bits."""
-    fields: list[tuple[tuple[str, ...], Field]] = []
+    fields: list[tuple[tuple[str, ...], FieldLayout]] = []
     for member in owner.members:
         inner = (*path, member.name) if member.name else path
         place = base + member.offset
@@ -118,11 +118,11 @@ def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[st
         if member.type.kind == "struct":
             fields.extend(leaves(member.type, inner, place))
         elif member.name:  # a bit-field without a name is padding
-            fields.append((inner, Field(member.type, place // 8, member.bits, place % 8)))
+            fields.append((inner, FieldLayout(member.type, place // 8, member.bits, place % 8)))
     return fields
 
 
-def number(field: Field, what: str) -> Number:
+def number(field: FieldLayout, what: str) -> Number:
     """The field as a number; LayoutError with `what` in front if it is none."""
     found = field.type
     if found.kind in ("int", "enum") and found.size in (1, 2, 4, 8):

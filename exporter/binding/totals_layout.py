@@ -33,7 +33,7 @@ MOST_DRAINED = 31  # maps: two bits each beside the bank's in the word that comm
 
 
 @dataclass(frozen=True, slots=True)
-class FamilyPlan:
+class FamilyLayout:
     """One family's part. `width`: numbers of a series: 1 of a counter, the cumulative buckets and the sum of a
     histogram. `capacity`: series; `text`: bytes of the longest label set in the log."""
 
@@ -50,10 +50,10 @@ class FamilyPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TotalsLayout:
     """`drained`: the drained maps, in the order of their bits in the word that commits."""
 
-    families: tuple[FamilyPlan, ...]
+    families: tuple[FamilyLayout, ...]
     drained: tuple[str, ...] = ()
 
     @property
@@ -79,19 +79,19 @@ class Plan:
         return self.start + 2 * self.bank + 2 * self.log
 
 
-def of_program(program: Program, spec: ProgramSpec, possible_cpus: int, label_length: int) -> Plan:
+def of_program(program: Program, spec: ProgramSpec, possible_cpus: int, label_length: int) -> TotalsLayout:
     """The plan of a loaded program: what the supervisor makes the memory by, and the server opens it. BindingError as
     everywhere."""
-    return plan(bind_all(spec.metrics, program.maps, spec.maps), possible_cpus, label_length)
+    return layout(bind_all(spec.metrics, program.maps, spec.maps), possible_cpus, label_length)
 
 
-def plan(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -> Plan:
+def layout(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -> TotalsLayout:
     """What the totals of a program's metrics need. Gauges have none."""
     families: dict[str, list[Binding]] = {}
     for binding in bindings:
         if binding.type != "gauge":
             families.setdefault(binding.metric, []).append(binding)
-    plans = []
+    laid_out = []
     for name, entries in families.items():
         first = entries[0]
         width = 1
@@ -101,8 +101,8 @@ def plan(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -> 
         others = sum(possible_cpus if b.splits_cpus else 1 for b in entries)
         longest = max((len(label.const.encode()) for b in entries for label in b.labels), default=0)
         text = len(first.labels) * (max(longest, label_length) + 1) + 1
-        plans.append(FamilyPlan(name, first.label_names, width, max(b.max_series for b in entries) + others, text))
-    return Plan(tuple(plans), tuple(sorted({b.map for b in bindings if b.drained}))[:MOST_DRAINED])
+        laid_out.append(FamilyLayout(name, first.label_names, width, max(b.max_series for b in entries) + others, text))
+    return TotalsLayout(tuple(laid_out), tuple(sorted({b.map for b in bindings if b.drained}))[:MOST_DRAINED])
 
 
 def create(size: int) -> int:

@@ -197,7 +197,7 @@ class ProgramCollector:
                 if not changed and len(entries[name]) >= MANY:
                     changed = not same_keys(entries[name].keys, self._keys.get(name, _NO_KEYS))
                     if changed:  # that takes many large arrays
-                        stack.enter_context(malloc.reused())
+                        stack.enter_context(malloc.reuse_freed_memory())
                 self._keys[name] = entries[name].keys
             return entries[name]
 

@@ -60,7 +60,7 @@ class RunOptions:
 def run(config: Config, options: RunOptions) -> int:
     """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
     logger = log.get()
-    malloc.give_back()
+    malloc.return_freed_memory()
     if options.socket is None and (missing := rights.missing_to_become(*options.account)):
         what = f"a server of user {options.account[0]} needs {', '.join(missing)}"
         logger.error(f"{what}: {rights.ADVICE}")

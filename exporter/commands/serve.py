@@ -32,7 +32,7 @@ class ServeOptions:
 def run(options: ServeOptions) -> int:
     """Serve until killed. The exit code: 1 if nothing could be served, 4 for missing rights."""
     logger = log.get()
-    malloc.give_back()
+    malloc.return_freed_memory()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the configuration is the supervisor's
     uid = options.account[0]
     if missing := rights.missing_to_become(*options.account):

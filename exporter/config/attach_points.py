@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping as MappingABC
+from collections.abc import Mapping
 
 from exporter.config import document
 from exporter.config.findings import Findings, quoted
-from exporter.config.positions import Node, Path, at, key_at
+from exporter.config.nodes import KeyPath, Node, at, key_at
 from exporter.config.validate import Valid, phrase
 from exporter.kernel.near import did_you_mean
 from exporter.spec import ATTACH_KINDS, AttachSpec, Requirements, VariantSpec
@@ -51,7 +51,7 @@ _DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def variants(
-    entry: Valid[document.ProgramDocument], defines: MappingABC[str, int | str], report: Findings
+    entry: Valid[document.ProgramDocument], defines: Mapping[str, int | str], report: Findings
 ) -> list[VariantSpec]:
     """The variants of a program; one without a name where it has `attach:`. Points with mistakes are left out."""
     program, node = entry.document, entry.node
@@ -75,7 +75,7 @@ def variants(
     found: list[VariantSpec] = []
     macros: dict[str, str] = {}
     for index, variant in enumerate(program.variants):
-        path: Path = ("variants", index)
+        path: KeyPath = ("variants", index)
         if not variant.attach:
             words = phrase(node, (*path, "attach"), (program.name,))
             report.error(
@@ -108,9 +108,9 @@ def requires(written: document.RequiresDocument) -> Requirements:
 def _points(
     points: list[document.AttachDocument],
     node: Node,
-    path: Path,
+    path: KeyPath,
     program: str,
-    defines: MappingABC[str, int | str],
+    defines: Mapping[str, int | str],
     report: Findings,
 ) -> list[AttachSpec]:
     found: list[AttachSpec] = []
@@ -121,23 +121,23 @@ def _points(
             continue
         found.append(resolved)
         for target in resolved.targets:
-            place = (resolved.kind, target, resolved.function)
-            if place in seen:
+            attachment = (resolved.kind, target, resolved.function)
+            if attachment in seen:
                 report.error(
                     at(node, (*path, index)).mark,
                     f"{phrase(node, (*path, index), (program,))}{resolved.function} is attached to {target} "
                     "a second time and would count twice; keep one",
                 )
-            seen.add(place)
+            seen.add(attachment)
     return found
 
 
 def _point(
     point: document.AttachDocument,
     node: Node,
-    path: Path,
+    path: KeyPath,
     program: str,
-    defines: MappingABC[str, int | str],
+    defines: Mapping[str, int | str],
     report: Findings,
 ) -> AttachSpec | None:
     words = phrase(node, path, (program,))
@@ -184,7 +184,7 @@ def _point(
 
 
 def _has_its_rate(
-    point: document.AttachDocument, kind: str, node: Node, path: Path, words: str, report: Findings
+    point: document.AttachDocument, kind: str, node: Node, path: KeyPath, words: str, report: Findings
 ) -> bool:
     """Exactly one of `period` and `frequency` for a perf_event, and neither for another kind."""
     written = [name for name in ("period", "frequency") if getattr(point, name) is not None]

@@ -37,7 +37,7 @@ class FileReader:
         try:
             data = self._bytes(path)
         except FileError:
-            self.sources.files.setdefault(str(path), sources.look(path))
+            self.sources.files.setdefault(str(path), sources.fingerprint(path))
             raise
         try:
             text = data.decode("utf-8-sig")
@@ -67,7 +67,7 @@ class FileReader:
                 check_owner(path, status, self.owners, "and what stands in it runs in the kernel")
             with open(fd, "rb", closefd=False) as file:
                 data = file.read(MAX_BYTES)
-            self.sources.files.setdefault(str(path), sources.seen(data, status))
+            self.sources.files.setdefault(str(path), sources.fingerprint_of(data, status))
             return data
         except OSError as error:
             raise FileError(f"cannot be read: {_reason(error)}; {_hint(error)}") from None

@@ -125,9 +125,9 @@ class BucketsDocument(Document):
     """slot of the first bound; lower slots are counted in it"""
     max: Annotated[int, Field(ge=0)] | None = None
     """slot of the last bound; higher slots are counted in +Inf"""
-    width: value_types.Number | None = None
+    width: value_types.FiniteNumber | None = None
     """of a linear bucket, before scale"""
-    bounds: list[value_types.Number] | None = None
+    bounds: list[value_types.FiniteNumber] | None = None
     """of fixed buckets, before scale, rising"""
     slot_is_bound: bool = False
     """fixed only: the slot holds the bound itself instead of its index"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.config.findings import Findings, Mark
-from exporter.config.merge import Placed
+from exporter.config.merge import MarkedProgram
 
 # Series that the formats derive from a name: https://prometheus.io/docs/specs/om/open_metrics_spec/#suffixes
 _SUFFIXES = {
@@ -15,32 +15,32 @@ _SUFFIXES = {
 }
 
 
-def check(programs: list[Placed], report: Findings) -> None:
+def check(programs: list[MarkedProgram], report: Findings) -> None:
     """Reports program names that stand twice, and metrics of loaded programs that share a name or a family."""
     names: dict[str, Mark] = {}
-    for placed in programs:
-        name = placed.program.name
+    for marked in programs:
+        name = marked.program.name
         if name in names:
-            there = _place(names[name], placed.mark)
+            there = _where(names[name], marked.mark)
             report.error(
-                placed.mark,
+                marked.mark,
                 f"{name}: a program of this name stands {there} already; write name: and another one",
             )
         else:
-            names[name] = placed.mark
-    owners: dict[str, tuple[Placed, str]] = {}
-    for placed in programs:
-        for metric, taken in _families(placed):
+            names[name] = marked.mark
+    owners: dict[str, tuple[MarkedProgram, str]] = {}
+    for marked in programs:
+        for metric, taken in _families(marked):
             for series in taken:
-                owner, other = owners.setdefault(series, (placed, metric))
+                owner, other = owners.setdefault(series, (marked, metric))
                 # A program that stands twice is one mistake, not one for each metric.
-                if (other == metric and owner is placed) or (
-                    owner is not placed and owner.program.name == placed.program.name
+                if (other == metric and owner is marked) or (
+                    owner is not marked and owner.program.name == marked.program.name
                 ):
                     continue
-                where = "" if owner is placed else f" of program {owner.program.name}"
-                mark = placed.metrics.get(metric, placed.mark)
-                prefix = f"{placed.program.name}: metric {metric}: "
+                where = "" if owner is marked else f" of program {owner.program.name}"
+                mark = marked.metrics.get(metric, marked.mark)
+                prefix = f"{marked.program.name}: metric {metric}: "
                 if other == metric:
                     right = "give one another name, or disable one"
                     report.error(mark, f"{prefix}the same name as the metric{where}; {right}")
@@ -49,11 +49,11 @@ def check(programs: list[Placed], report: Findings) -> None:
                 break
 
 
-def _families(placed: Placed) -> Iterator[tuple[str, list[str]]]:
+def _families(marked: MarkedProgram) -> Iterator[tuple[str, list[str]]]:
     """Metrics of a loaded program, each name once, with the series names that nobody else may have."""
     seen: set[str] = set()
-    for metric in placed.program.metrics:
-        if not (placed.program.enabled and metric.enabled) or metric.name in seen:
+    for metric in marked.program.metrics:
+        if not (marked.program.enabled and metric.enabled) or metric.name in seen:
             continue
         seen.add(metric.name)
         base = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
@@ -63,5 +63,5 @@ def _families(placed: Placed) -> Iterator[tuple[str, list[str]]]:
         )
 
 
-def _place(first: Mark, here: Mark) -> str:
+def _where(first: Mark, here: Mark) -> str:
     return f"on line {first.line}" if first.file == here.file else f"in {first.file}:{first.line}"

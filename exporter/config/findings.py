@@ -19,7 +19,7 @@ class Mark:
     order: int = 0
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """file:line:column"""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
@@ -32,12 +32,12 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.mark.place}: {self.text}"
+        return f"{self.mark.position}: {self.text}"
 
 
 def lines(findings: Iterable[Finding]) -> list[tuple[str, str]]:
     """Where and what of each, as a child that reads answers it."""
-    return [(finding.mark.place, finding.text) for finding in findings]
+    return [(finding.mark.position, finding.text) for finding in findings]
 
 
 class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.config import document
 from exporter.config.findings import Findings
-from exporter.config.positions import Path, at, key_at
+from exporter.config.nodes import KeyPath, at, key_at
 from exporter.config.validate import Valid, phrase
 
 
@@ -13,7 +13,7 @@ def check(entry: Valid[document.ProgramDocument], report: Findings) -> None:
     program, node = entry.document, entry.node
     drained = {name: options for name, options in program.maps.items() if options.drain}
 
-    def error(path: Path, text: str, at_key: bool = False) -> None:
+    def error(path: KeyPath, text: str, at_key: bool = False) -> None:
         mark = key_at(node, path) if at_key else at(node, path).mark
         report.error(mark, f"{phrase(node, path, (program.name,))}{text}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.config import attach_points, bundled, document, map_options, metrics, naming, override, sources
 from exporter.config.config_files import FileError, FileReader
 from exporter.config.findings import Findings, Mark, quoted
-from exporter.config.positions import List, Mapping, Node, Scalar, at, compose, key_at, without
+from exporter.config.nodes import ListNode, MappingNode, Node, ScalarNode, at, compose, key_at, without
 from exporter.config.validate import Valid, phrase, validate
 from exporter.kernel.near import did_you_mean
 from exporter.spec import MapOptions, ProgramSpec
@@ -20,7 +20,7 @@ _NUL = "a NUL, and the compiler would read no further; take it out"
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class MarkedProgram:
     """A program, and where findings about it belong: in the entry that the user wrote, also for a bundled one."""
 
     program: ProgramSpec
@@ -38,7 +38,7 @@ class Merge:
     reader: FileReader
     bundled: Path
     report: Findings
-    programs: list[Placed] = field(default_factory=list)
+    programs: list[MarkedProgram] = field(default_factory=list)
     _order: int = 0
     _beside: Path = Path("programs")
 
@@ -65,7 +65,7 @@ class Merge:
 
     # --- files
 
-    def _read(self, path: Path, named_at: Mark, say: str = "") -> Mapping | None:
+    def _read(self, path: Path, named_at: Mark, say: str = "") -> MappingNode | None:
         """The mapping that a file holds, None if it holds none; one that cannot be read is reported at `named_at`."""
         order, self._order = self._order, self._order + 1
         try:
@@ -78,19 +78,19 @@ class Merge:
             return None
         composed = compose(text, str(path), order)
         root = composed.root
-        entry = (_called(root, 0),) if isinstance(root, Mapping) and root.get("name") is not None else ()
+        entry = (_called(root, 0),) if isinstance(root, MappingNode) and root.get("name") is not None else ()
         for surprise in composed.surprises:
             words = phrase(root, surprise.path, entry) if root is not None else ""
             self.report.error(surprise.mark, f"{words}{surprise.text}")
-        if root is None or (isinstance(root, Scalar) and root.value is None):
+        if root is None or (isinstance(root, ScalarNode) and root.value is None):
             if not composed.surprises:
                 self.report.error(
                     Mark(str(path), order=order), "the file is empty; write programs: and a list below it"
                 )
             return None
-        if not isinstance(root, Mapping):
-            what = "a list" if isinstance(root, List) else "a single value"
-            right = "write `programs:` above it" if isinstance(root, List) else "write keys, like programs:"
+        if not isinstance(root, MappingNode):
+            what = "a list" if isinstance(root, ListNode) else "a single value"
+            right = "write `programs:` above it" if isinstance(root, ListNode) else "write keys, like programs:"
             self.report.error(root.mark, f"the file is {what}; {right}")
             return None
         return root
@@ -105,7 +105,7 @@ class Merge:
                 self.report.error(mark, 'include "" names no file; write a path or a glob like conf.d/*.yaml')
                 continue
             where = str(main.parent / pattern)
-            found = self.reader.sources.globs[where] = sources.found(where)
+            found = self.reader.sources.globs[where] = sources.matches(where)
             if not found and not glob.has_magic(pattern):
                 found = [where]
             for name in found:
@@ -124,23 +124,23 @@ class Merge:
             if name.text in ("include", "limits"):
                 sentence = f'"{name.text}" stands only in the main file; an included file holds only programs:'
                 self.report.error(name.mark, sentence)
-                root = Mapping(root.mark, tuple(item for item in root.items if item[0] is not name))
+                root = MappingNode(root.mark, tuple(item for item in root.items if item[0] is not name))
         validate(document.IncludedFile, without(root, ["programs"]), self.report)
         self._entries(root, path)
 
     # --- entries
 
-    def _entries(self, root: Mapping, path: Path) -> None:
+    def _entries(self, root: MappingNode, path: Path) -> None:
         written = root.get("programs")
         if written is None:
             return
-        if not isinstance(written, List):
-            empty = isinstance(written, Scalar) and written.value is None
+        if not isinstance(written, ListNode):
+            empty = isinstance(written, ScalarNode) and written.value is None
             wrong = "is empty" if empty else "is no list"
             self.report.error(written.mark, f"programs {wrong}; put `- ` in front of each program")
             return
         for index, node in enumerate(written.items):
-            if not isinstance(node, Mapping):
+            if not isinstance(node, MappingNode):
                 self.report.error(node.mark, f"program number {index + 1} is no mapping; write name: or use: in it")
             elif node.get("use") is not None:
                 self._use(node, index)
@@ -152,10 +152,10 @@ class Merge:
                         marks.setdefault(metric.name, at(entry.node, ["metrics", number, "name"]).mark)
                     self._add(entry, path, marks, node.mark)
 
-    def _own(self, node: Mapping, index: int) -> Valid[document.ProgramDocument] | None:
+    def _own(self, node: MappingNode, index: int) -> Valid[document.ProgramDocument] | None:
         return validate(document.ProgramDocument, node, self.report, (_called(node, index),))
 
-    def _use(self, node: Mapping, index: int) -> None:
+    def _use(self, node: MappingNode, index: int) -> None:
         """An entry that takes a program from a directory, with what it changes of it."""
         name = _called(node, index)
         valid = validate(document.Use, override.changeable(node, name, self.report), self.report, (name,))
@@ -202,7 +202,7 @@ class Merge:
             return
         source, line, indent, c_text = text
         self.programs.append(
-            Placed(
+            MarkedProgram(
                 ProgramSpec(
                     name=program.name,
                     enabled=program.enabled,
@@ -242,8 +242,8 @@ class Merge:
         try:
             text = self.reader.text(source)
         except FileError as error:
-            place = f" line {error.line}" if error.line else ""
-            self.report.error(mark, f"{program.name}: source {source}{place} {error}")
+            where = f" line {error.line}" if error.line else ""
+            self.report.error(mark, f"{program.name}: source {source}{where} {error}")
             return None
         if not text.strip():
             self.report.error(mark, f"{program.name}: source {source} is empty; write the C text into it")
@@ -256,7 +256,7 @@ class Merge:
 
     def _code(self, program: document.ProgramDocument, node: Node, path: Path) -> tuple[Path, int, int, str] | None:
         text = program.code or ""
-        folded = isinstance(node, Scalar) and node.style != "|" and (node.style == ">" or "\n" in text)
+        folded = isinstance(node, ScalarNode) and node.style != "|" and (node.style == ">" or "\n" in text)
         if folded:
             self.report.error(node.mark, f"{program.name}: code loses its lines this way; write the C text as code: |")
             return None
@@ -267,11 +267,11 @@ class Merge:
             self.report.error(node.mark, f"{program.name}: code has {_NUL}")
             return None
         # A block starts on the line after its `|`; line ends in front of the first text belong to it.
-        block = isinstance(node, Scalar) and node.style == "|"
+        block = isinstance(node, ScalarNode) and node.style == "|"
         if block:
             indent = _indent(self.reader.text(path), text, node.mark.line + 1)
         else:  # quoted or plain, on one line
-            indent = node.mark.column - (isinstance(node, Scalar) and not node.style)
+            indent = node.mark.column - (isinstance(node, ScalarNode) and not node.style)
         return path, node.mark.line + block, indent, text
 
 
@@ -283,10 +283,10 @@ def _indent(file: str, text: str, line: int) -> int:
     return 0
 
 
-def _called(node: Mapping, index: int) -> str:
+def _called(node: MappingNode, index: int) -> str:
     """How a program is called before its keys are checked."""
     for key in ("name", "use"):
         named = node.get(key)
-        if isinstance(named, Scalar) and isinstance(named.value, str) and named.value:
+        if isinstance(named, ScalarNode) and isinstance(named.value, str) and named.value:
             return named.value
     return f"program number {index + 1}"

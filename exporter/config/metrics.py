@@ -9,7 +9,7 @@ from itertools import pairwise
 from exporter import decoders
 from exporter.config import document
 from exporter.config.findings import Findings
-from exporter.config.positions import Mapping, Node, Path, Scalar, at, key_at, quote_it
+from exporter.config.nodes import KeyPath, MappingNode, Node, ScalarNode, at, key_at, quote_it
 from exporter.config.validate import Valid, phrase
 from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MetricSpec
 
@@ -19,13 +19,13 @@ LARGEST_EXP2 = 63  # a slot of 2^64 is beyond every u64
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _CheckedMetric:
     """One metric being checked, and where it is written: `path` in `node`, the tree of its program."""
 
     program: str
     metric: document.MetricDocument
     node: Node
-    path: Path
+    path: KeyPath
     report: Findings
 
     def error(self, text: str, *keys: str | int, at_key: bool = False) -> None:
@@ -43,13 +43,13 @@ def metrics(entry: Valid[document.ProgramDocument], report: Findings) -> list[Me
         report.error(at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric")
     first: dict[str, tuple[int, document.MetricDocument]] = {}
     for index, metric in enumerate(program.metrics):
-        place = _Place(program.name, metric, node, ("metrics", index), report)
-        _check_kind(place)
-        _check_labels(place)
+        checked = _CheckedMetric(program.name, metric, node, ("metrics", index), report)
+        _check_kind(checked)
+        _check_labels(checked)
         if metric.type == "histogram":
-            _check_histogram(place)
+            _check_histogram(checked)
         if metric.name in first:
-            _check_same(place, node, *first[metric.name])
+            _check_same(checked, node, *first[metric.name])
         else:
             first[metric.name] = (index, metric)
         found.append(resolve(metric))
@@ -81,107 +81,110 @@ def last_part(field: str | None) -> str | None:
     return None if "[" in last else last
 
 
-def _check_kind(place: _Place) -> None:
-    metric = place.metric
+def _check_kind(checked: _CheckedMetric) -> None:
+    metric = checked.metric
     if metric.type == "histogram":
         for key in OTHER_KEYS:
             if key in metric.model_fields_set:
-                place.error(f"{key} is not for a histogram; name its slots by slots or slot", key, at_key=True)
+                checked.error(f"{key} is not for a histogram; name its slots by slots or slot", key, at_key=True)
     else:
         for key in HISTOGRAM_KEYS:
             if key in metric.model_fields_set:
-                place.error(f"{key} is only for a histogram; write type: histogram, or leave it out", key, at_key=True)
+                checked.error(
+                    f"{key} is only for a histogram; write type: histogram, or leave it out", key, at_key=True
+                )
     if metric.type != "gauge":
         if metric.reduce != "sum":
-            place.error(f"a {metric.type} cannot be reduced by {metric.reduce}; write sum, or type: gauge", "reduce")
+            checked.error(f"a {metric.type} cannot be reduced by {metric.reduce}; write sum, or type: gauge", "reduce")
         if metric.type == "counter" and metric.value == 1:
-            place.error("value 1 counts entries, and those can go; write type: gauge", "value")
+            checked.error("value 1 counts entries, and those can go; write type: gauge", "value")
     if metric.name.startswith(("bpf_exporter_", "process_")):
         prefix = metric.name.split("_")[0] if metric.name.startswith("process_") else "bpf_exporter"
-        place.error(f"names with {prefix}_ in front are the exporter's own; choose another, like ebpf_", "name")
+        checked.error(f"names with {prefix}_ in front are the exporter's own; choose another, like ebpf_", "name")
 
 
-def _check_labels(place: _Place) -> None:
+def _check_labels(checked: _CheckedMetric) -> None:
     seen: set[str] = set()
-    for index, label in enumerate(place.metric.labels or ()):
+    for index, label in enumerate(checked.metric.labels or ()):
         path = ("labels", index)
         if (label.field is None) == (label.const is None):
             both = label.field is not None
             wrong = "field and const exclude each other; keep one" if both else "neither field nor const; write one"
-            place.error(wrong, *path)
+            checked.error(wrong, *path)
             continue
         name = label.name or last_part(label.field)
         if name is None:
-            place.error(f'"name" is missing; with {label.field or "const"} write name: LABEL', *path)
+            checked.error(f'"name" is missing; with {label.field or "const"} write name: LABEL', *path)
             continue
         where = (*path, "name") if label.name else (*path, "field")
         if name in seen:
-            place.error(f"label {name} stands here a second time; give it another name", *where)
+            checked.error(f"label {name} stands here a second time; give it another name", *where)
         seen.add(name)
         if name == "le":
-            place.error("le is the label of histogram buckets; choose another name", *where)
+            checked.error("le is the label of histogram buckets; choose another name", *where)
         elif name.startswith("__"):
-            place.error("names with __ in front are Prometheus' own; choose another", *where)
-        if label.field is not None and label.field == place.metric.slot:
-            place.error(f"{label.field} is the slot of the histogram and cannot be a label; leave it out", *path)
+            checked.error("names with __ in front are Prometheus' own; choose another", *where)
+        if label.field is not None and label.field == checked.metric.slot:
+            checked.error(f"{label.field} is the slot of the histogram and cannot be a label; leave it out", *path)
         if label.decode is not None:
             if label.const is not None:
-                place.error("a const label has nothing to decode; leave decode out", *path, "decode", at_key=True)
+                checked.error("a const label has nothing to decode; leave decode out", *path, "decode", at_key=True)
             elif label.field == "cpu":
-                place.error("cpu is the number of a CPU; leave decode out", *path, "decode", at_key=True)
+                checked.error("cpu is the number of a CPU; leave decode out", *path, "decode", at_key=True)
             else:
-                _check_chain(place, label.decode, (*path, "decode"))
+                _check_chain(checked, label.decode, (*path, "decode"))
 
 
-def _check_chain(place: _Place, chain: Sequence[DecodeStep], path: tuple[str | int, ...]) -> None:
+def _check_chain(checked: _CheckedMetric, chain: Sequence[DecodeStep], path: tuple[str | int, ...]) -> None:
     if any(
-        _check_map(place, at(place.node, (*place.path, *path, index)), (*path, index)) for index in range(len(chain))
+        _check_map(checked, at(checked.node, (*checked.path, *path, index)), (*path, index))
+        for index in range(len(chain))
     ):
         return
     for text in decoders.check_chain(chain):
-        place.error(text, *path)
+        checked.error(text, *path)
 
 
-def _check_map(place: _Place, step: Node, path: tuple[str | int, ...]) -> bool:
+def _check_map(checked: _CheckedMetric, step: Node, path: tuple[str | int, ...]) -> bool:
     """Whether a `map` decoder has texts that YAML does not read as text (`0: no` is false): each is reported."""
-    texts = step.get("map") if isinstance(step, Mapping) else None
-    if not isinstance(texts, Mapping):
+    texts = step.get("map") if isinstance(step, MappingNode) else None
+    if not isinstance(texts, MappingNode):
         return False
     wrong = False
     for key, text in texts.items:
-        if not isinstance(text, Scalar):
-            place.error(f"map: {key.text} has no text; write {key.text}: TEXT", *path)
+        if not isinstance(text, ScalarNode):
+            checked.error(f"map: {key.text} has no text; write {key.text}: TEXT", *path)
             wrong = True
         elif not isinstance(text.value, str):
-            words = phrase(place.node, (*place.path, *path), (place.program,))
+            words = phrase(checked.node, (*checked.path, *path), (checked.program,))
             read = "nothing" if text.value is None else "a number"
             if isinstance(text.value, bool):
                 read = "true" if text.value else "false"
             sentence = f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
-            place.report.error(text.mark, words + sentence)
+            checked.report.error(text.mark, words + sentence)
             wrong = True
     return wrong
 
 
-def _check_histogram(place: _Place) -> None:
-    metric = place.metric
+def _check_histogram(checked: _CheckedMetric) -> None:
+    metric = checked.metric
     buckets = metric.buckets
     if metric.slot is None:
         if metric.sum_slot is not None:
-            place.error("sum_slot goes with slot; with slots name the sum by sum", "sum_slot", at_key=True)
+            checked.error("sum_slot goes with slot; with slots name the sum by sum", "sum_slot", at_key=True)
     else:
         for key, right in (("slots", "keep one"), ("sum", "name the slot that holds the sum by sum_slot")):
             if getattr(metric, key) is not None:
-                place.error(f"{key} and slot exclude each other; {right}", key, at_key=True)
+                checked.error(f"{key} and slot exclude each other; {right}", key, at_key=True)
         if buckets is None:
-            place.error('"buckets" is missing; with slot write buckets: {type: exp2, min: 0, max: 26}')
+            checked.error('"buckets" is missing; with slot write buckets: {type: exp2, min: 0, max: 26}')
     if buckets is not None:
-        _check_buckets(place, buckets)
+        _check_buckets(checked, buckets)
 
 
-def _check_buckets(place: _Place, buckets: document.BucketsDocument) -> None:
+def _check_buckets(checked: _CheckedMetric, buckets: document.BucketsDocument) -> None:
     def error(text: str, key: str | None = None) -> None:
-        place.error(text if key else f"buckets: {text}", "buckets", *([key] if key else []))
+        checked.error(text if key else f"buckets: {text}", "buckets", *([key] if key else []))
 
     kind, low, high = buckets.type, buckets.min, buckets.max
     for key, only in (("width", "linear"), ("bounds", "fixed"), ("slot_is_bound", "fixed")):
@@ -197,11 +200,11 @@ def _check_buckets(place: _Place, buckets: document.BucketsDocument) -> None:
     highest = LARGEST_EXP2 + (kind == "exp2zero")
     if kind in ("exp2", "exp2zero") and high is not None and high > highest:
         error(f"max {high} would be a bound above 2^{LARGEST_EXP2}; write max: {highest} or less", "max")
-    if place.metric.slot is not None and kind != "fixed" and high is None:
+    if checked.metric.slot is not None and kind != "fixed" and high is None:
         error('"max" is missing; with slot write max: the slot of the last bound')
-    sum_slot = place.metric.sum_slot
+    sum_slot = checked.metric.sum_slot
     if sum_slot is not None and high is not None and (low or 0) <= sum_slot <= high:
-        place.error(f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot")
+        checked.error(f"sum_slot {sum_slot} is one of the slots {low or 0} to {high}; write {high + 1}", "sum_slot")
 
 
 def _check_bounds(buckets: document.BucketsDocument, error: Callable[[str, str | None], None]) -> None:
@@ -221,17 +224,17 @@ def _check_bounds(buckets: document.BucketsDocument, error: Callable[[str, str |
         error(f"max {high} has no bound; write max: {len(bounds) - 1} or less, or more bounds", "max")
 
 
-def _check_same(place: _Place, node: Node, index: int, first: document.MetricDocument) -> None:
+def _check_same(checked: _CheckedMetric, node: Node, index: int, first: document.MetricDocument) -> None:
     """The same name again adds its entries: both must be one family."""
     line = at(node, ("metrics", index)).mark.line
-    metric = place.metric
+    metric = checked.metric
     for key in ("type", "help", "scale"):
         if getattr(metric, key) != getattr(first, key):
-            place.error(f"{key} is not that of the metric of this name on line {line}; write the same", key)
+            checked.error(f"{key} is not that of the metric of this name on line {line}; write the same", key)
     names = [_label_names(each) for each in (metric, first)]
     if None not in names and names[0] != names[1]:
         there = ", ".join(sorted(names[1] or ())) or "none"
-        place.error(f"the labels are not those of the metric of this name on line {line}; write {there}", "labels")
+        checked.error(f"the labels are not those of the metric of this name on line {line}; write {there}", "labels")
 
 
 def _label_names(metric: document.MetricDocument) -> frozenset[str] | None:

@@ -10,7 +10,7 @@ import re
 from exporter.config import document
 from exporter.config.findings import Findings
 from exporter.config.metrics import last_part
-from exporter.config.positions import Node, Path, at
+from exporter.config.nodes import KeyPath, Node, at
 from exporter.config.validate import phrase
 
 # Word in a name -> the base unit that should stand there.
@@ -32,7 +32,7 @@ _CAMEL = re.compile("[a-z0-9][A-Z]")
 def check(program: document.ProgramDocument, node: Node, report: Findings) -> None:
     """Warns of every name in the metrics of `program` that others would not choose so."""
     for index, metric in enumerate(program.metrics):
-        path: Path = ("metrics", index)
+        path: KeyPath = ("metrics", index)
         words = phrase(node, (*path, "name"), (program.name,))
         mark = at(node, (*path, "name")).mark
         for text in complaints(metric.name, metric.type):
@@ -41,7 +41,7 @@ def check(program: document.ProgramDocument, node: Node, report: Findings) -> No
             report.warn(at(node, path).mark, f'{words}"help" is missing; write one sentence that Prometheus shows')
         for number, label in enumerate(metric.labels or ()):
             name = label.name or last_part(label.field) or ""
-            place = (*path, "labels", number)
+            label_path = (*path, "labels", number)
             if name in _TARGET_LABELS:
                 text = f"Prometheus sets {name} itself and will call this one exported_{name}; choose another name"
             elif name == "quantile":
@@ -50,7 +50,7 @@ def check(program: document.ProgramDocument, node: Node, report: Findings) -> No
                 text = f"the name is in camelCase; write {snake(name)}"
             else:
                 continue
-            report.warn(at(node, (*place, "name")).mark, f"{phrase(node, place, (program.name,))}{text}")
+            report.warn(at(node, (*label_path, "name")).mark, f"{phrase(node, label_path, (program.name,))}{text}")
 
 
 def complaints(name: str, kind: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.config import document
 from exporter.config.findings import Findings, quoted
-from exporter.config.positions import List, Mapping, Node, Scalar, at, key_at, without
+from exporter.config.nodes import ListNode, MappingNode, Node, ScalarNode, at, key_at, without
 from exporter.config.validate import Valid
 from exporter.kernel.near import did_you_mean
 
@@ -16,7 +16,7 @@ _FIXED_IN_METRIC = set(document.MetricDocument.model_fields) - set(document.Metr
 
 def changeable(node: Node, name: str, report: Findings) -> Node:
     """The entry without the keys that `use` cannot change; each is reported."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, MappingNode):
         return node
     result: Node = node
     for key, _ in node.items:
@@ -25,8 +25,8 @@ def changeable(node: Node, name: str, report: Findings) -> Node:
             report.error(key.mark, f"{name}: {key.text} cannot be changed with use; {right}")
             result = without(result, [key.text])
     written = node.get("metrics")
-    for index, item in enumerate(written.items if isinstance(written, List) else ()):
-        for key, _ in item.items if isinstance(item, Mapping) else ():
+    for index, item in enumerate(written.items if isinstance(written, ListNode) else ()):
+        for key, _ in item.items if isinstance(item, MappingNode) else ():
             if key.text in _FIXED_IN_METRIC:
                 right = "only enabled and max_series; copy the program and change the copy"
                 report.error(
@@ -38,8 +38,8 @@ def changeable(node: Node, name: str, report: Findings) -> Node:
 
 
 def _metric(item: Node, index: int) -> str:
-    named = item.get("name") if isinstance(item, Mapping) else None
-    return f"metric {named.text}" if isinstance(named, Scalar) and named.text else f"metric number {index + 1}"
+    named = item.get("name") if isinstance(item, MappingNode) else None
+    return f"metric {named.text}" if isinstance(named, ScalarNode) and named.text else f"metric number {index + 1}"
 
 
 def apply(
@@ -48,10 +48,10 @@ def apply(
     """`entry` as `valid` changes it; names that the program does not have are reported. `name` is for messages."""
     use, program = valid.document, entry.document
     for key, value in use.defines.items():
-        place = key_at(valid.node, ["defines", key])
+        mark = key_at(valid.node, ["defines", key])
         if key not in program.defines:
             hint = did_you_mean(key, program.defines, otherwise="its defines are")
-            report.error(place, f"{name}: {use.use} has no define {quoted(key)}; {hint}")
+            report.error(mark, f"{name}: {use.use} has no define {quoted(key)}; {hint}")
         elif isinstance(program.defines[key], int) and not isinstance(value, int):
             report.error(
                 at(valid.node, ["defines", key]).mark,
@@ -60,12 +60,12 @@ def apply(
     changed: dict[str, document.MetricOverride] = {}
     known = {metric.name for metric in program.metrics}
     for index, override in enumerate(use.metrics):
-        place = at(valid.node, ["metrics", index, "name"]).mark
+        mark = at(valid.node, ["metrics", index, "name"]).mark
         if override.name not in known:
             hint = did_you_mean(override.name, known, otherwise="its metrics are")
-            report.error(place, f"{name}: {use.use} has no metric {quoted(override.name)}; {hint}")
+            report.error(mark, f"{name}: {use.use} has no metric {quoted(override.name)}; {hint}")
         elif override.name in changed:
-            report.error(place, f"{name}: metric {override.name} stands here a second time; keep one")
+            report.error(mark, f"{name}: metric {override.name} stands here a second time; keep one")
         changed[override.name] = override
     changes = {
         "name": use.name or use.use,

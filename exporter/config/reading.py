@@ -47,7 +47,7 @@ def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
     errors = [*report.errors, *(report.warnings if strict else ())]
     if errors:
         raise ConfigErrors(in_order(errors), merge.reader.sources)
-    programs = [placed.program for placed in merge.programs]
+    programs = [marked.program for marked in merge.programs]
     return LoadedConfig(
         Config(programs=programs, limits=limits),
         tuple(in_order(report.warnings)),

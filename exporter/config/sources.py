@@ -13,7 +13,7 @@ from typing import Any
 
 MAX_BYTES = 4 << 20  # the largest config seen in the field has 200 kB
 
-Seen = tuple[str, str]  # SHA-256 of a file's content in hex, "" where it cannot be read; owner, group and mode
+Fingerprint = tuple[str, str]  # SHA-256 of a file's content in hex, "" where it cannot be read; owner, group and mode
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Sources:
     absent   files that would have been taken if they had been there: programs/ beside the main file hides bundled ones
     """
 
-    files: dict[str, Seen] = field(default_factory=dict)
+    files: dict[str, Fingerprint] = field(default_factory=dict)
     globs: dict[str, list[str]] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
 
@@ -36,8 +36,8 @@ class Sources:
         """Whether a file is not what it was, or there is another one to read. Takes a millisecond, and no YAML."""
         return (
             any(os.path.isfile(path) for path in self.absent)
-            or any(found(pattern) != before for pattern, before in self.globs.items())
-            or any(look(path) != seen for path, seen in self.files.items())
+            or any(matches(pattern) != before for pattern, before in self.globs.items())
+            or any(fingerprint(path) != seen for path, seen in self.files.items())
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -49,16 +49,16 @@ class Sources:
         return cls(files, document["globs"], document["absent"])
 
 
-def found(pattern: str) -> list[str]:
+def matches(pattern: str) -> list[str]:
     """Names that a pattern of `include:` finds, sorted."""
     return sorted(glob.glob(pattern, recursive=True))
 
 
-def seen(data: bytes, status: os.stat_result) -> Seen:
+def fingerprint_of(data: bytes, status: os.stat_result) -> Fingerprint:
     return hashlib.sha256(data).hexdigest(), f"{status.st_uid}:{status.st_gid}:{stat.S_IMODE(status.st_mode):04o}"
 
 
-def look(path: str | Path) -> Seen:
+def fingerprint(path: str | Path) -> Fingerprint:
     """What there is to see of a file now, whether or not it may be used."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not wait for a writer
@@ -69,7 +69,7 @@ def look(path: str | Path) -> Seen:
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
             return "", f"{status.st_mode:o}:{status.st_size}"
         with open(fd, "rb", closefd=False) as file:
-            return seen(file.read(MAX_BYTES), status)
+            return fingerprint_of(file.read(MAX_BYTES), status)
     except OSError:
         return "", ""
     finally:

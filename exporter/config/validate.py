@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from exporter.config.document import Document, describe
 from exporter.config.findings import Findings, quoted
-from exporter.config.positions import List, Mapping, Node, Path, Scalar, at, key_at, plain, quote_it, without
+from exporter.config.nodes import KeyPath, ListNode, MappingNode, Node, ScalarNode, at, key_at, plain, quote_it, without
 from exporter.kernel.near import did_you_mean
 
 D = TypeVar("D", bound=Document)
@@ -28,15 +28,15 @@ class Valid(Generic[D]):
 
     def wrote(self, key: str) -> bool:
         """Whether the user wrote `key`, right or wrong: only then its absence is no mistake of its own."""
-        return isinstance(self.written, Mapping) and self.written.get(key) is not None
+        return isinstance(self.written, MappingNode) and self.written.get(key) is not None
 
     def wrote_empty(self, key: str) -> bool:
         """Whether the user wrote `key` with an empty list."""
-        value = self.written.get(key) if isinstance(self.written, Mapping) else None
-        return isinstance(value, List) and not value.items
+        value = self.written.get(key) if isinstance(self.written, MappingNode) else None
+        return isinstance(value, ListNode) and not value.items
 
 
-def validate(model: type[D], node: Node, report: Findings, words: Path = ()) -> Valid[D] | None:
+def validate(model: type[D], node: Node, report: Findings, words: KeyPath = ()) -> Valid[D] | None:
     """Reports every mistake in `node`; gives what is valid of it, None if nothing is.
 
     `words` are put in front of every sentence (the program's name).
@@ -65,7 +65,7 @@ def _errors(model: type[Document], node: Node) -> list[ErrorDetails]:
     return []
 
 
-def _by_index(path: Path) -> tuple[tuple[str, int], ...]:
+def _by_index(path: KeyPath) -> tuple[tuple[str, int], ...]:
     """Sort key that removes later list items before earlier ones."""
     return tuple((step, -1) if isinstance(step, str) else ("", step) for step in path)
 
@@ -86,7 +86,7 @@ def _real_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
     return tuple(step for step in loc if step != "[key]")
 
 
-def _report(model: type[Document], node: Node, error: ErrorDetails, report: Findings, words: Path) -> None:
+def _report(model: type[Document], node: Node, error: ErrorDetails, report: Findings, words: KeyPath) -> None:
     path = _real_path(error["loc"])
     kind = error["type"]
     is_key = "[key]" in error["loc"]
@@ -98,7 +98,7 @@ def _report(model: type[Document], node: Node, error: ErrorDetails, report: Find
         parent = at(node, path[:-1])
         mark = parent.mark
         other = _OTHER_WAY.get(str(path[-1]))
-        if other is not None and isinstance(parent, Mapping) and parent.get(other) is not None:
+        if other is not None and isinstance(parent, MappingNode) and parent.get(other) is not None:
             return  # it is there in a way that is not built, and that is reported
     if report.has_error_at(mark):
         return  # a surprise of YAML is already explained here
@@ -106,7 +106,7 @@ def _report(model: type[Document], node: Node, error: ErrorDetails, report: Find
     report.error(mark, f"{prefix}{_sentence(model, path, error, target, is_key)}")
 
 
-def _sentence(model: type[Document], path: Path, error: ErrorDetails, target: Node, is_key: bool) -> str:
+def _sentence(model: type[Document], path: KeyPath, error: ErrorDetails, target: Node, is_key: bool) -> str:
     kind, context = error["type"], error.get("ctx", {})
     key = str(path[-1]) if path else "this"
     if kind in ("extra_forbidden", "invalid_key"):
@@ -121,7 +121,7 @@ def _sentence(model: type[Document], path: Path, error: ErrorDetails, target: No
         return f"{name}{_shown(target)}{error['msg']}"
     if kind == "literal_error":
         allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        text = target.text if isinstance(target, Scalar) else ""
+        text = target.text if isinstance(target, ScalarNode) else ""
         return f"{name}{_shown(target)}is not known; {did_you_mean(text, allowed, otherwise='write one of')}"
     if kind == "greater_than_equal":
         return f"{name}{_shown(target)}is too small; write {context['ge']} or more"
@@ -159,22 +159,22 @@ _EXPECTED = {
 
 
 def _right(kind: str, target: Node) -> str:
-    if kind == "string_type" and isinstance(target, Scalar) and target.plain and target.text:
+    if kind == "string_type" and isinstance(target, ScalarNode) and target.plain and target.text:
         return quote_it(target)
-    if kind in ("int_type", "float_type") and isinstance(target, Scalar) and not target.plain:
+    if kind in ("int_type", "float_type") and isinstance(target, ScalarNode) and not target.plain:
         return f"write {_EXPECTED[kind]}, without quotes"
-    if kind == "list_type" and isinstance(target, Scalar) and target.text:
+    if kind == "list_type" and isinstance(target, ScalarNode) and target.text:
         return f"write a list: [{target.text}]"
-    if kind == "list_type" and isinstance(target, Mapping):
+    if kind == "list_type" and isinstance(target, MappingNode):
         return "write a list: put `- ` in front of each entry"
     return f"write {_EXPECTED[kind]}"
 
 
 def _kind(node: Node) -> str:
     """What a node is, in words: `the number 5`, `a list`."""
-    if isinstance(node, List):
+    if isinstance(node, ListNode):
         return "a list"
-    if isinstance(node, Mapping):
+    if isinstance(node, MappingNode):
         return "a mapping"
     if node.value is None:
         return "empty"
@@ -188,7 +188,7 @@ def _kind(node: Node) -> str:
 
 def _shown(node: Node) -> str:
     """A single value as the user wrote it, and a space; nothing for lists and mappings."""
-    if not isinstance(node, Scalar) or not node.text:
+    if not isinstance(node, ScalarNode) or not node.text:
         return ""
     text = shortened(node.text)
     return f"{text if node.plain and not isinstance(node.value, str) else quoted(text)} "
@@ -200,7 +200,7 @@ def shortened(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _name_of(path: Path) -> str:
+def _name_of(path: KeyPath) -> str:
     """The key that a sentence is about, list items with their number."""
     if not path:
         return ""
@@ -209,7 +209,7 @@ def _name_of(path: Path) -> str:
     return f"{path[-1]} "
 
 
-def document_at(model: type[Document], path: Path) -> type[Document] | None:
+def document_at(model: type[Document], path: KeyPath) -> type[Document] | None:
     """The model that checks the mapping at `path`."""
     annotation: Any = model
     for step in path:
@@ -234,7 +234,7 @@ _NAMED = {
 }
 
 
-def phrase(node: Node, path: Path, words: Path = ()) -> str:
+def phrase(node: Node, path: KeyPath, words: KeyPath = ()) -> str:
     """`path` in words, without its last key: "tcp_rst: metric ebpf_x: label port: " (ends in a space, or is empty)."""
     parts = [str(word) for word in words]
     for length, step in enumerate(path, 1):
@@ -250,13 +250,13 @@ def phrase(node: Node, path: Path, words: Path = ()) -> str:
 
 def _item_name(item: Node, container: str, index: int) -> str:
     """How a list item is called: by its name, an attach point by its first kind and target, else by its number."""
-    if isinstance(item, Mapping):
+    if isinstance(item, MappingNode):
         for key in ("name", "use", "field"):
             named = item.get(key)
-            if isinstance(named, Scalar) and named.text:
+            if isinstance(named, ScalarNode) and named.text:
                 return shortened(named.text)
         if container == "attach":
             for kind, target in item.items:
-                if isinstance(target, Scalar) and target.text and kind.text not in ("function", "optional"):
+                if isinstance(target, ScalarNode) and target.text and kind.text not in ("function", "optional"):
                     return f"{kind.text} {shortened(target.text)}"
     return f"number {index + 1}"

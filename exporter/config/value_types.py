@@ -198,7 +198,7 @@ def _finite(value: float) -> float:
     return value
 
 
-Number = Annotated[float, AfterValidator(_finite)]
+FiniteNumber = Annotated[float, AfterValidator(_finite)]
 
 
 def _budget(value: float) -> float:

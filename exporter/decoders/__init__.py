@@ -4,8 +4,8 @@ A family of decoders is one module with a table DECODERS; chain.py checks the ch
 Nothing here reads a map.
 """
 
-from exporter.decoders.chain import Chain, ChainError, chain, check_chain, types
+from exporter.decoders.chain import Chain, ChainError, all_decoders, chain, check_chain
 from exporter.decoders.declaration import Decoder, Input
 from exporter.decoders.names import Names
 
-__all__ = ["Chain", "ChainError", "Decoder", "Input", "Names", "chain", "check_chain", "types"]
+__all__ = ["Chain", "ChainError", "Decoder", "Input", "Names", "all_decoders", "chain", "check_chain"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -13,7 +13,7 @@ NO_SYMBOL = "??"  # a frame in no function: the kernel has freed its init code, 
 _ADDRESS = (1 << 64) - 1  # an s64 holds a kernel address as a negative number
 
 
-def _ksym(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _ksym(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """The function that holds the address, without offset; a null pointer is "none"."""
     return lambda address: names.symbol(address & _ADDRESS) if address else "none"
 
@@ -53,7 +53,7 @@ def _kstack_fits(step: DecodeStep, given: Input) -> str | None:
     return None
 
 
-def _kstack(step: DecodeStep, _given: Input, names: Names) -> Run:
+def _kstack(step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """A stack by its id in a map, or the frames themselves. A negative id is the error of get_stackid(): no answer."""
     if step.argument is None:
         return lambda frames: stack(frames, names)

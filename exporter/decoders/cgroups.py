@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -75,22 +75,22 @@ def _cgroup_argument(step: DecodeStep) -> str | None:
     return "decoder cgroup: the argument is a controller of version 1 whose ids these are, as in {cgroup: pids}"
 
 
-def _cgroup(step: DecodeStep, _given: Input, names: Names) -> Run:
+def _cgroup(step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """With a controller the id is what task->cgroups->subsys[CONTROLLER_cgrp_id]->cgroup->kn->id says, which is right
     wherever that controller is: in version 1, or in version 2. From now on cgroups are learned as they are made."""
     names.hierarchy(step.argument).watch()
     return partial(names.cgroup_path, controller=step.argument)
 
 
-def _systemd_unit(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _systemd_unit(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return unit
 
 
-def _container(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _container(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return container
 
 
-def _pod(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _pod(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     def run(path: str) -> str | None:
         uid = pod_uid(path)
         return NONE if uid is None else names.pod(uid)

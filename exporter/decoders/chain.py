@@ -50,7 +50,7 @@ class ChainError(ValueError):
     """A chain that cannot read the field it is put on; the text says why and what would work."""
 
 
-def types() -> Mapping[str, Decoder]:
+def all_decoders() -> Mapping[str, Decoder]:
     """Every decoder by name."""
     return _DECODERS
 

@@ -14,7 +14,7 @@ from exporter.spec import DecodeStep
 Shape = Literal["int", "bytes", "text"]
 
 # A bound decoder: one value in (int, bytes or str as `takes` says), its answer out. None = it has no answer.
-Run = Callable[[Any], "int | str | None"]
+DecodeFunction = Callable[[Any], "int | str | None"]
 
 _BIG_ENDIAN = ("__be16", "__be32", "__be64")
 _LITTLE_ENDIAN = ("__le16", "__le32", "__le64")
@@ -62,7 +62,7 @@ class Decoder:
     name: str
     takes: tuple[Shape, ...]
     gives: Literal["int", "text"]
-    bind: Callable[[DecodeStep, Input, Names], Run]
+    bind: Callable[[DecodeStep, Input, Names], DecodeFunction]
     argument: Callable[[DecodeStep], str | None] = no_argument
     fits: Callable[[DecodeStep, Input], str | None] = fits_anything
     options: tuple[str, ...] = ()

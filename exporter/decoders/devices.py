@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
 
-def _majorminor(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _majorminor(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """A block device by the kernel's dev_t (MKDEV(disk->major, disk->first_minor)); 0 is no device: "none"."""
     return lambda device: names.devices.name(device) if device else "none"
 
@@ -16,19 +16,19 @@ def _majorminor(_step: DecodeStep, _given: Input, names: Names) -> Run:
 # hex: a host without the package pci.ids can still tell its devices apart.
 
 
-def _pci_vendor(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _pci_vendor(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     return lambda number: names.pci.vendor(number) or _hex(number, 4)
 
 
-def _pci_device(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _pci_device(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     return lambda number: names.pci.device(number) or _hex(number, 8)
 
 
-def _pci_class(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _pci_class(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     return lambda number: names.pci.class_(number) or _hex(number, 2)
 
 
-def _pci_subclass(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _pci_subclass(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     return lambda number: names.pci.subclass(number) or _hex(number, 4)
 
 

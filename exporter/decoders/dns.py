@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import Decoder, Input, Run, is_number
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input, is_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -35,7 +35,7 @@ def _fits(_step: DecodeStep, given: Input) -> str | None:
     return None
 
 
-def _dname(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _dname(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return name
 
 

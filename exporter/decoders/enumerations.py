@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -56,7 +56,7 @@ def _enum_fits(step: DecodeStep, given: Input) -> str | None:
     return None
 
 
-def _enum(step: DecodeStep, given: Input, names: Names) -> Run:
+def _enum(step: DecodeStep, given: Input, names: Names) -> DecodeFunction:
     """Names of the field's own enum, or of the kernel enum in the argument (from the kernel's BTF)."""
     if step.argument is not None:
         values = names.kernel_enum(step.argument)
@@ -96,11 +96,11 @@ def _map_fits(step: DecodeStep, given: Input) -> str | None:
     return None
 
 
-def _map(step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _map(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return {key: str(value) for key, value in step.argument.items()}.get
 
 
-def _errno(_step: DecodeStep, given: Input, _names: Names) -> Run:
+def _errno(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
     """ENOENT for 2 and for -2; 0 is "none". A u32 or u64 that holds a negative number is read as signed."""
     top = 1 << 8 * given.source.size if given.source is not None and not given.source.signed else 0
 

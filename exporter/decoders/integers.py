@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
 
-def _uint(_step: DecodeStep, given: Input, _names: Names) -> Run:
+def _uint(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
     """The field read as unsigned: an s32 of -1 is 4294967295."""
     if given.source is None or not given.source.signed:
         return lambda number: number
@@ -15,7 +15,7 @@ def _uint(_step: DecodeStep, given: Input, _names: Names) -> Run:
     return lambda number: number & mask
 
 
-def _int(_step: DecodeStep, given: Input, _names: Names) -> Run:
+def _int(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
     """The field read as signed: a u32 of 4294967295 is -1."""
     if given.source is None or given.source.signed:
         return lambda number: number
@@ -23,7 +23,7 @@ def _int(_step: DecodeStep, given: Input, _names: Names) -> Run:
     return lambda number: (number ^ sign) - sign
 
 
-def _hex(_step: DecodeStep, given: Input, _names: Names) -> Run:
+def _hex(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
     """0x1f for a number (a negative one as its bits), plain digits in memory order for anything else."""
     if given.shape == "bytes":
         return lambda raw: raw.hex()
@@ -31,7 +31,7 @@ def _hex(_step: DecodeStep, given: Input, _names: Names) -> Run:
     return lambda number: f"{number & mask:#x}"
 
 
-def _bool(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _bool(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return lambda number: "true" if number else "false"
 
 

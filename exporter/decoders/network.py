@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -88,24 +88,24 @@ def address(raw: bytes) -> str | None:
     return socket.inet_ntop(socket.AF_INET6, raw)
 
 
-def _inet(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _inet(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return address
 
 
-def _proto(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _proto(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return _PROTOCOLS.get
 
 
-def _tcp_state(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _tcp_state(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return _TCP_STATES.get
 
 
-def _port_class(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _port_class(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     """The C side puts 0 for a port that no socket listens on; any other number is the port in host order."""
     return lambda port: str(port) if port else EPHEMERAL
 
 
-def _ifname(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _ifname(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """Names of the exporter's own network namespace; index 0 is no interface: "none"."""
     return lambda index: names.interface(index) if index else "none"
 

@@ -6,7 +6,7 @@ import ipaddress
 import sys
 from collections.abc import Mapping
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -71,7 +71,7 @@ def network(address: bytes, length: int) -> str | None:
     return str(ipaddress.ip_network((address, length), strict=False))
 
 
-def _cidr(step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _cidr(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     if step.argument is None:
         return prefix
     if isinstance(step.argument, int):
@@ -81,7 +81,7 @@ def _cidr(step: DecodeStep, _given: Input, _names: Names) -> Run:
     return _table({ipaddress.ip_network(each): str(text) for each, text in texts.items()})
 
 
-def _table(texts: Mapping[_Network, str]) -> Run:
+def _table(texts: Mapping[_Network, str]) -> DecodeFunction:
     """The text of the longest prefix that holds the address."""
     ordered = sorted(texts, key=lambda each: -each.prefixlen)
 

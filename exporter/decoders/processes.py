@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import Decoder, Input, Run
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.kernel import syscalls
 from exporter.spec import DecodeStep
@@ -10,7 +10,7 @@ from exporter.spec import DecodeStep
 NO_UID = 0xFFFFFFFF  # INVALID_UID (include/linux/uidgid.h)
 
 
-def _syscall(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _syscall(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """By the 64-bit table of this architecture. A 32-bit process has numbers of its own, which cannot be told apart."""
     table = syscalls.names(names.machine)
     if names.machine == "x86_64":
@@ -18,7 +18,7 @@ def _syscall(_step: DecodeStep, _given: Input, names: Names) -> Run:
     return table.get
 
 
-def _username(_step: DecodeStep, _given: Input, names: Names) -> Run:
+def _username(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """As the host's /etc/passwd has it: the kernel knows users by the numbers of the initial user namespace."""
     return lambda uid: names.user(uid & NO_UID)
 

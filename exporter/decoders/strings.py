@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from exporter.decoders.declaration import Decoder, Input, Run, is_number
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input, is_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -20,7 +20,7 @@ def _fits(_step: DecodeStep, given: Input) -> str | None:
     return None
 
 
-def _string(_step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _string(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return text
 
 
@@ -44,7 +44,7 @@ def _regexp_argument(step: DecodeStep) -> str | None:
     return None
 
 
-def _regexp(step: DecodeStep, _given: Input, _names: Names) -> Run:
+def _regexp(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     """What the first pattern that is found anywhere in the text matches: its first group, all of the match without."""
     searches = [re.compile(pattern).search for pattern in _patterns(step)]
 

@@ -1,4 +1,4 @@
-"""Which start of the kernel this is (random(4))."""
+"""The boot id: /proc/sys/kernel/random/boot_id (random(4))."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def boot_id(proc: Path = Path("/proc")) -> str:
-    """A UUID that is drawn anew whenever the kernel starts, the same in every container; "" where /proc hides it."""
+    """Return the UUID of this boot, the same in every container; "" where /proc hides it."""
     try:
         return (proc / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,8 +1,7 @@
-"""Run statistics of BPF programs: how often they ran, how long, and how often the kernel passed them over.
+"""Run statistics of BPF programs: run count, run time and missed runs (struct bpf_prog_info).
 
-Run time and count move only while somebody has switched them on, and then for every program of the host: by a
-descriptor (BPF_ENABLE_STATS, 5.8, d46edd671a14) or by the sysctl kernel.bpf_stats_enabled. Missed runs are counted
-always.
+The kernel counts runs and run time of all programs of the host while they are enabled: by a descriptor
+(BPF_ENABLE_STATS, 5.8, d46edd671a14) or by the sysctl kernel.bpf_stats_enabled. It always counts missed runs.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ BPF_STATS_RUN_TIME = 0
 
 @dataclass(frozen=True, slots=True)
 class RunStatistics:
-    """Of one program since it was loaded.
+    """Run statistics of one program since it was loaded.
 
-    id      the kernel's, drawn anew for each load
-    ns      nanoseconds that its counted runs took, over all CPUs
-    runs    counted runs
-    missed  runs left out because it, or another one, ran on that CPU; before 5.12 always 0, and for kprobes and
-            tracepoints before 6.7
+    id      the kernel's id of the program; each load gets a new one
+    ns      run time in nanoseconds, summed over all CPUs
+    runs    run count
+    missed  runs that the recursion protection skipped; always 0 before 5.12, for kprobes and tracepoints before 6.7
     """
 
     id: int
@@ -35,12 +33,13 @@ class RunStatistics:
 
 
 def enable() -> int:
-    """A descriptor while which is open run times are taken. Needs CAP_SYS_ADMIN; OSError, EINVAL before 5.8."""
+    """Return a descriptor that enables run statistics while it is open. Needs CAP_SYS_ADMIN; OSError EINVAL before
+    5.8."""
     return bpf.call(BPF_ENABLE_STATS, EnableStats(type=BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS", "")
 
 
 def are_on(proc: Path = Path("/proc")) -> bool:
-    """Whether the sysctl has them on. Nobody can ask whether somebody else's descriptor has."""
+    """Return True if the sysctl enables run statistics. A descriptor of another process cannot be detected."""
     return sysctl.read("kernel.bpf_stats_enabled", proc) == 1
 
 

@@ -1,4 +1,4 @@
-"""BTF objects of bpf(2): types loaded into the kernel, and those that it has, by id and by a module's name."""
+"""BTF objects of bpf(2): loading one, reading one by id, finding that of a module (include/uapi/linux/bpf.h)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MODULE_NAME_LEN = 64 - ctypes.sizeof(ctypes.c_ulong)
 
 
 def load(raw: bytes) -> int:
-    """The fd of a BTF object made from `raw`. The text of a refusal ends with the kernel's own last words on it."""
+    """Load `raw` and return the fd of the BTF object. The text of OSError ends with the last line of the kernel's
+    log."""
     blob = bpf.buffer(raw)
     attr = BtfLoad(btf=ctypes.addressof(blob), btf_size=len(raw))
     try:
@@ -34,14 +35,14 @@ def load(raw: bytes) -> int:
 
 
 def by_id(id: int) -> int:  # noqa: A002
-    """An fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
+    """Return an fd of the BTF object with this id. Needs CAP_SYS_ADMIN."""
     return bpf.call(BPF_BTF_GET_FD_BY_ID, GetId(id=id), "BPF_BTF_GET_FD_BY_ID", str(id))
 
 
 def read(fd: int) -> bytes:
-    """The BTF blob behind the fd, as it was loaded."""
+    """Return the BTF of an fd as it was loaded."""
     size = 0
-    while True:  # twice: the first answer says how much there is
+    while True:  # twice: the first answer has the size
         blob = ctypes.create_string_buffer(max(size, 1))
         info = BpfBtfInfo(btf=ctypes.addressof(blob) if size else 0, btf_size=size)
         bpf.object_info(fd, info, "btf")
@@ -51,13 +52,13 @@ def read(fd: int) -> bytes:
 
 
 def of_module(module: str) -> int:
-    """The fd of the module's BTF (5.11), the caller's to close. OSError: ENOENT it is not loaded or has no BTF; EPERM
-    without CAP_SYS_ADMIN."""
-    identity = 0
-    while (identity := _next(identity)) != 0:
+    """Return the fd of the module's BTF (5.11), which the caller closes. OSError: ENOENT the module is not loaded or
+    has no BTF; EPERM without CAP_SYS_ADMIN."""
+    btf_id = 0
+    while (btf_id := _next(btf_id)) != 0:
         try:
-            fd = by_id(identity)
-        except FileNotFoundError:  # it went meanwhile
+            fd = by_id(btf_id)
+        except FileNotFoundError:  # unloaded meanwhile
             continue
         if _kernel_name(fd) == module:
             return fd
@@ -65,9 +66,9 @@ def of_module(module: str) -> int:
     raise OSError(errno.ENOENT, f"BTF of module {module}: not loaded, or without BTF (CONFIG_DEBUG_INFO_BTF_MODULES)")
 
 
-def _next(identity: int) -> int:
-    """The id after this one, 0 after the last."""
-    attr = GetId(id=identity)
+def _next(btf_id: int) -> int:
+    """Return the id of the next BTF object, 0 after the last."""
+    attr = GetId(id=btf_id)
     try:
         bpf.call(BPF_BTF_GET_NEXT_ID, attr, "BPF_BTF_GET_NEXT_ID", "")
     except FileNotFoundError:
@@ -76,7 +77,7 @@ def _next(identity: int) -> int:
 
 
 def _kernel_name(fd: int) -> str:
-    """ "vmlinux", a module's name, "" for the BTF of a program or map."""
+    """Return "vmlinux", the name of a module, or "" for the BTF of a program or map."""
     name = ctypes.create_string_buffer(MODULE_NAME_LEN)
     info = BpfBtfInfo(name=ctypes.addressof(name), name_len=len(name))
     bpf.object_info(fd, info, "btf")

@@ -1,12 +1,12 @@
-"""Cgroups: id -> path, also after the cgroup is gone; of version 2, and of each hierarchy of version 1.
+"""Cgroups: id -> path, also after the cgroup is removed; of version 2, and of each hierarchy of version 1.
 
 The id of a cgroup is the inode number of its directory (kernfs on 64-bit kernels: commit 40430452fd5d, 5.5), in its own
-hierarchy. There is no call without privileges from id to path, so a miss walks the tree; what comes
-and goes between two scrapes is learned as it is made (cgroup_watch.py).
+hierarchy. No system call without privileges turns an id into a path, so an unknown id walks the tree; cgroups that live
+only between two scrapes are learned from inotify (cgroup_watch.py).
 
 bpf_get_current_cgroup_id() is the id in the default hierarchy, which is version 2 (task_dfl_cgroup() in
-include/linux/cgroup.h). That hierarchy is there whether or not anybody has mounted it, and where nobody has, every task
-is in its root: the helper then says 1 for all of them. What version 1 has is found by its own controllers:
+include/linux/cgroup.h). That hierarchy exists even where it is not mounted; then every task is in its root and the
+helper returns 1 for all of them. An id in a hierarchy of version 1 is read through its controller:
 task->cgroups->subsys[pids_cgrp_id]->cgroup->kn->id.
 """
 
@@ -15,27 +15,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from exporter.kernel.cgroup_watch import CgroupWatch
+from exporter.kernel.recent_names import RecentNames
 
-WALK_INTERVAL = 1.0  # seconds; at most one walk in so long, however many ids miss,
-WALK_SHARE = 0.05  # or as many as take this share of the time: a small tree is looked at again at once
-KEPT = 16384  # names kept, of living and of dead cgroups; the longest unused go first (about 3 MB when full)
+WALK_INTERVAL = 1.0  # seconds between two walks, however many ids are unknown,
+WALK_SHARE = 0.05  # or less while walks take less than this share of the time: a small tree is walked again at once
+MOST_NAMES = 16384  # of living and dead cgroups (about 3 MB when full)
 
-# Options of a cgroup mount that are no controller (cgroup1_show_options() in kernel/cgroup/cgroup-v1.c, vfs).
+# Options of a cgroup mount that are not controllers (cgroup1_show_options() in kernel/cgroup/cgroup-v1.c, vfs).
 _NO_CONTROLLER = frozenset(
     {"rw", "ro", "noprefix", "xattr", "cpuset_v2_mode", "favordynmods", "seclabel", "clone_children"}
 )
 
 
 def find_mount(proc: Path) -> Path | None:
-    """Where cgroup2 is mounted, by mountinfo (proc(5)): /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version 1.
+    """Return where cgroup2 is mounted (proc_pid_mountinfo(5)): /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version
+    1.
 
-    A mount of the whole tree is preferred to one of a part of it. None without any.
+    A mount of the whole tree is preferred to one of a part of it. None if it is not mounted.
     """
     part: Path | None = None
     for kind, root, point, _ in _mounts(proc):
@@ -48,8 +49,8 @@ def find_mount(proc: Path) -> Path | None:
 
 
 def find_controllers(proc: Path) -> dict[str, Path]:
-    """Controller ("pids", "memory", and "name=systemd") -> where its hierarchy of version 1 is mounted. A controller
-    that nobody has mounted there belongs to version 2."""
+    """Return controller ("pids", "memory", "name=systemd") -> mount point of its hierarchy of version 1. Controllers
+    that are not mounted there belong to version 2."""
     found: dict[str, Path] = {}
     whole: set[str] = set()
     for kind, root, point, options in _mounts(proc):
@@ -64,7 +65,7 @@ def find_controllers(proc: Path) -> dict[str, Path]:
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
-    """(file system, which part of it, where, its options) of every mount that this process sees."""
+    """Yield (file system, root, mount point, options) of every mount that this process sees."""
     try:
         lines = (proc / "self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -77,43 +78,42 @@ def _mounts(proc: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
 
 
 def _unescape(text: str) -> str:
-    """Octal escapes of space, tab, newline and backslash in mountinfo."""
+    """Decode the octal escapes of mountinfo: space, tab, newline and backslash."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text
 
 
 class Cgroups:
-    """Names of the cgroups of one hierarchy. Any user can use it: cgroup directories are open to all."""
+    """Names of the cgroups of one hierarchy. Needs no rights: every user can read cgroup directories."""
 
     def __init__(
         self,
         root: int | None,
-        kept: int = KEPT,
+        most: int = MOST_NAMES,
         clock: Callable[[], float] = time.monotonic,
         mount: Path | None = None,
     ) -> None:
-        """`root` is a descriptor of the mount's directory, owned from now on. None = no such hierarchy here, or one
-        that is opened at `mount` when the first name is asked for."""
+        """`root`: a descriptor of the mounted directory, which this object owns; None for no such hierarchy, or for one
+        that is opened at `mount` with the first lookup."""
         self._root = root
         self._mount = mount
-        self._kept = kept
         self._clock = clock
         self._next_walk = -float("inf")
-        self._paths: OrderedDict[int, str] = OrderedDict()
+        self._paths = RecentNames[int](most)
         self._lock = threading.Lock()  # of _paths
         self._watch: CgroupWatch | None = None
 
     @classmethod
     def open(cls, mount: Path | None) -> Cgroups:
-        """Of the hierarchy that is mounted there."""
+        """Open the hierarchy that is mounted there."""
         opened = cls(None, mount=mount)
         opened._open()
         return opened
 
     def watch(self) -> None:
-        """From now on learn cgroups as they are made, in a thread; without the right to that, walks have to do. Only
-        the first call does something."""
+        """Start a thread that learns new cgroups from inotify, unless it runs already; without the right to inotify
+        only walks find them."""
         if self._mount is not None:
             self._open()
         if self._watch is None and self._root is not None:
@@ -134,12 +134,11 @@ class Cgroups:
             self._root = None if mount is None else os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def path(self, id: int) -> str | None:  # noqa: A002
-        """Path below the mount, "/" for the root; None if unknown, or not yet known and the last walk is too fresh."""
+        """Return the path below the mount, "/" for the root; None if unknown, or if the next walk is not due yet."""
         with self._lock:
             known = self._paths.get(id)
-            if known is not None:
-                self._paths.move_to_end(id)
-                return known
+        if known is not None:
+            return known
         if self._mount is not None:
             self._open()
         start = self._clock()
@@ -150,7 +149,7 @@ class Cgroups:
         return found
 
     def _walk(self, root: int, wanted: int) -> str | None:
-        """Learns every living cgroup. What was asked for is found even if the tree is larger than what is kept."""
+        """Learn every living cgroup and return the path of `wanted`, also in a tree larger than the cache."""
         found: str | None = None
         for number, path in _directories(root):
             if number == wanted:
@@ -162,14 +161,11 @@ class Cgroups:
 
     def _remember(self, number: int, path: str) -> None:
         with self._lock:
-            self._paths[number] = path
-            self._paths.move_to_end(number)
-            if len(self._paths) > self._kept:
-                self._paths.popitem(last=False)
+            self._paths.add(number, path)
 
 
 def _directories(root: int) -> Iterator[tuple[int, str]]:
-    """(inode, path) of every directory below `root`, and "/" itself; one that vanishes meanwhile is left out."""
+    """Yield (inode, path) of "/" and every directory below `root`; skip those that are removed meanwhile."""
     yield os.fstat(root).st_ino, "/"
     below = ["."]
     while below:

@@ -1,4 +1,4 @@
-"""The kernel's lists of CPUs, out of sysfs (Documentation/admin-guide/cputopology.rst)."""
+"""Lists of CPUs in sysfs (Documentation/admin-guide/cputopology.rst)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ SYSFS = Path("/sys")
 
 
 def possible(sysfs: Path = SYSFS) -> int:
-    """How many CPUs could ever be online: a per-CPU map's value has as many slots, in the order of their numbers.
+    """Return the number of possible CPUs: the value of a per-CPU map has one slot for each, in ascending order.
 
-    OSError if sysfs is not there, ValueError if the list is not one.
+    OSError if sysfs is not mounted, ValueError if the list is malformed.
     """
     return len(possible_numbers(sysfs))
 
 
 def possible_numbers(sysfs: Path = SYSFS) -> list[int]:
-    """The numbers of the possible CPUs: slot i of a per-CPU value belongs to the i-th of them (they may have holes)."""
+    """Return the numbers of the possible CPUs, which may have gaps: slot i of a per-CPU value belongs to the i-th."""
     return parse(_read(sysfs, "possible"))
 
 
 def online(sysfs: Path = SYSFS) -> list[int]:
-    """The numbers of the CPUs that run now, ascending. Errors as in `possible`."""
+    """Return the numbers of the online CPUs, ascending. Errors as in `possible`."""
     return parse(_read(sysfs, "online"))
 
 
 def parse(text: str) -> list[int]:
-    """The numbers in a list in the kernel's format: "0-3,8" is [0, 1, 2, 3, 8], "" is []. ValueError if it is none."""
+    """Return the numbers of a CPU list: "0-3,8" is [0, 1, 2, 3, 8], "" is []. ValueError if it is malformed."""
     numbers: list[int] = []
     for part in text.strip().split(","):
         if not part:

@@ -48,7 +48,7 @@ class Symbol:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class UsdtNote:
     """A USDT probe's place (.note.stapsdt, version 3 of SystemTap's sys/sdt.h).
 
     address    of the instruction that is probed
@@ -167,7 +167,7 @@ class ElfFile:
                     return address
         return None
 
-    def usdt_notes(self) -> list[Note]:
+    def usdt_notes(self) -> list[UsdtNote]:
         """Every USDT probe's places, in the order of the file."""
         section = self._section(".note.stapsdt")
         base = self._section(".stapsdt.base")
@@ -223,7 +223,7 @@ class ElfFile:
         return ElfFile(path, _MACHINE[self._elf["e_machine"]])
 
 
-def _notes(data: bytes, base: int) -> Iterator[Note]:
+def _notes(data: bytes, base: int) -> Iterator[UsdtNote]:
     """The notes of the section's bytes. `base`: the address of .stapsdt.base in the file as it is; a note has it as it
     was when the file was linked, and prelink(8) may have moved everything since."""
     position = 0
@@ -237,7 +237,7 @@ def _notes(data: bytes, base: int) -> Iterator[Note]:
         address, linked_base, semaphore = struct.unpack_from("<QQQ", data, at)
         moved = base - linked_base if base else 0
         provider, name, arguments, *_ = data[at + 24 : at + size].split(b"\0")
-        yield Note(
+        yield UsdtNote(
             provider.decode(errors="replace"),
             name.decode(errors="replace"),
             address + moved,

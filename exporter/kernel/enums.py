@@ -1,4 +1,4 @@
-"""Enums of the running kernel, from its BTF: name -> values."""
+"""Enums of the running kernel by name, from its BTF (Documentation/bpf/btf.rst)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from exporter.kernel.btf import KernelBtf
 
 
 class KernelEnums:
-    """Reads the kernel's types once for each enum asked for and keeps only the enum: a whole BTF is megabytes."""
+    """Read the BTF once for each enum and cache only the enum: a whole BTF takes megabytes."""
 
     def __init__(self, btf: Path | None, known: Mapping[str, dict[int, str]] | None = None) -> None:
-        """`btf` is a file of raw BTF; None = nothing is known but `known`, as another kernel's recording says it."""
+        """`btf`: a file of raw BTF, None for none; `known`: enums of another kernel, from a recording."""
         self._btf = btf
         self._known = dict(known or {})
 
     def values(self, name: str) -> dict[int, str] | None:
-        """Value -> name of `enum name`; {} if this kernel has no such enum, None if its BTF cannot be read."""
+        """Return value -> name of `enum name`; {} if the kernel has no such enum, None if its BTF cannot be read."""
         known = self._known.get(name)
         if known is None:
             known = self._read(name)

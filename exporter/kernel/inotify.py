@@ -1,4 +1,4 @@
-"""inotify(7) by ctypes: what is made in a directory, told as it is made. Names as in include/uapi/linux/inotify.h."""
+"""inotify(7) by ctypes. Names as in include/uapi/linux/inotify.h."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def init() -> int:
-    """The fd of an instance. OSError EMFILE: more than fs.inotify.max_user_instances of this user."""
+    """Return the fd of an instance. OSError EMFILE: this user has fs.inotify.max_user_instances already."""
     fd: int = _libc.inotify_init1(os.O_CLOEXEC)
     if fd < 0:
         raise _error("inotify_init1")
@@ -28,8 +28,8 @@ def init() -> int:
 
 
 def add_watch(fd: int, path: str, mask: int) -> int:
-    """The number of a watch. OSError ENOSPC: more than fs.inotify.max_user_watches of this user; ENOENT, EACCES of the
-    path."""
+    """Return the number of a watch. OSError ENOSPC: this user has fs.inotify.max_user_watches already; ENOENT and
+    EACCES of the path."""
     number: int = _libc.inotify_add_watch(fd, os.fsencode(path), mask)
     if number < 0:
         raise _error(f"inotify_add_watch {path}")
@@ -37,20 +37,20 @@ def add_watch(fd: int, path: str, mask: int) -> int:
 
 
 def remove_watch(fd: int, watch: int) -> None:
-    """End a watch. OSError EINVAL: it has ended."""
+    """Remove a watch. OSError EINVAL: it is removed already."""
     if _libc.inotify_rm_watch(fd, watch) < 0:
         raise _error(f"inotify_rm_watch {watch}")
 
 
 def read(fd: int) -> Iterator[tuple[int, int, str]]:
-    """(watch, mask, name) of each event that has come; waits for one. OSError EBADF where the fd was closed."""
+    """Wait for events and yield (watch, mask, name) of each. OSError EBADF if the fd is closed."""
     data = os.read(fd, _BUFFER)
-    place = 0
-    while place < len(data):
-        watch, mask, _, length = _EVENT.unpack_from(data, place)
-        place += _EVENT.size
-        yield watch, mask, os.fsdecode(data[place : place + length].rstrip(b"\0"))
-        place += length
+    offset = 0
+    while offset < len(data):
+        watch, mask, _, length = _EVENT.unpack_from(data, offset)
+        offset += _EVENT.size
+        yield watch, mask, os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
+        offset += length
 
 
 def _error(call: str) -> OSError:

@@ -1,4 +1,4 @@
-"""glibc's allocator, told to give memory back (mallopt(3), malloc_trim(3)); other C libraries are left as they are."""
+"""Settings of glibc's allocator (mallopt(3), malloc_trim(3)); with another C library these functions do nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NEVER = 32 << 20  # bytes; the most that M_MMAP_THRESHOLD can be (HEAP_MAX_SIZE
 _LARGE = 128 << 10  # bytes; glibc's own default, before it adapts
 
 
-def give_back() -> None:
-    """For this process and those forked from it: what is large goes back to the kernel when it is freed, and threads
-    share one heap.
+def return_freed_memory() -> None:
+    """Have this process and its children return large blocks to the kernel when they free them, and share one heap
+    among all threads.
 
-    By itself glibc learns from the first page of 10 MB that such blocks are worth keeping, in a heap for each thread
-    that ever made one: 20 MB at 100,000 series. What it costs, fresh pages for each scrape, is 2 ms of 45.
+    With its defaults glibc keeps blocks of 10 MB after the first page of that size, in one heap per thread: 20 MB at
+    100,000 series. Fresh memory for each scrape costs 2 ms of 45.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -28,9 +28,10 @@ def give_back() -> None:
 
 
 @contextmanager
-def reused() -> Iterator[None]:
-    """What is freed in here is used again in here, and what is left of it goes back to the kernel at the end. By
-    `give_back` alone every large array is made of fresh pages: 30 ms more where 1 % of 100,000 keys are new."""
+def reuse_freed_memory() -> Iterator[None]:
+    """Keep freed memory for reuse inside the block, and return it to the kernel at the end. With
+    `return_freed_memory` alone every large array is made of fresh pages: 30 ms more where 1 % of 100,000 keys are
+    new."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         yield

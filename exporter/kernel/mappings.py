@@ -1,11 +1,11 @@
-"""Whether an address is one of this process's own memory, by /proc/self/maps (proc_pid_maps(5))."""
+"""Memory mappings of this process: /proc/self/maps (proc_pid_maps(5))."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def own(proc: Path = Path("/proc")) -> list[range]:
-    """Every range of addresses that is mapped here now."""
+def mapped_ranges(proc: Path = Path("/proc")) -> list[range]:
+    """Return every range of addresses that is mapped."""
     spans = (line.split(maxsplit=1)[0].split("-") for line in (proc / "self/maps").read_text().splitlines())
-    return [range(int(first, 16), int(behind, 16)) for first, behind in spans]
+    return [range(int(first, 16), int(end, 16)) for first, end in spans]

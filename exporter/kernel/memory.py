@@ -1,4 +1,4 @@
-"""Memory that the host can still give, from /proc/meminfo (proc_meminfo(5))."""
+"""Available memory of the host: /proc/meminfo (proc_meminfo(5))."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def available(proc: Path = Path("/proc")) -> int:
-    """MemAvailable in bytes: what can be had without swapping; 0 where the kernel does not say."""
+    """Return MemAvailable in bytes: memory for new processes without swapping; 0 where the kernel does not report
+    it."""
     for line in (proc / "meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""What the kernel says of this process: proc(5), getrlimit(2) and its clocks."""
+"""Memory, CPU time and descriptors of this process: proc(5), getrlimit(2) and clock_gettime(2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class OwnProcess:
-    """Bytes, seconds (`started` in Unix time, `cpu` of all threads in user mode and in the kernel), descriptors."""
+    """virtual, resident  bytes of memory
+    started            Unix time in seconds
+    cpu                seconds of all threads in user mode and in the kernel
+    descriptors        open now; `most_descriptors`: the limit (RLIMIT_NOFILE)
+    """
 
     virtual: int
     resident: int
@@ -25,7 +29,7 @@ class OwnProcess:
 
 
 def own_process() -> OwnProcess | None:
-    """None where /proc does not let us look."""
+    """Return the numbers of this process; None where /proc is not readable."""
     try:
         # Not /proc/self/stat: the kernel adds up all threads for its fifty fields.
         virtual, resident = map(int, os.pread(_statm(os.getpid()), 4096, 0).split()[:2])
@@ -42,20 +46,20 @@ def own_process() -> OwnProcess | None:
 
 
 def _descriptors() -> int:
-    """Their number is the size of the directory since 6.2 (f1f1f2569901); an empty one before."""
+    """Return how many descriptors are open: the size of the directory since 6.2 (f1f1f2569901), 0 before."""
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd")) - 1  # the listing opens one
 
 
 @cache
 def _statm(pid: int) -> int:  # noqa: ARG001 - a fork is another process
-    """Open, of this process, whose id it is: a way through /proc takes longer than the numbers."""
+    """Return an open /proc/self/statm: opening it takes longer than reading it. `pid` is that of this process."""
     return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @cache
 def _started(pid: int) -> float:  # noqa: ARG001
-    """When this process, whose id it is, was started, in Unix time."""
-    fields = _text("/proc/self/stat").rpartition(b")")[2].split()  # the name before it may have anything in it
+    """Return the Unix time at which this process started. `pid` is that of this process."""
+    fields = _text("/proc/self/stat").rpartition(b")")[2].split()  # the name in front can have any character
     with open("/proc/stat", "rb") as lines:
         booted = next(int(line.split()[1]) for line in lines if line.startswith(b"btime "))
     return booted + int(fields[19]) / _TICKS

@@ -64,7 +64,8 @@ NAMES: dict[str, tuple[int, int]] = {
 
 
 def parse(name: str) -> tuple[int, int] | None:
-    """(type, config) of "cpu-clock", "L1-dcache-load-misses" or, in numbers, "1:0" and "4:0x01c2"; None for others."""
+    """Return (type, config) of "cpu-clock", "L1-dcache-load-misses" or, in numbers, "4:0x01c2"; None for other
+    texts."""
     if name in NAMES:
         return NAMES[name]
     kind, colon, config = name.partition(":")

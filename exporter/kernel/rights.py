@@ -1,4 +1,4 @@
-"""What this process lacks to load BPF programs, and whether the kernel is locked down (capabilities(7))."""
+"""Capabilities that this process lacks (capabilities(7)), and the lockdown mode (kernel_lockdown(7))."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exporter.kernel import credentials
 
-# CAP_SYS_ADMIN is not only the older spelling of the other two: BPF_*_GET_FD_BY_ID wants it, and so do kprobes on
+# CAP_SYS_ADMIN does more than replace the other two before 5.8: BPF_*_GET_FD_BY_ID needs it, and so do kprobes on
 # Debian's kernels with kernel.perf_event_paranoid=3. Numbers: include/uapi/linux/capability.h.
 TO_LOAD = {"CAP_BPF": credentials.CAP_BPF, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
 
@@ -16,7 +16,7 @@ _TO_BECOME = {"CAP_SETUID": 7, "CAP_SETGID": credentials.CAP_SETGID, "CAP_KILL":
 
 
 def missing_to_load(proc: Path = Path("/proc")) -> list[str]:
-    """The capabilities that loading and attaching needs and this process lacks."""
+    """Return the capabilities that loading and attaching need and this process lacks."""
     have = credentials.read(proc).effective
     return [name for name, number in TO_LOAD.items() if number not in have]
 
@@ -28,7 +28,7 @@ def refusal_to_load(proc: Path = Path("/proc")) -> str:
 
 
 def missing_to_become(uid: int, gid: int, proc: Path = Path("/proc")) -> list[str]:
-    """The capabilities that this process lacks to have a child of this user and group, and to end it."""
+    """Return the capabilities that this process lacks to run a child as this user and group, and to kill it."""
     have = credentials.read(proc)
     other = set(have.uids) != {uid}
     needed = {"CAP_SETUID": other, "CAP_SETGID": set(have.gids) != {gid}, "CAP_KILL": other}
@@ -36,7 +36,7 @@ def missing_to_become(uid: int, gid: int, proc: Path = Path("/proc")) -> list[st
 
 
 def lockdown(sysfs: Path = Path("/sys")) -> str:
-    """ "none", "integrity" or "confidentiality" (kernel_lockdown(7)); "none" where securityfs cannot say."""
+    """Return "none", "integrity" or "confidentiality"; "none" where securityfs is not mounted."""
     try:
         text = (sysfs / "kernel/security/lockdown").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Listening TCP ports of the whole host, every network namespace, out of /proc/PID/net/tcp and tcp6."""
+"""Listening TCP ports in all network namespaces, from /proc/PID/net/tcp and tcp6 (proc_pid_net(5))."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 
 
 def listening_ports(proc: Path = Path("/proc")) -> dict[int, int]:
-    """Port -> number of TCP sockets, IPv4 and IPv6, that listen on it, summed over the network namespaces.
+    """Return port -> number of listening TCP sockets, IPv4 and IPv6, summed over the network namespaces.
 
-    /proc/PID/net shows the namespace of that process, so one process of each is asked and no namespace is entered. One
-    without a process (`ip netns add`, and nothing in it) is not seen. Needs root to see other users' namespaces;
-    processes that end meanwhile are passed over.
+    /proc/PID/net shows the namespace of that process, so one process of each namespace is read and no namespace is
+    entered. A namespace without a process (`ip netns add`) is not seen, and other users' namespaces only by root.
+    Processes that end meanwhile are skipped.
     """
     ports: Counter[int] = Counter()
     seen: set[int] = set()
@@ -25,7 +25,9 @@ def listening_ports(proc: Path = Path("/proc")) -> dict[int, int]:
             if namespace in seen:
                 continue
             found = _listening(process / "net/tcp") + _listening(process / "net/tcp6")
-            if (process / "ns/net").stat().st_ino != namespace:  # gone raises here; its tables were empty, perhaps
+            if (
+                process / "ns/net"
+            ).stat().st_ino != namespace:  # OSError if the process has ended: its tables may have been empty
                 continue
         except OSError:
             continue
@@ -35,7 +37,8 @@ def listening_ports(proc: Path = Path("/proc")) -> dict[int, int]:
 
 
 def _listening(table: Path) -> Counter[int]:
-    """Ports of one table. Its listeners come first (tcp_seq_start(), net/ipv4/tcp_ipv4.c): the rest is not read."""
+    """Return the ports of one table. Listeners come first (tcp_seq_start(), net/ipv4/tcp_ipv4.c), the rest is not
+    read."""
     ports: Counter[int] = Counter()
     try:
         lines = table.open(encoding="ascii")

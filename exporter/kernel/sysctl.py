@@ -1,4 +1,4 @@
-"""Settings of the kernel under /proc/sys (sysctl(8))."""
+"""Kernel settings under /proc/sys (sysctl(8))."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read(name: str, proc: Path = Path("/proc")) -> int | None:
-    """The number that "kernel.perf_event_paranoid" is set to; None where the kernel has no such setting or hides it."""
+    """Return the value of a numeric sysctl such as "kernel.perf_event_paranoid"; None where it is absent or hidden."""
     try:
         return int((proc / "sys" / name.replace(".", "/")).read_text())
     except (OSError, ValueError):

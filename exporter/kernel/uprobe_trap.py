@@ -1,8 +1,8 @@
-"""What a uprobe costs beside its program: the trap into the kernel and back, measured on a function of our own.
+"""The cost of a uprobe beside its program: the trap into the kernel and back, measured on a test function.
 
-Run statistics of BPF do not show it. The function is a page of machine code in a memfd, so that no other process ever
-meets the probe. Its instruction is one that the kernel steps over with a second trap, as it does with most; the few
-that it emulates (push, nop: arch/x86/kernel/uprobes.c) cost a tenth of that.
+Run statistics of BPF do not include the trap. The function is a page of machine code in a memfd, so that no other
+process runs into the probe. The kernel single-steps its instruction with a second trap, as it does most; the few that
+it emulates (push, nop: arch/x86/kernel/uprobes.c) cost a tenth of that.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from exporter.kernel import bpf, bpf_insn, perf_event
 # xor eax, eax; ret -- and mov w0, #0; ret
 _CODE = {"x86_64": bytes.fromhex("31c0c3"), "aarch64": struct.pack("<II", 0x52800000, 0xD65F03C0)}
 _CALLS = 500  # in a row: 8 ms where a trap takes 16 us
-_ROUNDS = 5  # the fastest counts: whatever else the host does only adds
+_ROUNDS = 5  # the fastest counts: other load of the host only adds
 
 
 def measure() -> tuple[float, float]:
-    """Seconds that one event costs the process that it happens in: of a uprobe, of a uretprobe. For a process with one
-    thread that is not needed afterwards: the page stays mapped. OSError where there are no uprobes, or not for us."""
+    """Return the seconds that one event adds to the process that triggers it: of a uprobe, of a uretprobe. The caller
+    is a child with one thread that ends afterwards: the page stays mapped. OSError without uprobes or the right to
+    them."""
     code = _CODE.get(platform.machine())
     if code is None:
         raise OSError(errno.ENOSYS, f"uprobe trap: no function to probe on {platform.machine()}")
@@ -45,7 +46,7 @@ def measure() -> tuple[float, float]:
 
 
 def _function(page: mmap.mmap) -> Callable[[], object]:
-    """What is at the start of a page, as a function. The page is only read, which from_buffer() does not believe."""
+    """Return the code at the start of a page as a function. from_buffer() refuses a page that cannot be written."""
     libc = ctypes.PyDLL(None)
     libc.PyObject_GetBuffer.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]
     view = (ctypes.c_void_p * 12)()  # Py_buffer; its first field is the address
@@ -64,7 +65,7 @@ def _probed(call: Callable[[], object], memfd: int, program: int, at_return: boo
 
 
 def _seconds_of(call: Callable[[], object]) -> float:
-    """Of one call, in the fastest round."""
+    """Return the seconds of one call in the fastest round."""
     rounds = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""/etc/passwd: user id -> name. No NSS, so that nothing is asked over a network while a scrape waits."""
+"""/etc/passwd (passwd(5)): user id -> name. Not NSS, which can wait for a network during a scrape."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # at most one look in so long whether the file changed
-LARGEST_FILE = 4 << 20  # bytes read; more is no passwd file
+CHECK_SECONDS = 1.0  # between two checks whether the file changed
+LARGEST_FILE = 4 << 20  # bytes that are read
 
 
 class Users:
-    """The file as it was last seen; read again when it changes (adduser(8) puts a new one in its place)."""
+    """The users of a passwd file, which is read again when it changes (adduser(8) replaces it)."""
 
     def __init__(self, passwd: Path = Path("/etc/passwd"), clock: Callable[[], float] = time.monotonic) -> None:
         self._passwd = passwd
         self._clock = clock
-        self._next_look = -float("inf")
+        self._next_check = -float("inf")
         self._seen: tuple[int, int, int] | None = None
         self._names: dict[int, str] = {}
 
     def name(self, uid: int) -> str | None:
-        """The first name with this user id; None if there is none (users of LDAP and of containers are not there)."""
+        """Return the first name with this user id; None if there is none, as for users of LDAP and of containers."""
         now = self._clock()
-        if now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
-            self._look()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_SECONDS
+            self._reload()
         return self._names.get(uid)
 
-    def _look(self) -> None:
-        """What cannot be read leaves the names as they were."""
+    def _reload(self) -> None:
+        """Read the file if it has changed; the names stay where it cannot be read."""
         try:
             with open(self._passwd, "rb") as file:
                 status = os.fstat(file.fileno())

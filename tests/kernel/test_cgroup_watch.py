@@ -62,7 +62,7 @@ def test_cgroup_that_is_gone_before_it_is_asked_for_has_its_name(groups: Cgroups
 
 def test_cgroups_made_at_once_inside_each_other_are_all_learned(groups: Cgroups, place: Path) -> None:
     ids = [made(place / "a"), made(place / "a/b"), made(place / "a/b/c")]
-    eventually(lambda: set(ids) <= set(groups._paths))
+    eventually(lambda: all(each in groups._paths for each in ids))
     assert [groups.path(id_) for id_ in ids] == [f"/{NAME}/a", f"/{NAME}/a/b", f"/{NAME}/a/b/c"]
     below = made(place / "a/b/c/d")
     eventually(lambda: groups.path(below) == f"/{NAME}/a/b/c/d")

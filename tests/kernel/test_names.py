@@ -159,7 +159,7 @@ import socket, subprocess
 from exporter.kernel.interfaces import Interfaces
 def ip(*words):
     subprocess.run(["ip", "link", *words], check=True)
-names = Interfaces(kept=2)
+names = Interfaces(most=2)
 ip("add", "first", "type", "bridge")
 index = socket.if_nametoindex("first")
 print(names.name(index))

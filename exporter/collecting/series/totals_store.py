@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import log
-from exporter.binding.totals_layout import BANK_HEAD, FAMILY_HEAD, PAGE, VERSION, FamilyPlan, Plan
+from exporter.binding.totals_layout import BANK_HEAD, FAMILY_HEAD, PAGE, VERSION, FamilyLayout, TotalsLayout
 from exporter.collecting.maps.table import RowIndex
 from exporter.collecting.series import label_text
 from exporter.collecting.series.label_sets import LabelSet, LabelSets
@@ -55,7 +55,7 @@ class Kept:
 class FamilyStore:
     """One family's part of both banks. Numbers are written whole; texts once, when a place is taken."""
 
-    def __init__(self, plan: FamilyPlan, banks: tuple[Numbers, Numbers], log: _Log) -> None:
+    def __init__(self, plan: FamilyLayout, banks: tuple[Numbers, Numbers], log: _Log) -> None:
         self.plan = plan
         self._log = log
         self._banks = [_Parts(plan, words) for words in banks]
@@ -133,7 +133,7 @@ class FamilyStore:
 class _Parts:
     """Views into one bank."""
 
-    def __init__(self, plan: FamilyPlan, words: Numbers) -> None:
+    def __init__(self, plan: FamilyLayout, words: Numbers) -> None:
         count, size = plan.capacity, plan.capacity * plan.width
         first = FAMILY_HEAD // 8
         self.head = words[:first]
@@ -216,7 +216,7 @@ class Store:
     """The whole memory, opened. `families` by metric name; `kept` what the last commit holds of each, {} for a new
     one. Not for two threads."""
 
-    def __init__(self, fd: int, plan: Plan) -> None:
+    def __init__(self, fd: int, plan: TotalsLayout) -> None:
         """OSError where it cannot be mapped, ValueError where it is smaller than planned. The descriptor stays the
         caller's."""
         self._map = mmap.mmap(fd, plan.size)

@@ -293,7 +293,7 @@ def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
             f"compile function {name}: calls {', '.join(calls)}, which changes what it observes (refused; take it out)",
         )
     # bcc puts data of the text into the memory of this process, and its address into the code.
-    memory = mappings.own()
+    memory = mappings.mapped_ranges()
     if any(address in span for address in bpf_insn.constants(code) for span in memory):
         raise RefusedError(
             Reason.COMPILER,

@@ -15,7 +15,7 @@ from pathlib import Path
 from exporter.config import ConfigErrors
 from exporter.config.config_files import FileError, FileReader, check_owner
 from exporter.config.findings import Finding, Findings, Mark, in_order
-from exporter.config.positions import Mapping, Node, Scalar, at, compose, key_at
+from exporter.config.nodes import MappingNode, Node, ScalarNode, at, compose, key_at
 from exporter.config.sources import Sources
 from exporter.config.validate import validate
 from exporter.kernel.near import did_you_mean
@@ -28,13 +28,13 @@ MOST_COST = 16  # rounds 2^16 take 4 s of CPU, for every wrong password too
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedWebConfig:
     settings: Settings
     warnings: tuple[Finding, ...]
     sources: Sources
 
 
-def load(path: Path, owners: Collection[int]) -> Loaded:
+def load(path: Path, owners: Collection[int]) -> LoadedWebConfig:
     """`owners`: user ids that the file may belong to. ConfigErrors with every mistake, sorted by position; no other
     exception, whatever the files hold."""
     reading = _Reading(path, owners)
@@ -42,7 +42,7 @@ def load(path: Path, owners: Collection[int]) -> Loaded:
     report = reading.report
     if settings is None or report.errors:
         raise ConfigErrors(in_order(report.errors), reading.reader.sources)
-    return Loaded(settings, tuple(in_order(report.warnings)), reading.reader.sources)
+    return LoadedWebConfig(settings, tuple(in_order(report.warnings)), reading.reader.sources)
 
 
 class _Reading:
@@ -53,7 +53,7 @@ class _Reading:
         self.owners = owners
         self.reader = FileReader()
         self.report = Findings()
-        self.root: Node = Mapping(Mark(str(path)), ())
+        self.root: Node = MappingNode(Mark(str(path)), ())
 
     def settings(self) -> Settings | None:
         """None if there is nothing to go on with."""
@@ -193,16 +193,16 @@ class _Reading:
 
     def _users(self) -> dict[str, str]:
         """Hashes by name. What stands for a password is never shown: it may be one."""
-        node = at(self.root, ("basic_auth_users",)) if isinstance(self.root, Mapping) else None
-        written = self.root.get("basic_auth_users") if isinstance(self.root, Mapping) else None
-        if node is None or written is None or (isinstance(written, Scalar) and written.value is None):
+        node = at(self.root, ("basic_auth_users",)) if isinstance(self.root, MappingNode) else None
+        written = self.root.get("basic_auth_users") if isinstance(self.root, MappingNode) else None
+        if node is None or written is None or (isinstance(written, ScalarNode) and written.value is None):
             return {}
-        if not isinstance(written, Mapping):
+        if not isinstance(written, MappingNode):
             self.report.error(written.mark, "basic_auth_users is no mapping; write NAME: HASH, one a line")
             return {}
         users = {}
         for key, value in written.items:
-            name, text = key.text, value.text if isinstance(value, Scalar) else ""
+            name, text = key.text, value.text if isinstance(value, ScalarNode) else ""
             match = _BCRYPT.fullmatch(text)
             hint = "make one with `htpasswd -nBC 10 NAME`"
             if ":" in name or not name:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter import config
 from exporter.config import bundled
 from exporter.config.config_files import FileError, check_owner
-from exporter.config.positions import List, Mapping, Scalar, compose, plain, resolve
+from exporter.config.nodes import ListNode, MappingNode, ScalarNode, compose, plain, resolve
 from exporter.spec import (
     AttachSpec,
     BucketSpec,
@@ -495,7 +495,7 @@ def test_scalars_are_read_as_yaml_11_does_but_for_exponents(text: str, value: ob
 
 def test_columns_count_characters_not_bytes() -> None:
     root = compose('{"größe ☃": here}', "x").root
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     assert root.items[0][1].mark.column == 13
 
 
@@ -511,7 +511,7 @@ def test_json_is_read_as_what_it_says(value: object) -> None:
     composed = compose(json.dumps(value, ensure_ascii=True), "x")
     if composed.surprises:  # lone surrogates and the like are no YAML
         return
-    assert isinstance(composed.root, Mapping | List | Scalar)
+    assert isinstance(composed.root, MappingNode | ListNode | ScalarNode)
     assert plain(composed.root) == value
 
 

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from exporter import config
 from exporter.config.bundled import bundled_dir, names
-from exporter.config.positions import compose, plain
+from exporter.config.nodes import compose, plain
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "docs" / "configuration.schema.json"

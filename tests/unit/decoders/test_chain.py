@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from exporter.decoders import ChainError, chain, check_chain, types
+from exporter.decoders import ChainError, all_decoders, chain, check_chain
 from exporter.program import Type
 from exporter.spec import DecodeStep
 
@@ -30,7 +30,7 @@ def step(name: str, argument: Any = None, unknown: str | None = None, **options:
 
 
 def test_all_decoders_of_the_schema_are_there() -> None:
-    assert ", ".join(sorted(types())) == ALL
+    assert ", ".join(sorted(all_decoders())) == ALL
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.decoders import Names, chain, types
+from exporter.decoders import Names, all_decoders, chain
 from exporter.decoders.cgroups import container, unit
 from exporter.program import Member, Type
 from exporter.spec import DecodeStep, LabelSpec, MetricSpec, ProgramSpec
@@ -302,7 +302,7 @@ NO_ANSWER: dict[str, tuple[Type, bytes, DecodeStep, str]] = {
 
 
 def test_every_decoder_that_may_have_no_answer_is_tested_for_what_it_says_then() -> None:
-    assert set(NO_ANSWER) == {name for name, decoder in types().items() if decoder.unknown is not None}
+    assert set(NO_ANSWER) == {name for name, decoder in all_decoders().items() if decoder.unknown is not None}
 
 
 @pytest.mark.parametrize("name", NO_ANSWER)
@@ -315,7 +315,7 @@ def test_no_answer_is_kept_dropped_or_a_text(name: str) -> None:
     assert of("keep") == itself
     assert of("drop") is None
     assert of("nobody knows") == "nobody knows"
-    assert of(None) == (None if types()[name].unknown == "drop" else types()[name].unknown)
+    assert of(None) == (None if all_decoders()[name].unknown == "drop" else all_decoders()[name].unknown)
 
 
 def test_no_answer_ends_the_chain() -> None:
@@ -384,7 +384,7 @@ def test_long_text_is_cut_at_a_character(raw: bytes, length: int, text: str) -> 
 
 
 def test_only_names_that_can_change_are_volatile() -> None:
-    volatile = {name for name, decoder in types().items() if decoder.volatile}
+    volatile = {name for name, decoder in all_decoders().items() if decoder.volatile}
     assert volatile == {"cgroup", "ifname", "kstack", "ksym", "majorminor", "pod", "username"}
     assert chain(U64, [step("cgroup"), step("container")]).volatile
     assert not chain(U64, [step("uint")]).volatile
@@ -400,7 +400,7 @@ _FIELDS = [U8, S8, U16, BE16, S32, U32, BE32, U64, S64, BOOL, POINTER, STATE, ar
 _FIELDS += [array(U64, 2)]
 
 
-@given(st.sampled_from(_FIELDS), st.sampled_from(sorted(types())), st.binary(max_size=24))
+@given(st.sampled_from(_FIELDS), st.sampled_from(sorted(all_decoders())), st.binary(max_size=24))
 def test_no_bytes_make_a_decoder_raise(field: Type, name: str, raw: bytes) -> None:
     """Also not bytes of another length than the type's: every answer is text that UTF-8 can hold."""
     try:

@@ -59,7 +59,7 @@ def test_block_device_keeps_its_name_when_it_is_gone_until_another_has_its_numbe
     link = tmp_path / "dev/block/8:2"
     link.parent.mkdir(parents=True)
     link.symlink_to("../../devices/block/sda2")
-    devices = BlockDevices(tmp_path, kept=1)
+    devices = BlockDevices(tmp_path, most=1)
     assert devices.name(SDA2) == "sda2"
     link.unlink()
     assert devices.name(SDA2) == "sda2"
@@ -196,8 +196,7 @@ def test_pods_kept_are_bounded(tmp_path: Path, clock: Clock) -> None:
     logs = tmp_path / "var/log/pods"
     for number in range(9):
         (logs / f"default_web-{number}_{number:032x}").mkdir(parents=True)
-    pods = Pods.open(tmp_path)
-    pods._kept = 3
+    pods = Pods(logs, most=3)
     pods.name("none of these")
     assert len(pods._names) == 3
     pods.close()

@@ -111,8 +111,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def opened(tree: Path, clock: Clock, kept: int = 100) -> Cgroups:
-    return Cgroups(os.open(tree, os.O_RDONLY | os.O_DIRECTORY), kept, clock)
+def opened(tree: Path, clock: Clock, most: int = 100) -> Cgroups:
+    return Cgroups(os.open(tree, os.O_RDONLY | os.O_DIRECTORY), most, clock)
 
 
 def test_cgroup_paths_start_at_the_mount(tree: Path, clock: Clock) -> None:
@@ -160,7 +160,7 @@ def test_longest_unused_names_go_first(tmp_path: Path, clock: Clock) -> None:
     for number in range(3):
         (tree / f"{number}.scope").mkdir()
         ids.append((tree / f"{number}.scope").stat().st_ino)
-    groups = opened(tree, clock, kept=4)  # the root and the three
+    groups = opened(tree, clock, most=4)  # the root and the three
     assert groups.path(ids[0]) == "/0.scope"
     assert groups.path(ids[1]) == "/1.scope"
     for number in range(3):
@@ -175,7 +175,7 @@ def test_longest_unused_names_go_first(tmp_path: Path, clock: Clock) -> None:
 def test_cgroup_is_found_in_a_tree_larger_than_what_is_kept(tmp_path: Path, clock: Clock) -> None:
     for number in range(9):
         (tmp_path / f"{number}.scope").mkdir()
-    groups = opened(tmp_path, clock, kept=2)
+    groups = opened(tmp_path, clock, most=2)
     clock.look = 0.1  # long enough for a pause between walks
     for number in range(9):
         clock.now += 1

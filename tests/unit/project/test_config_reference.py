@@ -30,7 +30,7 @@ def test_every_decoder_is_named_and_no_other_as_built() -> None:
     built = {
         name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0] if row else "")
     }
-    assert built == set(decoders.types())
+    assert built == set(decoders.all_decoders())
 
 
 def test_there_are_examples() -> None:

@@ -37,8 +37,8 @@ def test_a_pair_is_bound_as_drained() -> None:
     [binding] = bind_all([metric()], PAIR, DRAIN)
     assert binding.drained
     assert not bind_all([metric()], PAIR)[0].drained
-    assert totals_layout.plan([binding], 2, 128).drained == ("sends",)
-    assert totals_layout.plan(bind_all([metric()], PAIR), 2, 128).drained == ()
+    assert totals_layout.layout([binding], 2, 128).drained == ("sends",)
+    assert totals_layout.layout(bind_all([metric()], PAIR), 2, 128).drained == ()
 
 
 ONE_MAP = (

@@ -89,7 +89,7 @@ class Exporter:
         self.spec = ProgramSpec(name="p", variants=[], source=Path("p.c"), text="", metrics=metrics, maps=chosen)
         self.held = held
         self.cpus = tuple(range(next(iter(held.values())).cpus))
-        self.plan = totals_layout.plan(bind_all(metrics, maps, chosen), len(self.cpus), 128)
+        self.plan = totals_layout.layout(bind_all(metrics, maps, chosen), len(self.cpus), 128)
         self.memory = totals_layout.create(self.plan.size)
         self.clock = Clock()
         self.start()
@@ -325,7 +325,7 @@ def test_however_keys_come_go_and_restart_no_sample_falls_and_none_is_lost(made:
 def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: list[Exporter]) -> None:
     held, other = Held(), Held()
     made.append(one := Exporter([counter(), counter(name="y_total", map="o")], {"m": held, "o": other}))
-    one.plan = totals_layout.plan(
+    one.plan = totals_layout.layout(
         bind_all(one.spec.metrics, one.program.maps), 1, 8
     )  # bytes of a label, all that is planned for
     one.memory = totals_layout.create(one.plan.size)

@@ -15,15 +15,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.binding import totals_layout
-from exporter.binding.totals_layout import PAGE, FamilyPlan, Plan
+from exporter.binding.totals_layout import PAGE, FamilyLayout, TotalsLayout
 from exporter.collecting.series import totals_store as module
 from exporter.collecting.series.interned import StringTable
 from exporter.collecting.series.label_sets import LabelSet, LabelSets, from_texts
 from exporter.collecting.series.totals_store import Store
 
 LABELS = ("name", "unit")
-PLAN = Plan(
-    (FamilyPlan("a_total", LABELS, 1, 6, 40), FamilyPlan("b_seconds", ("x",), 3, 4, 30), FamilyPlan("c", (), 1, 1, 1)),
+PLAN = TotalsLayout(
+    (
+        FamilyLayout("a_total", LABELS, 1, 6, 40),
+        FamilyLayout("b_seconds", ("x",), 3, 4, 30),
+        FamilyLayout("c", (), 1, 1, 1),
+    ),
     ("first", "second"),
 )
 State = dict[str, tuple[list[tuple[str, ...]], int, list[list[int]], list[list[int]]]]
@@ -235,7 +239,7 @@ def test_a_label_set_longer_than_planned_is_refused(memory: int) -> None:
 
 def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
     first_commit(Store(memory, PLAN))
-    other = Plan((FamilyPlan("z_total", ("x",), 1, 3, 10),))
+    other = TotalsLayout((FamilyLayout("z_total", ("x",), 1, 3, 10),))
     with capture_logs() as logs:
         store = Store(memory, other)
     assert store.kept == {}

@@ -32,7 +32,7 @@ def mistakes(path: Path, text: str, owners: Collection[int] | None = None) -> li
     return [str(finding).removeprefix(f"{path}:") for finding in caught.value.findings]
 
 
-def loaded(path: Path, text: str) -> web_file.Loaded:
+def loaded(path: Path, text: str) -> web_file.LoadedWebConfig:
     path.write_text(text)
     path.chmod(0o600)
     return web_file.load(path, {os.geteuid()})

@@ -30,7 +30,7 @@ _LONGEST_NUMBER = 40  # characters; int() of a very long text raises
 
 
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class ScalarNode:
     """`value` is None, bool, int, float or str; `plain` False when it was quoted or a block; `style` as in YAML."""
 
     mark: Mark
@@ -41,25 +41,25 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class List:
+class ListNode:
     mark: Mark
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class MappingNode:
     mark: Mark
-    items: tuple[tuple[Scalar, Node], ...]
+    items: tuple[tuple[ScalarNode, Node], ...]
 
     def get(self, key: object) -> Node | None:
         return next((node for name, node in self.items if _same(name.value, key)), None)
 
-    def key(self, key: object) -> Scalar | None:
+    def key(self, key: object) -> ScalarNode | None:
         return next((name for name, _ in self.items if _same(name.value, key)), None)
 
 
-Node = Scalar | List | Mapping
-Path = Sequence[str | int]
+Node = ScalarNode | ListNode | MappingNode
+KeyPath = Sequence[str | int]
 
 
 def _same(a: object, b: object) -> bool:
@@ -68,20 +68,20 @@ def _same(a: object, b: object) -> bool:
 
 def plain(node: Node) -> Any:
     """The node as Python values: dict, list and scalars."""
-    if isinstance(node, Scalar):
+    if isinstance(node, ScalarNode):
         return node.value
-    if isinstance(node, List):
+    if isinstance(node, ListNode):
         return [plain(item) for item in node.items]
     return {key.value: plain(value) for key, value in node.items}
 
 
-def at(node: Node, path: Path) -> Node:
+def at(node: Node, path: KeyPath) -> Node:
     """The node at the end of `path`, or the last one on the way that exists."""
     for step in path:
         below: Node | None = None
-        if isinstance(node, Mapping):
+        if isinstance(node, MappingNode):
             below = node.get(step)
-        elif isinstance(node, List) and isinstance(step, int) and 0 <= step < len(node.items):
+        elif isinstance(node, ListNode) and isinstance(step, int) and 0 <= step < len(node.items):
             below = node.items[step]
         if below is None:
             break
@@ -89,28 +89,28 @@ def at(node: Node, path: Path) -> Node:
     return node
 
 
-def key_at(node: Node, path: Path) -> Mark:
+def key_at(node: Node, path: KeyPath) -> Mark:
     """Where the last key of `path` is written; where its value is if it is a list item."""
     parent = at(node, path[:-1])
-    key = parent.key(path[-1]) if isinstance(parent, Mapping) else None
+    key = parent.key(path[-1]) if isinstance(parent, MappingNode) else None
     return key.mark if key is not None else at(node, path).mark
 
 
-def without(node: Node, path: Path) -> Node:
+def without(node: Node, path: KeyPath) -> Node:
     """The tree with what stands at `path` taken out; list items behind it move up."""
     step, rest = path[0], path[1:]
-    if isinstance(node, Mapping):
+    if isinstance(node, MappingNode):
         kept = []
         for key, value in node.items:
             if not _same(key.value, step):
                 kept.append((key, value))
             elif rest:
                 kept.append((key, without(value, rest)))
-        return Mapping(node.mark, tuple(kept))
-    if isinstance(node, List) and isinstance(step, int):
+        return MappingNode(node.mark, tuple(kept))
+    if isinstance(node, ListNode) and isinstance(step, int):
         items = list(node.items)
         items[step : step + 1] = [without(items[step], rest)] if rest else []
-        return List(node.mark, tuple(items))
+        return ListNode(node.mark, tuple(items))
     return node
 
 
@@ -151,23 +151,23 @@ def _syntax(error: yaml.YAMLError, text: str, file: str, order: int) -> tuple[Ma
             return Mark(file, 1, 1, order), f"this is no YAML: {error}; see docs/configuration.md for an example"
         line = text.count("\n", 0, bad.start()) + 1
         column = bad.start() - text.rfind("\n", 0, bad.start())
-        place = Mark(file, line, column, order)
+        position = Mark(file, line, column, order)
         return (
-            place,
+            position,
             f"character U+{ord(bad.group()):04X} cannot be in YAML text; remove it or write it as an escape",
         )
-    place = Mark(file, mark.line + 1, mark.column + 1, order)
+    position = Mark(file, mark.line + 1, mark.column + 1, order)
     problem = getattr(error, "problem", None) or str(error)
     lines = text.splitlines()
     line_text = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in line_text[: mark.column + 1] and not line_text[: mark.column].strip():
-        return place, "a tab stands in the indentation; indent with spaces"
+        return position, "a tab stands in the indentation; indent with spaces"
     for part, sentence in _SYNTAX.items():
         if part in problem:
-            return place, sentence
+            return position, sentence
     context = getattr(error, "context", None)
     where = f" ({context})" if context else ""
-    return place, f"this is no YAML: {problem}{where}; check indentation, quotes and brackets above"
+    return position, f"this is no YAML: {problem}{where}; check indentation, quotes and brackets above"
 
 
 _SYNTAX = {
@@ -204,15 +204,15 @@ class _Composer:
         assert start is not None  # libyaml always sets it; the stubs do not know
         return Mark(self.file, start.line + 1, start.column + 1, self.order)
 
-    def error(self, place: yaml.Event | Mark, text: str) -> None:
-        mark = place if isinstance(place, Mark) else self.mark(place)
+    def error(self, where: yaml.Event | Mark, text: str) -> None:
+        mark = where if isinstance(where, Mark) else self.mark(where)
         self.surprises.append(Surprise(mark, tuple(self.path), text))
 
     def node(self, event: yaml.Event, depth: int) -> Node:
         mark = self.mark(event)
         if isinstance(event, yaml.AliasEvent):
             self.error(event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out")
-            return Scalar(mark, "", False, "", "")
+            return ScalarNode(mark, "", False, "", "")
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)  # what else can stand here
         if event.anchor is not None:
             self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
@@ -224,14 +224,14 @@ class _Composer:
         if depth >= MAX_DEPTH:
             self.error(event, f"nested more than {MAX_DEPTH} deep; no key needs that")
             self.skip()
-            return Scalar(mark, "", False, "", "")
+            return ScalarNode(mark, "", False, "", "")
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Node] = []
             while not isinstance(inner := next(self.events), yaml.SequenceEndEvent):
                 self.path.append(len(items))
                 items.append(self.node(inner, depth + 1))
                 self.path.pop()
-            return List(mark, tuple(items))
+            return ListNode(mark, tuple(items))
         return self.mapping(mark, depth)
 
     def skip(self) -> None:
@@ -241,22 +241,22 @@ class _Composer:
             event = next(self.events)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
 
-    def mapping(self, mark: Mark, depth: int) -> Mapping:
-        items: list[tuple[Scalar, Node]] = []
+    def mapping(self, mark: Mark, depth: int) -> MappingNode:
+        items: list[tuple[ScalarNode, Node]] = []
         seen: dict[tuple[type, object], Mark] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, depth + 1)
-            self.path.append(key.text if isinstance(key, Scalar) else "")
+            self.path.append(key.text if isinstance(key, ScalarNode) else "")
             value = self.node(next(self.events), depth + 1)
-            if isinstance(key, Scalar) and self.usable(key, seen):
+            if isinstance(key, ScalarNode) and self.usable(key, seen):
                 seen[type(key.value), key.value] = key.mark
                 items.append((key, value))
-            elif not isinstance(key, Scalar):
+            elif not isinstance(key, ScalarNode):
                 self.error(key.mark, "a key cannot be a list or a mapping; write `key: value`")
             self.path.pop()
-        return Mapping(mark, tuple(items))
+        return MappingNode(mark, tuple(items))
 
-    def usable(self, key: Scalar, seen: dict[tuple[type, object], Mark]) -> bool:
+    def usable(self, key: ScalarNode, seen: dict[tuple[type, object], Mark]) -> bool:
         """Whether a key can stand in a mapping that has those in `seen`; if not, why is reported."""
         first = seen.get((type(key.value), key.value))
         if key.plain and key.text == "<<":
@@ -269,13 +269,13 @@ class _Composer:
             return True
         return False
 
-    def scalar(self, event: yaml.ScalarEvent) -> Scalar:
+    def scalar(self, event: yaml.ScalarEvent) -> ScalarNode:
         mark = self.mark(event)
         is_plain = event.style is None or event.style == ""
         value = resolve(event.value) if is_plain else event.value
         if is_plain and (surprise := _surprise(event.value)):
             self.error(event, surprise)
-        return Scalar(mark, event.value, is_plain, event.style or "", value)
+        return ScalarNode(mark, event.value, is_plain, event.style or "", value)
 
 
 def resolve(text: str) -> bool | int | float | str | None:
@@ -310,6 +310,6 @@ def _surprise(text: str) -> str | None:
     return None
 
 
-def quote_it(node: Scalar) -> str:
+def quote_it(node: ScalarNode) -> str:
     """The hint for a scalar that YAML does not read as the text that was meant."""
     return f'write "{node.text}" in quotes'
