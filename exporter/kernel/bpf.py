@@ -1,7 +1,7 @@
 """bpf(2) by ctypes: one function per command. Constants and structures are named as in include/uapi/linux/bpf.h.
 
-Every function raises OSError(errno, "COMMAND object: text") and nothing is retried or interpreted here, but for what
-libbpf does too: BPF_PROG_LOAD is tried again on EAGAIN, and with a log when it is refused.
+Every function raises OSError(errno, "COMMAND object: text"). As in libbpf BPF_PROG_LOAD is retried on EAGAIN, and with
+a log when the kernel refuses it; nothing else is retried or interpreted here.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 class VerifierError(OSError):
-    """The kernel refused a program and said why in `log` (BPF_LOG_LEVEL1, its end where it is very long)."""
+    """The kernel refused a program; `log` is the verifier log (BPF_LOG_LEVEL1; of a very long one the end)."""
 
     def __init__(self, number: int, text: str, log: str) -> None:
         super().__init__(number, text)
@@ -99,7 +99,7 @@ class VerifierError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel says of a map (struct bpf_map_info); the btf ids are 0 for a map without BTF."""
+    """struct bpf_map_info; the btf ids are 0 for a map without BTF."""
 
     type: int
     id: int
@@ -115,8 +115,8 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel says of a program (struct bpf_prog_info). The run statistics stay 0 while nobody has switched
-    them on; `recursion_misses` is counted since 5.12, and for all program types since 6.7."""
+    """struct bpf_prog_info. Run statistics stay 0 while they are not enabled; `recursion_misses` is counted since 5.12,
+    and for all program types since 6.7."""
 
     type: int
     id: int
@@ -142,8 +142,8 @@ def map_create(
     value_type_id: int = 0,
     inner_map_fd: int = 0,
 ) -> int:
-    """The fd of a new map. Sizes in bytes; `name` is cut to what the kernel keeps (15 of [A-Za-z0-9_.]). A map of maps
-    takes such as are like the one of `inner_map_fd`."""
+    """Create a map and return its fd. Sizes in bytes; `name` is cut to the 15 bytes of [A-Za-z0-9_.] that the kernel
+    stores. A map of maps takes maps like the one of `inner_map_fd`."""
     attr = MapCreate(
         map_type=type,
         key_size=key_size,
@@ -160,8 +160,8 @@ def map_create(
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
-    """The value of `key`, None if there is none. `value_size`: of a per-CPU map the value's size rounded up to 8, times
-    the number of possible CPUs; the kernel writes that much whatever the caller thought."""
+    """Return the value of `key`, None if there is none. `value_size`: of a per-CPU map the value's size rounded up to
+    8, times the number of possible CPUs; the kernel writes that many bytes, whatever the size of the buffer."""
     k, v = buffer(key), ctypes.create_string_buffer(value_size)
     attr = MapElem(map_fd=fd, key=ctypes.addressof(k), value=ctypes.addressof(v))
     if not _found(BPF_MAP_LOOKUP_ELEM, attr, "BPF_MAP_LOOKUP_ELEM", fd):
@@ -183,8 +183,8 @@ def map_delete(fd: int, key: bytes) -> bool:
 
 
 def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
-    """The key after `key` in the kernel's order (the first one for None), None after the last. A key that was deleted
-    meanwhile starts over at the first one."""
+    """Return the key after `key` in the kernel's order (the first for None), None after the last. The key after a
+    deleted one is the first."""
     k = None if key is None else buffer(key)
     following = ctypes.create_string_buffer(key_size)
     attr = MapElem(map_fd=fd, key=0 if k is None else ctypes.addressof(k), value=ctypes.addressof(following))
@@ -196,10 +196,11 @@ def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
 def map_lookup_batch(
     fd: int, in_cursor_addr: int, out_cursor_addr: int, keys_addr: int, values_addr: int, count: int
 ) -> tuple[int, bool]:
-    """Read up to `count` entries into the buffers at the addresses: (how many were read, whether it is the end).
+    """Read up to `count` entries into the buffers at the addresses and return (entries read, True at the end of the
+    map).
 
-    The cursor is opaque: 0 as `in_cursor_addr` starts, later the address of what `out_cursor_addr` received; it needs
-    max(4, key size) bytes. Since 5.6. ENOSPC (a hash bucket holds more than `count` entries) is raised: ask for more.
+    The cursor is opaque and has max(4, key size) bytes: `in_cursor_addr` is 0 for the start, later the address that
+    `out_cursor_addr` had in the call before. Since 5.6. OSError ENOSPC: a hash bucket holds more than `count` entries.
     """
     attr = MapBatch(
         in_batch=in_cursor_addr,
@@ -235,7 +236,8 @@ def map_info(fd: int) -> MapInfo:
 
 
 def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
-    """Another fd of the map with this id, with BPF_F_RDONLY one that cannot change it (4.15). Needs CAP_SYS_ADMIN."""
+    """Return another fd of the map with this id; with BPF_F_RDONLY one that cannot write (4.15). Needs
+    CAP_SYS_ADMIN."""
     return call(BPF_MAP_GET_FD_BY_ID, GetId(id=id, open_flags=flags), "BPF_MAP_GET_FD_BY_ID", str(id))
 
 
@@ -253,9 +255,9 @@ def prog_load(
     kern_version: int = 0,
     log_level: int = 0,
 ) -> int:
-    """The fd of a verified program; `instructions` are struct bpf_insn (8 bytes each), map fds already in place.
+    """Load a program and return its fd. `instructions` are struct bpf_insn (8 bytes each) with the map fds filled in.
 
-    A refusal that comes with a log is VerifierError; without one (no right to load, unknown type) plain OSError.
+    A refusal with a log is VerifierError; one without (no right to load, unknown type) is OSError.
     `attach_btf_id` is in the BTF of `attach_btf_obj_fd` (a module's, 5.11), 0 is vmlinux.
     `kern_version` (LINUX_VERSION_CODE) is ignored since 5.0 (6c4fc209fcf9).
     """
@@ -316,13 +318,13 @@ def prog_info(fd: int) -> ProgInfo:
 
 
 def object_name(name: str) -> bytes:
-    """What the kernel takes as a name: 15 bytes of [A-Za-z0-9_.] (bpf_obj_name_cpy())."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
-    return kept.encode("ascii")[: BPF_OBJ_NAME_LEN - 1]
+    """Return a name that the kernel accepts: 15 bytes of [A-Za-z0-9_.] (bpf_obj_name_cpy())."""
+    accepted = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
+    return accepted.encode("ascii")[: BPF_OBJ_NAME_LEN - 1]
 
 
 def strerror(number: int) -> str:
-    """The text of an errno, the kernel's own ENOTSUPP included."""
+    """Return the text of an errno, including the kernel's internal ENOTSUPP."""
     return "not supported by this kernel (ENOTSUPP)" if number == ENOTSUPP else os.strerror(number)
 
 
@@ -335,7 +337,7 @@ def _syscall(command: int, attr: Attr) -> int:
 
 
 def call(command: int, attr: Attr, verb: str, name: str) -> int:
-    """A command as it is, its result; OSError says `verb` and `name`."""
+    """Run a command and return its result. OSError has `verb` and `name` in its text."""
     result = _syscall(command, attr)
     if result < 0:
         raise refusal(ctypes.get_errno(), verb, name)
@@ -343,7 +345,7 @@ def call(command: int, attr: Attr, verb: str, name: str) -> int:
 
 
 def _found(command: int, attr: Attr, verb: str, fd: int) -> bool:
-    """False where the command says ENOENT: the key, or the next one, is not there."""
+    """Run a command and return False on ENOENT: the key, or the next one, does not exist."""
     if _syscall(command, attr) >= 0:
         return True
     number = ctypes.get_errno()
@@ -362,18 +364,18 @@ def _prog_load(attr: ProgLoad) -> int:
 
 
 def object_info(fd: int, info: ctypes.Structure, kind: str) -> None:
-    """Fill `info` with what the kernel says of a map, program or BTF object."""
+    """Fill `info` of a map, program or BTF object (BPF_OBJ_GET_INFO_BY_FD)."""
     attr = ObjGetInfo(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
     call(BPF_OBJ_GET_INFO_BY_FD, attr, "BPF_OBJ_GET_INFO_BY_FD", f"{kind} fd {fd}")
 
 
 def refusal(number: int, verb: str, name: str) -> OSError:
-    """What a command is refused with: "COMMAND object: text"."""
+    """Return the OSError of a command: "COMMAND object: text"."""
     return OSError(number, f"{verb}{' ' if name else ''}{name}: {strerror(number)}")
 
 
 def buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
-    """The bytes where the kernel can read them, without a zero behind."""
+    """Return the bytes as a C buffer without a terminating zero."""
     return ctypes.create_string_buffer(content, len(content))
 
 

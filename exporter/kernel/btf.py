@@ -1,7 +1,7 @@
-"""BTF of the kernel, through libbpf.so.1: find types, list members and enumerators, write all of it as C.
+"""BTF of the kernel through libbpf.so.1: finding types, listing members and enumerators, writing all types as C.
 
-libbpf is a hard dependency of libbcc, so it is there wherever anything is compiled. Blobs of a few types (a map's own
-BTF) need no library: loading/compiling/btf_types.py reads them. Format: Documentation/bpf/btf.rst, uapi/linux/btf.h.
+libbcc depends on libbpf, so every host that compiles has it. The BTF of a map has few types and needs no library:
+loading/compiling/btf_types.py reads it. Format: Documentation/bpf/btf.rst, uapi/linux/btf.h.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ _TRANSPARENT = QUALIFIERS | {BTF_KIND_TYPEDEF}
 
 @dataclass(frozen=True, slots=True)
 class StructMember:
-    """A member of a kernel struct or union; those of anonymous inner ones are listed with the struct that holds them.
+    """A member of a kernel struct or union; members of anonymous inner structs belong to the outer struct.
 
-    name     as C spells it
     offset   bits from the start of the struct
     size     bytes; 0 for a bit-field and for an array without length
     bits     width of a bit-field, else 0
@@ -66,12 +65,12 @@ class StructMember:
 
 
 class KernelBtf:
-    """The types of one kernel, out of a raw BTF file such as /sys/kernel/btf/vmlinux or one taken from a vmlinuz.
+    """The types of one kernel from a raw BTF file such as /sys/kernel/btf/vmlinux or one extracted from a vmlinuz.
 
-    A module's file (/sys/kernel/btf/MODULE) holds what vmlinux's lacks and needs it as `base`, which must stay open as
-    long: ids go on where the base's end, and everything is found in both.
+    A module's file (/sys/kernel/btf/MODULE) has only the types that vmlinux lacks and needs vmlinux as `base`, which
+    must stay open as long. Its ids continue those of the base, and lookups search both.
 
-    Opening costs 20 ms and some 10 MB until `close`. OSError if there is no such file or libbpf cannot read it.
+    Opening takes 20 ms, and some 10 MB until `close`. OSError if there is no such file or libbpf cannot parse it.
     """
 
     def __init__(self, path: str | os.PathLike[str] = VMLINUX, base: KernelBtf | None = None) -> None:
@@ -83,7 +82,7 @@ class KernelBtf:
         else:
             self._btf = self._lib.btf__parse_split(os.fsencode(self.path), base._btf)
         if not self._btf:
-            error = ctypes.get_errno()  # from 4000 on libbpf's own, enum libbpf_errno
+            error = ctypes.get_errno()  # from 4000 on enum libbpf_errno
             raise OSError(error, f"read BTF {self.path}: {'not a BTF file' if error >= 4000 else os.strerror(error)}")
 
     def close(self) -> None:
@@ -101,22 +100,22 @@ class KernelBtf:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the file: two kernels with equal digests have equal layouts."""
+        """Return the hex digest of the file: two kernels with equal digests have equal layouts."""
         return file_sha256(self.path)
 
     def dump_c(self, out: str | os.PathLike[str]) -> None:
-        """Writes every type as C, in an order that compiles ("vmlinux.h"): 2.8 MB in 0.1 s. Of a module only what the
-        base lacks, to be compiled behind the base's. OSError if it cannot."""
+        """Write every type as C in an order that compiles ("vmlinux.h"): 2.8 MB in 0.1 s. Of a module only the types
+        that the base lacks, to be compiled after those of the base. OSError."""
         libc = _libc()
         first = self._base._count() if self._base else 1
-        # btf_dump_printf_fn_t has vfprintf's signature: libc writes the text, Python is not called for each token.
+        # btf_dump_printf_fn_t has the signature of vfprintf: libc writes each token without a call into Python.
         stream = libc.fopen(os.devnull.encode() if self._base else os.fsencode(out), b"w")
         if not stream:
             error = ctypes.get_errno()
             raise OSError(error, f"write {os.fspath(out)}: {os.strerror(error)}")
         dump = self._lib.btf_dump__new(self._btf, ctypes.cast(libc.vfprintf, ctypes.c_void_p), stream, None)
         try:
-            if dump and self._base:  # the base's types go nowhere, but the dumper knows then that they are declared
+            if dump and self._base:  # to /dev/null: the dumper has to know that the base's types are declared
                 self._dump_types(dump, 1, first)
                 if not libc.freopen(os.fsencode(out), b"w", stream):
                     error = ctypes.get_errno()
@@ -140,28 +139,29 @@ class KernelBtf:
         return int(self._lib.btf__type_cnt(self._btf))
 
     def find(self, name: str, kind: int) -> int:
-        """The id of the first type of that BTF_KIND_* and name, 0 if there is none; anonymous types are not found."""
+        """Return the id of the first type of that BTF_KIND_* and name, 0 if there is none."""
         return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))) if name else 0
 
     def function_id(self, name: str) -> int:
-        """The id of a kernel function, as fentry and fexit want it; 0 if BTF has none (inlined or absent)."""
+        """Return the id of a kernel function for fentry and fexit; 0 if BTF has none (inlined or absent)."""
         return self.find(name, BTF_KIND_FUNC)
 
     def find_struct(self, tag: str) -> int:
-        """The id of "struct x" or "union x"; a bare name is a struct. 0 if there is none."""
+        """Return the id of "struct x" or "union x"; a bare name is a struct. 0 if there is none."""
         keyword, _, name = tag.rpartition(" ")
         return self.find(name, BTF_KIND_UNION if keyword == "union" else BTF_KIND_STRUCT)
 
     def struct_size(self, tag: str) -> int:
-        """sizeof("struct x") in bytes. KeyError if the kernel has no such struct."""
+        """Return sizeof("struct x") in bytes. KeyError if the kernel has no such struct."""
         return int(self._type(self._struct_id(tag)).size)
 
     def struct_members(self, tag: str) -> list[StructMember]:
-        """Members of "struct x", "union x" or a bare struct name, in order. KeyError if there is no such struct."""
+        """Return the members of "struct x", "union x" or a bare struct name, in order. KeyError if there is no such
+        type."""
         return list(self._members(self._struct_id(tag), 0))
 
     def has_member(self, path: str) -> bool:
-        """Whether "request_queue.disk" or, through inner structs and pointers, "sock.sk_socket.file" exists."""
+        """Return True if "request_queue.disk" or, through inner structs and pointers, "sock.sk_socket.file" exists."""
         tag, *names = path.split(".")
         type_id = self.find_struct(tag)
         for name in names:
@@ -172,7 +172,7 @@ class KernelBtf:
         return bool(names) or type_id != 0
 
     def enum_values(self, name: str) -> dict[int, str]:
-        """Names of an enum's values; the first name wins where two have one value. Empty if there is no such enum."""
+        """Return value -> name of an enum, of names with one value the first. Empty if there is no such enum."""
         type_id = self.find(name, BTF_KIND_ENUM) or self.find(name, BTF_KIND_ENUM64)
         if not type_id:
             return {}
@@ -208,7 +208,7 @@ class KernelBtf:
             yield StructMember(name, base + position, size, bits, holds, points, type_id)
 
     def _inside(self, member: StructMember) -> int:
-        """The id of the struct that a member holds or points to, named or not; 0 if it does neither."""
+        """Return the id of the struct, named or not, that a member contains or points to; 0 for other members."""
         target = self._resolve(member.type_id)
         target = self._pointee(target) or self._element(target)
         return self.find_struct(self._tag(target)) if target and self._type(target).kind == BTF_KIND_FWD else target
@@ -224,13 +224,13 @@ class KernelBtf:
         return bytes(self._lib.btf__name_by_offset(self._btf, offset) or b"").decode(errors="replace")
 
     def _resolve(self, type_id: int) -> int:
-        """The id behind typedefs, const, volatile and tags."""
+        """Return the id behind typedefs, const, volatile and tags."""
         while type_id and (head := self._type(type_id)).kind in _TRANSPARENT:
             type_id = head.size
         return type_id
 
     def _element(self, type_id: int) -> int:
-        """What an array, of any number of dimensions, is made of; the type itself if it is no array."""
+        """Return the element type of an array of any number of dimensions; the type itself if it is not an array."""
         while type_id and (head := self._type(type_id)).kind == BTF_KIND_ARRAY:
             type_id = self._resolve(struct.unpack("<I", ctypes.string_at(head.data, 4))[0])
         return type_id
@@ -240,7 +240,7 @@ class KernelBtf:
         return self._resolve(head.size) if head and head.kind == BTF_KIND_PTR else 0
 
     def _tag(self, type_id: int) -> str:
-        """ "struct x" or "union x" of a named one, or of its forward declaration; else ""."""
+        """Return "struct x" or "union x" of a named one, or of its forward declaration; else ""."""
         if not type_id:
             return ""
         head = self._type(type_id)
@@ -268,13 +268,13 @@ _MEMBER = struct.Struct("<III")  # struct btf_member
 
 
 def file_sha256(path: str | os.PathLike[str] = VMLINUX) -> str:
-    """Hex digest of a BTF file, without libbpf: what a warm start needs to find its artifacts."""
+    """Return the hex digest of a BTF file without libbpf: a warm start needs it for cache keys."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _libbpf() -> ctypes.CDLL:
-    """libbpf 1.x with its prototypes (bpf/btf.h). OSError if it is not installed (Debian: libbpf1)."""
+    """Load libbpf 1.x with its prototypes (bpf/btf.h). OSError if it is not installed (Debian: libbpf1)."""
     lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     pointer, number, text = ctypes.c_void_p, ctypes.c_uint, ctypes.c_char_p
     for name, result, arguments in (
@@ -293,7 +293,7 @@ def _libbpf() -> ctypes.CDLL:
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
-    lib.libbpf_set_print(None)  # errors come back as errno; the library's own lines would land in the log unasked
+    lib.libbpf_set_print(None)  # errors are returned as errno; libbpf would also write them to stderr
     return lib
 
 

@@ -1,9 +1,8 @@
-"""Cgroups as they are made -> their names, also of those that are gone before anybody asks.
+"""New cgroups -> their ids and paths by inotify(7), also of cgroups that are removed before the next scrape.
 
-A walk finds what lives. What comes and goes between two scrapes is told by inotify: each directory of the hierarchy has
-a watch, and a thread that otherwise sleeps looks up what was made in it. A cgroup has to live until the thread has
-looked, a millisecond or so. Bounded by MOST: a watch is some 1 kB of kernel memory; what is made in the directories
-beyond is left to the walks.
+A walk finds only living cgroups. Here each directory of the hierarchy has a watch, and a thread that otherwise sleeps
+looks up the directories that are made in it; a cgroup must live about a millisecond for that. At most MOST directories
+are watched, because a watch takes 1 kB of kernel memory; walks find the others.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ Learn = Callable[[int, str], None]
 
 
 class CgroupWatch:
-    """Calls `learn` with id and path of every cgroup below `root`, a descriptor, that there is or comes. OSError where
-    this user may not have an inotify instance."""
+    """Calls `learn` with id and path of every existing and every new cgroup below `root`, a descriptor. OSError if this
+    user has too many inotify instances."""
 
     def __init__(self, root: int, learn: Learn, most: int = MOST) -> None:
         self._root = os.dup(root)
         self._learn = learn
         self._most = most
-        self._paths: dict[int, str] = {}  # by number of the watch; "" is the root
-        self._watches: dict[str, int] = {}  # and back
+        self._paths: dict[int, str] = {}  # by watch; "" is the root
+        self._watches: dict[str, int] = {}  # by path
         try:
             self._inotify = inotify.init()
         except OSError:
@@ -40,7 +39,7 @@ class CgroupWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread. That the root is opened is an event like others, and wakes it."""
+        """End the thread. Opening the root is an event that wakes it."""
         self._ended.set()
         with suppress(OSError):
             inotify.add_watch(self._inotify, f"/proc/self/fd/{self._root}", inotify.IN_OPEN | inotify.IN_ONLYDIR)
@@ -50,22 +49,23 @@ class CgroupWatch:
             os.close(descriptor)
 
     def _run(self) -> None:
-        self._look("")
+        self._learn_tree("")
         while not self._ended.is_set():
             for watch, mask, name in inotify.read(self._inotify):
                 if not mask & inotify.IN_ISDIR or watch not in self._paths:
                     continue
                 if mask & inotify.IN_CREATE:
-                    self._look(f"{self._paths[watch]}/{name}")
+                    self._learn_tree(f"{self._paths[watch]}/{name}")
                 elif mask & inotify.IN_DELETE:
                     self._forget(f"{self._paths[watch]}/{name}")
 
-    def _look(self, path: str) -> None:
-        """Learn a cgroup and what is in it. Its watch comes first, so that nothing is made unseen while we look."""
+    def _learn_tree(self, path: str) -> None:
+        """Learn a cgroup and all below it. Its watch is added before it is listed, so that no new directory is
+        missed."""
         below = [path]
         while below:
             path = below.pop()
-            with suppress(OSError):  # gone already, or no more watches: then it is only learned
+            with suppress(OSError):  # removed already, or out of watches: then it is only learned
                 self._learn(os.stat(f".{path}", dir_fd=self._root).st_ino, path or "/")
                 if len(self._paths) >= self._most:
                     continue
@@ -84,7 +84,7 @@ class CgroupWatch:
         self._watches[path] = watch
 
     def _forget(self, path: str) -> None:
-        """End the watch of a cgroup that is gone: its inode never has a link count of 0, so the kernel does not."""
+        """Remove the watch of a removed cgroup: its inode never has a link count of 0, so the kernel does not."""
         watch = self._watches.pop(path, None)
         if watch is not None:
             del self._paths[watch]

@@ -1,4 +1,4 @@
-"""User, group and capabilities of this process: read, and given up for good (capabilities(7), prctl(2))."""
+"""User, group and capabilities of this process: reading and dropping them (capabilities(7), prctl(2))."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class _Header(ctypes.Structure):
 
 
 class _Data(ctypes.Structure):
-    """struct __user_cap_data_struct: 32 of the 64 bits, so a set is two of them."""
+    """struct __user_cap_data_struct: 32 of the 64 bits; a set has two of them."""
 
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What /proc/PID/status says. uids, gids: real, effective, saved, file system."""
+    """Fields of /proc/PID/status. uids, gids: real, effective, saved, file system."""
 
     uids: tuple[int, ...]
     gids: tuple[int, ...]
@@ -56,7 +56,7 @@ class Credentials:
 
 
 def read(proc: Path = Path("/proc"), pid: int | str = "self") -> Credentials:
-    """Credentials of a process. FileNotFoundError if there is none, ValueError if its status lacks a line."""
+    """Return the credentials of a process. FileNotFoundError if it does not exist, ValueError if a line is missing."""
     found: dict[str, str] = {}
     for line in (proc / str(pid) / "status").read_text("utf-8", "replace").splitlines():
         key, _, value = line.partition(":")
@@ -88,12 +88,12 @@ def _bits(mask: str) -> frozenset[int]:
 
 
 def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Path = Path("/proc")) -> None:
-    """Becomes this user and group with exactly these capabilities, for good; verified in /proc afterwards.
+    """Change to this user and group with exactly these capabilities, irreversibly, and verify that in /proc.
 
-    Supplementary groups go, no_new_privs is set, and the process is no longer dumpable, so that others of this user
-    cannot take its descriptors. Works too where a service manager has done part of it. Capabilities belong to threads:
-    call this before a second one starts. setuid(2) clears the parent-death signal: call `die_with_parent` afterwards.
-    Raises OSError naming the step that the kernel refused, or what is not as asked.
+    Clears supplementary groups, sets no_new_privs and makes the process not dumpable, so that other processes of this
+    user cannot take its descriptors. A service manager may have done part of it. Capabilities belong to threads: call
+    this before a second thread starts. setuid(2) clears the parent-death signal: call `die_with_parent` afterwards.
+    OSError names the step that the kernel refused, or the credential that differs.
     """
     keep = frozenset(keep_caps)
     had = read(proc)
@@ -101,7 +101,7 @@ def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Pa
         hint = "give up rights before threads start; numpy: OPENBLAS_NUM_THREADS=1"
         raise OSError(errno.EBUSY, f"drop to uid {uid}: {had.threads} threads run already ({hint})")
     if not _not_as_asked(had, uid, gid, keep) and not had.bounding - keep:
-        _prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, 0)  # a service manager has done the rest, and may forbid the calls
+        _prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, 0)  # a service manager did the rest, and may forbid the calls
         return
     missing = keep - had.permitted
     if missing:
@@ -113,7 +113,7 @@ def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Pa
         if CAP_SETGID in had.effective or not set(had.groups) <= {gid}:
             os.setgroups([])
         os.setresgid(gid, gid, gid)
-        _prctl("PR_SET_KEEPCAPS", PR_SET_KEEPCAPS, 1)  # or the change from uid 0 empties the permitted set
+        _prctl("PR_SET_KEEPCAPS", PR_SET_KEEPCAPS, 1)  # else the change from uid 0 clears the permitted set
         os.setresuid(uid, uid, uid)
         _prctl("PR_CAP_AMBIENT", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         set_capabilities(keep)
@@ -128,11 +128,11 @@ def drop_to(uid: int, gid: int, keep_caps: Iterable[int] = frozenset(), proc: Pa
 
 
 def _not_as_asked(now: Credentials, uid: int, gid: int, keep: frozenset[int]) -> str:
-    """What differs from what drop_to promises, "" if nothing."""
+    """Return which credentials differ from those that drop_to promises, "" if none."""
     asked: tuple[tuple[str, object, object], ...] = (
         ("uids are", now.uids, (uid,) * 4),
         ("gids are", now.gids, (gid,) * 4),
-        ("groups are", tuple(group for group in now.groups if group != gid), ()),  # systemd's User= lists its own again
+        ("groups are", tuple(group for group in now.groups if group != gid), ()),  # systemd's User= adds it again
         ("permitted is", now.permitted, keep),
         ("effective is", now.effective, keep),
         ("inheritable is", now.inheritable, frozenset()),
@@ -145,7 +145,7 @@ def _not_as_asked(now: Credentials, uid: int, gid: int, keep: frozenset[int]) ->
 
 
 def set_capabilities(keep: Iterable[int]) -> None:
-    """Makes these the permitted and effective sets of the calling thread, the inheritable one empty."""
+    """Set the permitted and effective sets of the calling thread, and clear the inheritable set."""
     mask = sum(1 << capability for capability in frozenset(keep))
     header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
     data = (_Data * 2)(*(_Data(word, word, 0) for word in (mask & 0xFFFFFFFF, mask >> 32)))
@@ -154,14 +154,14 @@ def set_capabilities(keep: Iterable[int]) -> None:
 
 
 def no_new_privileges() -> None:
-    """From now on execve(2) gives nothing more than the process has. Cannot be taken back."""
+    """Set no_new_privs, irreversibly: execve(2) grants no more privileges than the process has."""
     _prctl("PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1)
 
 
 def die_with_parent(signal: int, parent: int) -> None:
-    """The kernel sends `signal` when the thread that forked this process ends. ProcessLookupError if it has already.
+    """Have the kernel send `signal` when the thread that forked this process ends. ProcessLookupError if it has ended.
 
-    `parent` is what os.getpid() said before the fork: a parent that died in between would never be noticed.
+    `parent` is os.getpid() before the fork: without it a parent that ended in between would not be noticed.
     """
     _prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, signal)
     if os.getppid() != parent:
@@ -170,7 +170,7 @@ def die_with_parent(signal: int, parent: int) -> None:
 
 def _prctl(name: str, option: int, *arguments: int) -> None:
     given = [ctypes.c_ulong(argument) for argument in arguments]
-    given += [ctypes.c_ulong(0)] * (4 - len(given))  # the newer options refuse anything but 0 in those unused
+    given += [ctypes.c_ulong(0)] * (4 - len(given))  # newer options require 0 in unused arguments
     if _libc.prctl(ctypes.c_int(option), *given):
         _refused(name)
 

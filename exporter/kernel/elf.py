@@ -1,7 +1,7 @@
-"""A 64-bit ELF file -> where its symbols and USDT notes are in the file, which is what uprobes are put on.
+"""A 64-bit ELF file -> file offsets of its functions and USDT probes, which uprobes are attached to.
 
-pyelftools reads headers, sections and versions (elf(5), gABI); symbols, of which a program may have a million, are
-unpacked here. Addresses are those of the file ("virtual", before it is loaded anywhere), offsets are bytes in it.
+pyelftools parses headers, sections and versions (elf(5), gABI); this module unpacks symbols, of which a program can
+have a million. Addresses are virtual addresses of the file, offsets are bytes from its start.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, shndx, value
 _NOTE = struct.Struct("<III")  # Elf64_Nhdr: namesz, descsz, type
 _STAPSDT = 3
 _SHN_UNDEF, _STT_FUNC, _STT_GNU_IFUNC, _STT_NOTYPE = 0, 2, 10, 0
-_VERSYM_HIDDEN = 0x8000  # not what a plain name means: an older version kept for old programs
+_VERSYM_HIDDEN = 0x8000  # an older version for old programs, not the default of the name
 _DEBUG = Path("/usr/lib/debug/.build-id")
 
 
 class NotElfError(Exception):
-    """The file cannot carry probes; the text says why."""
+    """The file cannot have probes; the text has the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A function's name (without version), address and what else decides whether it can be meant.
+    """A function: its name without version, and its address.
 
-    version   "GLIBC_2.2.5", "" without; `default`: what a plain name means
-    resolver  an indirect function: the address is that of the code that chooses an implementation, once
+    version   "GLIBC_2.2.5", "" for none
+    default   True if the name without a version means this one
+    resolver  True for an indirect function: the address is that of the code that selects an implementation, once
     """
 
     name: str
@@ -49,10 +50,10 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class UsdtNote:
-    """A USDT probe's place (.note.stapsdt, version 3 of SystemTap's sys/sdt.h).
+    """One location of a USDT probe (.note.stapsdt, version 3 of SystemTap's sys/sdt.h).
 
-    address    of the instruction that is probed
-    semaphore  address of the counter that is above 0 while anybody listens, 0 for none
+    address    of the probed instruction
+    semaphore  address of the counter that is above 0 while a tracer is attached, 0 for none
     arguments  "-4@%edi 8@8(%rsp)", in the assembler's syntax
     """
 
@@ -72,7 +73,7 @@ class _Segment:
 
 
 class ElfFile:
-    """OSError if it cannot be read, NotElfError if it is no 64-bit ELF file of `machine` (uname -m)."""
+    """An open ELF file. OSError if it cannot be read, NotElfError if it is not 64-bit code for `machine` (uname -m)."""
 
     def __init__(self, path: Path, machine: str = platform.machine()) -> None:
         self.path = path
@@ -106,7 +107,7 @@ class ElfFile:
 
     @property
     def build_id(self) -> str:
-        """Hex of NT_GNU_BUILD_ID, "" without."""
+        """Return NT_GNU_BUILD_ID in hex, "" without one."""
         section = self._section(".note.gnu.build-id")
         data = section.data() if section else b""
         if len(data) < _NOTE.size + 4:
@@ -116,19 +117,19 @@ class ElfFile:
         return data[start : start + size].hex()
 
     def offset(self, address: int) -> int | None:
-        """The offset in the file of what is at the address; None if the file has nothing there."""
+        """Return the file offset of an address; None if no segment of the file contains it."""
         for segment in self._segments:
             if segment.address <= address < segment.address + segment.size:
                 return address - segment.address + segment.offset
         return None
 
     def is_code(self, offset: int) -> bool:
-        """Whether processes map that place of the file as code: a breakpoint elsewhere is never reached."""
+        """Return True if an executable segment contains the offset: a breakpoint elsewhere is never hit."""
         return any(s.executable and s.offset <= offset < s.offset + s.size for s in self._segments)
 
     def functions(self, name: str) -> list[Symbol]:
-        """Every function of that name, of all versions; of a stripped file also those of its debug file, if that is
-        installed. What the file only imports is not in it."""
+        """Return every function of that name in all versions; of a stripped file also those of its installed debug
+        file. Imported functions are not included."""
         wanted = name.encode()
         found = [s for table in (".dynsym", ".symtab") for s in self._symbols(table, wanted)]
         if not found and (debug := self._debug_file()):
@@ -137,12 +138,12 @@ class ElfFile:
         return list(dict.fromkeys(found))
 
     def imports(self, name: str) -> bool:
-        """Whether the file uses a function of that name which another file has."""
+        """Return True if the file imports a function of that name from another file."""
         wanted = name.encode()
         return any(shndx == _SHN_UNDEF and found == wanted for found, _, shndx, _ in self._table(".dynsym"))
 
     def function_names(self) -> set[str]:
-        """Names of all functions in it, without versions."""
+        """Return the names of all functions, without versions."""
         tables = [self, debug] if not self._section(".symtab") and (debug := self._debug_file()) else [self]
         names = set[str]()
         for elf in tables:
@@ -155,11 +156,11 @@ class ElfFile:
         return names - {""}
 
     def matching(self, pattern: str) -> list[str]:
-        """Names of functions that a glob means, sorted."""
+        """Return the names of functions that match a glob, sorted."""
         return sorted(fnmatch.filter(self.function_names(), pattern))
 
     def variable(self, name: str) -> int | None:
-        """The address of whatever has that name, None if nothing has."""
+        """Return the address of the symbol of that name, None if there is none."""
         wanted = name.encode()
         for table in (".symtab", ".dynsym"):
             for found, _, shndx, address in self._table(table):
@@ -168,7 +169,7 @@ class ElfFile:
         return None
 
     def usdt_notes(self) -> list[UsdtNote]:
-        """Every USDT probe's places, in the order of the file."""
+        """Return every location of every USDT probe, in the order of the file."""
         section = self._section(".note.stapsdt")
         base = self._section(".stapsdt.base")
         return list(_notes(section.data(), base["sh_addr"] if base else 0)) if section else []
@@ -178,7 +179,7 @@ class ElfFile:
         return None if section is None or section["sh_type"] == "SHT_NOBITS" else section
 
     def _table(self, name: str) -> Iterator[tuple[bytes, int, int, int]]:
-        """(name, STT_ type, section index, address) of each symbol in .symtab or .dynsym."""
+        """Yield (name, STT_ type, section index, address) of each symbol in .symtab or .dynsym."""
         section = self._section(name)
         if section is None:
             return
@@ -191,7 +192,7 @@ class ElfFile:
         for index, (found, kind, shndx, address) in enumerate(self._table(table)):
             if shndx == _SHN_UNDEF or kind not in (_STT_FUNC, _STT_GNU_IFUNC, _STT_NOTYPE):
                 continue
-            name, at, version = found.partition(b"@")  # an unstripped library's .symtab has name@@VERSION in text
+            name, at, version = found.partition(b"@")  # .symtab of an unstripped library has NAME@@VERSION
             if name != wanted or (kind == _STT_NOTYPE and not self._in_code(address)):
                 continue
             text, default = version.lstrip(b"@").decode(), not at or version.startswith(b"@")
@@ -204,7 +205,7 @@ class ElfFile:
         return offset is not None and self.is_code(offset)
 
     def _versions(self) -> list[tuple[str, bool]]:
-        """(version, whether it is the default) of each symbol in .dynsym; [] where symbols have no versions."""
+        """Return (version, is default) of each symbol in .dynsym; [] where symbols have no versions."""
         section, defined = self._section(".gnu.version"), self._section(".gnu.version_d")
         if section is None or not isinstance(defined, GNUVerDefSection):
             return []
@@ -215,7 +216,7 @@ class ElfFile:
         ]
 
     def _debug_file(self) -> ElfFile | None:
-        """The file of a -dbgsym or -debuginfo package that belongs to this one, opened."""
+        """Open the debug file of a -dbgsym or -debuginfo package; None if it is not installed."""
         build_id = self.build_id
         path = _DEBUG / build_id[:2] / f"{build_id[2:]}.debug"
         if not build_id or not path.exists():

@@ -1,4 +1,5 @@
-"""What the running kernel is and has: release, functions, tracepoints and their fields, kinds of attach points."""
+"""The running kernel: release, functions, modules, tracepoints and their fields, from /proc, /sys and tracefs
+(Documentation/trace/events.rst, Documentation/trace/ftrace.rst)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _FORMAT_FIELD = re.compile(r"\bfield:(?P<declaration>[^;]+);\s*offset:(?P<offset
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel seen through these file systems. Every answer is read when it is asked for: modules come and go."""
+    """The kernel behind these file systems. Each call reads again, because modules are loaded and removed."""
 
     proc: Path = Path("/proc")
     sysfs: Path = Path("/sys")
@@ -34,27 +35,27 @@ class Kernel:
 
     @property
     def headers(self) -> Path | None:
-        """The tree of installed kernel headers that bcc compiles with where there is no BTF."""
+        """Return the installed kernel headers that bcc compiles with without BTF; None if there are none."""
         modules = self.modules / self.release
         tree = modules / "source" if (modules / "source").is_dir() else modules / "build"
         return tree if (tree / "include/linux/kconfig.h").exists() else None
 
     @property
     def tracefs(self) -> Path | None:
-        """Where tracefs is mounted; None if nowhere usual, or hidden from this process."""
+        """Return the mount point of tracefs; None if it is not at a usual path, or hidden from this process."""
         for path in (self.sysfs / "kernel/tracing", self.sysfs / "kernel/debug/tracing"):
-            if os.path.isdir(path / "events"):  # Path.is_dir() raises where the way there is closed
+            if os.path.isdir(path / "events"):  # Path.is_dir() raises EACCES of a directory above
                 return path
         return None
 
     def functions(self) -> Iterator[tuple[str, str]]:
-        """(name, module or "") of every function in /proc/kallsyms; the names can be read without rights."""
+        """Yield (name, module or "") of every function in /proc/kallsyms, whose names every user can read."""
         for _, name, place in self.function_addresses():
             yield name, place
 
     def function_addresses(self) -> Iterator[tuple[int, str, str]]:
-        """(address, name, module or "") of every function; the addresses are 0 without CAP_SYSLOG, or by
-        kernel.kptr_restrict."""
+        """Yield (address, name, module or "") of every function. Addresses are 0 without CAP_SYSLOG, and with
+        kernel.kptr_restrict=2."""
         with (self.proc / "kallsyms").open(encoding="ascii", errors="replace") as lines:
             for line in lines:
                 parts = line.split()
@@ -62,16 +63,16 @@ class Kernel:
                     yield int(parts[0], 16), parts[2], parts[3].strip("[]") if len(parts) > 3 else ""
 
     def has_function(self, name: str, module: str = "") -> bool:
-        """Whether there is such a function; "" is any place, else only that module."""
-        return any(name == found and module in ("", place) for found, place in self.functions())
+        """Return True if the function exists, in any module or, with `module`, in that one."""
+        return any(name == found and module in ("", owner) for found, owner in self.functions())
 
     def near_functions(self, name: str) -> list[str]:
-        """Up to three functions whose names look like this one. Names that start otherwise are not weighed: there are
-        120,000 of them."""
+        """Return up to three functions whose names look like this one, among those that begin with the same two letters
+        or contain it: there are 120,000 functions."""
         return near(name, {found for found, _ in self.functions() if found[:2] == name[:2] or name in found})
 
     def has_module(self, name: str) -> bool:
-        """Whether a module is loaded, or what it would hold is built in (name with _ for -)."""
+        """Return True if a module (its name with _ for -) is loaded or built in."""
         if (self.sysfs / "module" / name).is_dir():  # loaded, or built in with parameters or a version
             return True
         try:
@@ -80,7 +81,7 @@ class Kernel:
             built_in = []
         if any(Path(path).stem.replace("-", "_") == name for path in built_in):
             return True
-        # Without /lib/modules: file systems say so themselves, others by functions that begin with their name.
+        # Without /lib/modules: a file system is registered, other modules have functions that begin with their name.
         try:
             registered = (self.proc / "filesystems").read_text().split()
         except OSError:
@@ -89,26 +90,26 @@ class Kernel:
 
     def _has_functions_of(self, name: str) -> bool:
         starts = (f"{name}_init", f"init_{name}", f"{name}_module_init", f"{name}_exit")
-        return any(found in starts and not place for found, place in self.functions())
+        return any(found in starts and not module for found, module in self.functions())
 
     def modules_with_type(self, name: str) -> list[str]:
-        """Loaded modules whose BTF has that name in it, sorted; of one kilobytes to megabytes are read."""
+        """Return the loaded modules whose BTF contains that name, sorted. Reads the BTF of all, some megabytes."""
         word = b"\0" + name.encode() + b"\0"
         found = []
         for path in sorted(self.btf.parent.glob("*")):
             try:
                 if path != self.btf and word in path.read_bytes():
                     found.append(path.name)
-            except OSError:  # a module that goes
+            except OSError:  # the module is removed meanwhile
                 continue
         return found
 
     def traceable_functions(self) -> frozenset[str] | None:
-        """Names of the functions that ftrace can be put on; None where tracefs does not say."""
+        """Return the names of the functions that ftrace can trace; None without tracefs."""
         return self._names(self.tracefs / "available_filter_functions" if self.tracefs else None)
 
     def banned_functions(self) -> frozenset[str]:
-        """Names of the functions that must not have a kprobe, as far as debugfs shows them."""
+        """Return the names of the functions that must not have a kprobe; empty without debugfs."""
         path = self.sysfs / "kernel/debug/kprobes/blacklist"  # "0xffff-0xffff\tname"
         return self._names(path, column=1) or frozenset()
 
@@ -120,21 +121,21 @@ class Kernel:
         return None if lines is None else frozenset(p[column] for line in lines if len(p := line.split()) > column)
 
     def tracepoints(self) -> list[str]:
-        """CATEGORY:EVENT of every tracepoint and every other event that tracefs has; [] where it cannot be read."""
+        """Return CATEGORY:EVENT of every event in tracefs; [] where it cannot be read."""
         try:
             return (self.tracefs / "available_events").read_text(encoding="ascii").split() if self.tracefs else []
         except OSError:
             return []
 
     def tracepoint_id(self, category: str, event: str) -> int | None:
-        """The number perf_event_open(2) knows it by; None if there is no such event. OSError without tracefs."""
+        """Return the event's id for perf_event_open(2); None if there is no such event. OSError without tracefs."""
         try:
             return int((self._event(category, event) / "id").read_text())
         except FileNotFoundError:
             return None
 
     def tracepoint_fields(self, category: str, event: str) -> dict[str, tuple[int, int]] | None:
-        """Field -> (offset, size) in bytes, from the event's `format`; None if there is no such event."""
+        """Return field -> (offset, size) in bytes from the event's `format`; None if there is no such event."""
         try:
             text = (self._event(category, event) / "format").read_text()
         except FileNotFoundError:
@@ -142,7 +143,7 @@ class Kernel:
         return parse_format(text)
 
     def near_tracepoints(self, name: str) -> list[str]:
-        """Up to three CATEGORY:EVENT that look like this one; of an EVENT alone, events."""
+        """Return up to three CATEGORY:EVENT that look like this one; for an EVENT alone, events."""
         lines = self.tracepoints()
         return near(name, lines if ":" in name else {line.partition(":")[2] for line in lines})
 
@@ -153,7 +154,7 @@ class Kernel:
 
 
 def version(release: str) -> tuple[int, ...]:
-    """The numbers a release starts with: "6.1.0-56-amd64" is (6, 1, 0). ValueError if there are none."""
+    """Return the numbers at the start of a release: "6.1.0-56-amd64" is (6, 1, 0). ValueError if there are none."""
     match = re.match(r"\d+(\.\d+)*", release)
     if match is None:
         raise ValueError(f"kernel release {release!r} does not start with a version")
@@ -161,8 +162,8 @@ def version(release: str) -> tuple[int, ...]:
 
 
 def parse_format(text: str) -> dict[str, tuple[int, int]]:
-    """Field -> (offset, size) of a tracepoint's `format` file. "__data_loc char[] name" and "__u8 saddr[28]" are the
-    fields `name` and `saddr`."""
+    """Return field -> (offset, size) of a tracepoint's `format` file. "__data_loc char[] name" and "__u8 saddr[28]" are
+    the fields `name` and `saddr`."""
     fields: dict[str, tuple[int, int]] = {}
     for match in _FORMAT_FIELD.finditer(text):
         declaration = re.sub(r"\[[^\]]*\]", " ", match["declaration"])

@@ -1,7 +1,7 @@
 """The name of a library or a program -> its file on this host, as ld.so(8) and the shell find it.
 
-ld.so's cache is read as glibc writes it (sysdeps/generic/dl-cache.h, struct cache_file_new); directories of libraries
-for particular CPUs (glibc-hwcaps) and LD_LIBRARY_PATH are not looked at: a path says those.
+The format of ld.so's cache is that of glibc (sysdeps/generic/dl-cache.h, struct cache_file_new). LD_LIBRARY_PATH and
+directories for particular CPUs (glibc-hwcaps) are not searched: name such a library by its path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MAGIC = b"glibc-ld.so.cache1.1"
-_HEADER = struct.Struct("<20sII20x")  # magic, number of libraries, size of the strings, flags and what is unused
+_HEADER = struct.Struct("<20sII20x")  # magic, number of libraries, size of the strings, flags, unused
 _ENTRY = struct.Struct("<iIIIQ")  # flags, offset of the name, of the path, OS version, hwcap
 _FLAGS = {"x86_64": 0x0303, "aarch64": 0x0A03}  # FLAG_X8664_LIB64, FLAG_AARCH64_LIB64, with FLAG_ELF_LIBC6
 _DIRECTORIES = ("lib/{0}-linux-gnu", "usr/lib/{0}-linux-gnu", "lib64", "usr/lib64", "lib", "usr/lib")
@@ -22,13 +22,13 @@ _LIBRARY = re.compile(r"lib.+\.so(\.[0-9.]+)?")
 
 
 def find(name: str, root: Path = Path("/"), machine: str = platform.machine()) -> Path | None:
-    """The file of "libssl.so.3" or "libssl.so", of "ssl" (the library, highest version first) or of a program; None if
-    there is none. `root` is where the host's files are; a name with a slash is a path below it."""
+    """Return the file of "libssl.so.3" or "libssl.so", of "ssl" (the library, highest version first) or of a program;
+    None if there is none. `root`: the host's root directory; a name with a slash is a path below it."""
     if "/" in name:
         path = root / name.lstrip("/")
         try:
             return path if path.exists() else None
-        except PermissionError:  # /proc/PID/root of a process that even root may not look at: opening it says so
+        except PermissionError:  # /proc/PID/root of a process that even root cannot enter: opening the path fails
             return path
     if _LIBRARY.fullmatch(name):
         return _library(re.escape(name) + (r"(\.[0-9.]+)?" if name.endswith(".so") else ""), root, machine)
@@ -37,7 +37,7 @@ def find(name: str, root: Path = Path("/"), machine: str = platform.machine()) -
 
 
 def namesakes(name: str, root: Path = Path("/"), machine: str = platform.machine()) -> tuple[Path, Path] | None:
-    """The library and the program that "curl" can mean, where this host has both and both are ELF."""
+    """Return the library and the program that "curl" can mean; None unless this host has both as ELF files."""
     if "/" in name or _LIBRARY.fullmatch(name):
         return None
     library, program = _both(name, root, machine)
@@ -50,8 +50,8 @@ def _both(name: str, root: Path, machine: str) -> tuple[Path | None, Path | None
 
 
 def _library(pattern: str, root: Path, machine: str) -> Path | None:
-    """The newest library whose name matches as a whole. A name without a version may be a linker's script, so such a
-    file counts only when it is ELF."""
+    """Return the newest library whose whole name matches. Only ELF files count: a name without a version may be a
+    linker script."""
     found = {
         name: path
         for name, path in (*_in_directories(root, machine), *_in_cache(root, machine))
@@ -65,7 +65,7 @@ def _in_cache(root: Path, machine: str) -> Iterator[tuple[str, Path]]:
         data = (root / "etc/ld.so.cache").read_bytes()
     except OSError:  # musl, or a container without
         return
-    start = data.find(_MAGIC)  # an older format may stand in front of it
+    start = data.find(_MAGIC)  # an older format may precede it
     if start < 0:
         return
     _, count, _ = _HEADER.unpack_from(data, start)

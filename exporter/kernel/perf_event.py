@@ -2,8 +2,8 @@
 
 Kprobes and uprobes are made through their PMU (Linux 4.17, Documentation/ABI/testing/
 sysfs-bus-event_source-devices-...; struct perf_event_attr in include/uapi/linux/perf_event.h) and never through
-tracefs' kprobe_events or uprobe_events: what is written there outlives the process, a probe of the PMU goes with its
-fd.
+tracefs' kprobe_events or uprobe_events: a probe that is written there outlives the process, a probe of the PMU ends
+with its fd.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ u64 = ctypes.c_uint64
 
 
 class PerfEventAttr(ctypes.Structure):
-    """struct perf_event_attr as far as PERF_ATTR_SIZE_VER1 (72 bytes)."""
+    """struct perf_event_attr up to PERF_ATTR_SIZE_VER1 (72 bytes)."""
 
     _fields_ = [
         ("type", u32),
@@ -58,12 +58,12 @@ _REF_CTR_SHIFT = 32  # PERF_UPROBE_REF_CTR_OFFSET_SHIFT; .../devices/uprobe/form
 
 
 def kprobe_type(sysfs: Path = cpus.SYSFS) -> int | None:
-    """The number of the kprobe PMU; None on a kernel without kprobes (CONFIG_KPROBE_EVENTS)."""
+    """Return the type of the kprobe PMU; None on a kernel without kprobes (CONFIG_KPROBE_EVENTS)."""
     return _pmu_type("kprobe", sysfs)
 
 
 def uprobe_type(sysfs: Path = cpus.SYSFS) -> int | None:
-    """The number of the uprobe PMU; None on a kernel without uprobes (CONFIG_UPROBE_EVENTS)."""
+    """Return the type of the uprobe PMU; None on a kernel without uprobes (CONFIG_UPROBE_EVENTS)."""
     return _pmu_type("uprobe", sysfs)
 
 
@@ -75,7 +75,7 @@ def _pmu_type(name: str, sysfs: Path) -> int | None:
 
 
 def open_kprobe(function: str, at_return: bool, sysfs: Path = cpus.SYSFS) -> int:
-    """The fd of a perf event at the entry (or the return) of a kernel function, "FUNC" or "MODULE:FUNC".
+    """Return the fd of a perf event at the entry (or the return) of a kernel function, "FUNC" or "MODULE:FUNC".
 
     OSError: ENODEV without kprobes; ENOENT no such function; EADDRNOTAVAIL several of that name (b022f0c7e404);
     EINVAL a function that must not be probed (notrace, nokprobe).
@@ -92,11 +92,11 @@ def open_kprobe(function: str, at_return: bool, sysfs: Path = cpus.SYSFS) -> int
 def open_uprobe(
     path: str | os.PathLike[str], offset: int, at_return: bool, semaphore: int = 0, sysfs: Path = cpus.SYSFS
 ) -> int:
-    """The fd of a perf event where code at that offset of the file runs, in every process, or where its function
-    returns. `semaphore`: offset in the file of a USDT probe's counter, which the kernel raises while the event lives.
+    """Return the fd of a perf event at an offset of a file in every process, or at the return of the function there.
+    `semaphore`: offset in the file of a USDT probe's counter, which the kernel increments while the event exists.
 
-    OSError: ENODEV without uprobes; ENOENT no such file; EINVAL not a file that can be mapped; EOPNOTSUPP an
-    instruction that cannot be probed, found only if a process has the file mapped already.
+    OSError: ENODEV without uprobes; ENOENT no such file; EINVAL a file that cannot be mapped; EOPNOTSUPP an
+    instruction that cannot be probed, which is detected only if a process has the file mapped already.
     """
     number = uprobe_type(sysfs)
     if number is None:
@@ -108,10 +108,10 @@ def open_uprobe(
 
 
 def open_sampling(type: int, config: int, cpu: int, period: int, frequency: int) -> int:  # noqa: A002
-    """The fd of an event that overflows on one CPU after `period` of it, or `frequency` times a second: one of the two
-    is 0. It stands still until `set_bpf`.
+    """Return the fd of an event that overflows on one CPU once in `period` events, or `frequency` times a second: one
+    of the two is 0. It is disabled until `set_bpf`.
 
-    OSError: ENOENT, EOPNOTSUPP, ENODEV this CPU does not count that, or the CPU is offline; EINVAL a frequency above
+    OSError: ENOENT, EOPNOTSUPP, ENODEV the CPU does not have this event, or is offline; EINVAL a frequency above
     kernel.perf_event_max_sample_rate.
     """
     bits = _DISABLED | (_FREQ if frequency else 0)
@@ -122,19 +122,19 @@ def open_sampling(type: int, config: int, cpu: int, period: int, frequency: int)
 
 
 def time_enabled(event_fd: int) -> int:
-    """Nanoseconds that an event of `open_sampling` has been counting. It stands still for ever once the event's CPU has
-    been offline: the kernel takes the event off it then, and does not put it back (perf_event_exit_cpu())."""
+    """Return the nanoseconds that an event of `open_sampling` was enabled. They stop when the event's CPU goes offline:
+    the kernel removes the event from the CPU and does not add it again (perf_event_exit_cpu())."""
     return int(struct.unpack_from("=QQ", os.read(event_fd, 16))[1])
 
 
-def open_tracepoint(identity: int, sysfs: Path = cpus.SYSFS) -> int:
-    """The fd of a perf event at the tracepoint with this id (tracefs events/CATEGORY/EVENT/id)."""
-    return _open(PerfEventAttr(type=PERF_TYPE_TRACEPOINT, config=identity), f"tracepoint {identity}", sysfs)
+def open_tracepoint(tracepoint_id: int, sysfs: Path = cpus.SYSFS) -> int:
+    """Return the fd of a perf event at the tracepoint with this id (tracefs events/CATEGORY/EVENT/id)."""
+    return _open(PerfEventAttr(type=PERF_TYPE_TRACEPOINT, config=tracepoint_id), f"tracepoint {tracepoint_id}", sysfs)
 
 
 def set_bpf(event_fd: int, prog_fd: int) -> None:
-    """Run the program at the event, on every CPU: kprobe and tracepoint programs hang on the event's kernel object and
-    not on the CPU or task that perf_event_open was asked for (kernel/events/core.c, perf_event_attach_bpf_prog())."""
+    """Attach the program to the event and enable it. Kprobe and tracepoint programs run on every CPU: they are attached
+    to the kernel object of the event, not to its CPU or task (kernel/events/core.c, perf_event_attach_bpf_prog())."""
     try:
         fcntl.ioctl(event_fd, PERF_EVENT_IOC_SET_BPF, prog_fd)
         fcntl.ioctl(event_fd, PERF_EVENT_IOC_ENABLE, 0)
@@ -144,7 +144,7 @@ def set_bpf(event_fd: int, prog_fd: int) -> None:
 
 def _open(attr: PerfEventAttr, name: str, sysfs: Path) -> int:
     attr.sample_period, attr.wakeup_events = 1, 1
-    return _call(attr, cpus.online(sysfs)[0], name)  # any CPU that runs; CPU 0 may be offline
+    return _call(attr, cpus.online(sysfs)[0], name)  # CPU 0 may be offline
 
 
 def _call(attr: PerfEventAttr, cpu: int, name: str) -> int:

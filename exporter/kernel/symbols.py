@@ -1,7 +1,7 @@
-"""/proc/kallsyms: address -> function, kept small.
+"""/proc/kallsyms: address -> function (proc(5)).
 
-A file opened by root reads in full for ever, whoever reads (kallsyms_show_value() asks the opener's credentials: commit
-b25a7c5af905, 5.8); opened by others it shows zeros. It is parsed when the first address is asked for.
+The kernel checks the credentials of the opener (kallsyms_show_value(), b25a7c5af905, 5.8): a descriptor that root
+opened shows addresses to every reader, one that others opened shows zeros. The first lookup parses the file.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-RELOAD_INTERVAL = 60.0  # seconds between two reads when addresses miss (a module may have come)
-LARGEST_FUNCTION = 1 << 20  # bytes; farther behind a symbol than this is in no function
+RELOAD_INTERVAL = 60.0  # seconds between two reads for unknown addresses (of a module loaded meanwhile)
+LARGEST_FUNCTION = 1 << 20  # bytes; an address farther behind a symbol is in no function
 
 _CHUNK = 1 << 18
 # kallsyms(8): address, type, name, [module]. t T w W are code; any other symbol ends the function in front of it.
@@ -24,10 +24,10 @@ _CODE = b"tTwW"
 
 
 class Symbols:
-    """Functions of the kernel and its modules by address: about 3 MB for 60,000 of them."""
+    """Functions of the kernel and its modules by address: about 3 MB for 60,000 functions."""
 
     def __init__(self, kallsyms: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`kallsyms` is a descriptor opened by root, owned from now on; None = nothing is known."""
+        """`kallsyms`: a descriptor that root opened and this object owns; None for no symbols."""
         self._file = kallsyms
         self._clock = clock
         self._read: float | None = None
@@ -48,7 +48,7 @@ class Symbols:
             self._file = None
 
     def name(self, address: int) -> str | None:
-        """The function that holds `address`; of several names for it the first in kallsyms. None if in none."""
+        """Return the function that contains `address`, of several names the first in kallsyms; None if no one does."""
         found = self._find(address)
         if found is not None or self._file is None:
             return found
@@ -62,10 +62,10 @@ class Symbols:
     def _find(self, address: int) -> str | None:
         if not 0 < address < 1 << 64:
             return None
-        place = bisect_right(self._starts, address) - 1
-        if place < 0 or not self._offsets[place] or address - self._starts[place] >= LARGEST_FUNCTION:
+        index = bisect_right(self._starts, address) - 1
+        if index < 0 or not self._offsets[index] or address - self._starts[index] >= LARGEST_FUNCTION:
             return None
-        offset = self._offsets[place]
+        offset = self._offsets[index]
         return self._names[offset : self._names.index(b"\n", offset)].decode("utf-8", "replace")
 
     def _load(self, file: int) -> None:
@@ -82,7 +82,7 @@ class Symbols:
 
 
 def _symbols(file: int) -> Iterator[tuple[int, bool, bytes]]:
-    """(address, is code, name) line by line; by pread, because the descriptor may be shared with another process."""
+    """Yield (address, is code, name) of each line. Uses pread(2), because processes share the descriptor's offset."""
     offset, rest = 0, b""
     while True:
         try:
@@ -102,14 +102,14 @@ def _symbols(file: int) -> Iterator[tuple[int, bool, bytes]]:
 
 
 def _in_order(starts: array[int], offsets: array[int]) -> tuple[array[int], array[int]]:
-    """Sorted by address, one entry an address: the first that has a name."""
+    """Return both arrays sorted by address, with one entry for each address: the first that has a name."""
     order = sorted(range(len(starts)), key=starts.__getitem__)
     sorted_starts, sorted_offsets = array("Q"), array("I")
-    for place in order:
-        if sorted_starts and sorted_starts[-1] == starts[place]:
+    for index in order:
+        if sorted_starts and sorted_starts[-1] == starts[index]:
             if not sorted_offsets[-1]:
-                sorted_offsets[-1] = offsets[place]
+                sorted_offsets[-1] = offsets[index]
             continue
-        sorted_starts.append(starts[place])
-        sorted_offsets.append(offsets[place])
+        sorted_starts.append(starts[index])
+        sorted_offsets.append(offsets[index])
     return sorted_starts, sorted_offsets

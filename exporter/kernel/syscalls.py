@@ -1,8 +1,8 @@
 """Numbers of system calls -> their names, by architecture.
 
 From linux-libc-dev 7.3.4-1 (Debian), asm/unistd_64.h of x86 and arm64: lines `#define __NR_NAME NUMBER`, each run of
-numbers without a gap headed by its first. Numbers are never given anew, so a newer table serves older kernels; a call
-that is newer than the table has no name.
+consecutive numbers begins with its first. The kernel never reuses a number, so a newer table serves older kernels; a
+system call that is newer than the table has no name.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _AARCH64 = """
 
 
 def names(machine: str) -> dict[int, str]:
-    """Number -> name of the calls of 64-bit processes on a `machine` as uname(2) spells it; {} for another one."""
+    """Return number -> name for 64-bit processes on `machine` (as in uname(2)); {} for an unknown machine."""
     table = _TABLES.get(machine, "")
     found: dict[int, str] = {}
     number = 0

@@ -1,8 +1,8 @@
-"""A kernel's file, vmlinuz or Image -> its release, its architecture and its BTF, without booting it.
+"""A kernel image (vmlinuz, Image or vmlinux) -> its release, architecture and BTF, without booting it.
 
-An x86 bzImage holds a compressed ELF kernel; .BTF is one of its sections, with the bytes that the booted kernel serves
-as /sys/kernel/btf/vmlinux. An arm64 Image is no ELF, but its BTF is found by its header (include/uapi/linux/btf.h), and
-it may be compressed as well. The release is what linux_banner says (init/version-timestamp.c), as uname -r does.
+An x86 bzImage holds a compressed ELF kernel; .BTF is one of its sections, with the bytes of
+/sys/kernel/btf/vmlinux. An arm64 Image is not ELF and may be compressed; its BTF is found by the header
+(include/uapi/linux/btf.h). The release is in linux_banner (init/version-timestamp.c), as in uname -r.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ARM64_IMAGE = b"ARM\x64"  # at 56 (Documentation/arch/arm64/booting.rst)
 
 
 class KernelFileError(Exception):
-    """The file is no kernel that can be read here: "FILE: cause (hint)"."""
+    """The file is not a kernel that can be read here: "FILE: cause (hint)"."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFile:
-    """release as `uname -r` says it, arch as `uname -m`; btf is the raw BTF of vmlinux."""
+    """release as in `uname -r`, arch as in `uname -m`, btf the raw BTF of vmlinux."""
 
     release: str
     arch: str
@@ -38,7 +38,7 @@ class KernelFile:
 
 
 def read(path: Path) -> KernelFile:
-    """What is in a vmlinuz, an Image or an uncompressed vmlinux. OSError, KernelFileError."""
+    """Read a vmlinuz, an Image or an uncompressed vmlinux. OSError, KernelFileError."""
     image = path.read_bytes()
     kernel = next((found for found in _kernels(path, image) if found), b"")
     if not kernel:
@@ -56,7 +56,7 @@ def read(path: Path) -> KernelFile:
 
 
 def _kernels(path: Path, image: bytes) -> Iterator[bytes]:
-    """What could be the kernel, best guess first; b"" for bytes that only look like the start of a compressed one."""
+    """Yield candidates for the kernel, best first; b"" for bytes that only look like the start of a compressed one."""
     if image[:4] == _ELF or _is_arm64(image):
         yield image
     for magic, unpack in _PAYLOADS:
@@ -79,7 +79,7 @@ def _is_arm64(image: bytes) -> bool:
 
 
 def _largest_btf(kernel: bytes) -> bytes:
-    """The largest well-formed BTF, b"" if there is none: types follow the header, strings follow them."""
+    """Return the largest well-formed BTF, b"" if there is none: types follow the header, strings follow the types."""
     best = b""
     at = kernel.find(_BTF_START)
     while at >= 0 and at + _BTF.size <= len(kernel):
@@ -102,7 +102,7 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _tool(*command: str) -> Callable[[bytes], bytes]:
-    # Both tools warn about the bytes that follow the payload and still write all of it.
+    # Both tools warn about the bytes behind the payload and still write all of the payload.
     return lambda data: subprocess.run(command, input=data, capture_output=True, timeout=120).stdout
 
 
