@@ -6,18 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.decoders.declaration import BIG_ENDIAN, LITTLE_ENDIAN
 from exporter.program import Member, Type
 
 Order = Literal["=", ">", "<"]
 
-ORDERS: dict[str, Order] = {
-    "__be16": ">",
-    "__be32": ">",
-    "__be64": ">",
-    "__le16": "<",
-    "__le32": "<",
-    "__le64": "<",
-}  # include/uapi/linux/types.h
+ORDERS: dict[str, Order] = {**dict.fromkeys(BIG_ENDIAN, ">"), **dict.fromkeys(LITTLE_ENDIAN, "<")}
 
 
 class LayoutError(Exception):

@@ -1,7 +1,7 @@
-"""Decoders: bytes and numbers of a map's key or value -> label text.
+"""Bytes and numbers of a map's key or value -> label text.
 
-A family of decoders is one module with a table DECODERS; chain.py checks the chains that a configuration writes.
-Nothing here reads a map.
+Each module is a family of decoders with a table DECODERS; chain.py checks and binds the chains of a configuration. This
+folder does not read maps.
 """
 
 from exporter.decoders.chain import Chain, ChainError, all_decoders, chain, check_chain

@@ -1,4 +1,4 @@
-"""Decoders of kernel addresses: ksym, kstack."""
+"""Decoders of kernel addresses: ksym, kstack (bpf-helpers(7), bpf_get_stackid(), bpf_get_stack())."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
-NO_SYMBOL = "??"  # a frame in no function: the kernel has freed its init code, or a module or BPF program is gone
+NO_SYMBOL = "??"  # a frame in no function: freed init code, or a removed module or BPF program
 
 _ADDRESS = (1 << 64) - 1  # an s64 holds a kernel address as a negative number
 
 
 def _ksym(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """The function that holds the address, without offset; a null pointer is "none"."""
+    """Return the function that contains the address, without offset; a null pointer is "none"."""
     return lambda address: names.symbol(address & _ADDRESS) if address else "none"
 
 
 def stack(frames: bytes, names: Names) -> str | None:
-    """Frames as BPF_MAP_TYPE_STACK_TRACE and bpf_get_stack() keep them, u64 each up to the first 0 -> "inner;outer".
+    """Return frames of BPF_MAP_TYPE_STACK_TRACE or bpf_get_stack(), u64 each up to the first 0, as "inner;outer".
 
-    The innermost function first, so that a text that is too long loses its outer end. None for no frame at all.
+    The innermost function comes first, so that cutting a long text drops the outer end. None without frames.
     """
     count = len(frames) // 8
     addresses = struct.unpack(f"={count}Q", frames[: 8 * count])
@@ -54,7 +54,8 @@ def _kstack_fits(step: DecodeStep, given: Input) -> str | None:
 
 
 def _kstack(step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """A stack by its id in a map, or the frames themselves. A negative id is the error of get_stackid(): no answer."""
+    """Decode a stack by its id in a map, or its frames. A negative id is an errno of get_stackid() and has no
+    answer."""
     if step.argument is None:
         return lambda frames: stack(frames, names)
 

@@ -1,4 +1,4 @@
-"""Decoders of cgroups and what their paths tell: cgroup, systemd_unit, container, pod."""
+"""Decoders of cgroup ids and paths: cgroup, systemd_unit, container, pod (cgroups(7), systemd.unit(5))."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from exporter.spec import DecodeStep
 NONE = "none"
 
 # systemd.unit(5): name, optional @instance, one of the types that have a cgroup. cg_escape() in systemd's
-# src/basic/cgroup-util.c puts "_" in front of a name that could be mistaken for a file of the kernel's.
+# src/basic/cgroup-util.c prefixes "_" to a name that could be a file of cgroupfs.
 _UNIT = re.compile(r"_?([A-Za-z0-9:_.\\@-]{1,249}\.(?:service|scope|socket|mount|swap))")
 _SLICE = re.compile(r"_?[A-Za-z0-9:_.\\-]{1,249}\.slice")
 
-# A directory that is a container's own: 64 hex digits, alone or behind the runtime's name.
+# The directory of a container: 64 hex digits, alone or behind the name of the runtime.
 #   docker-ID.scope  /docker/ID  cri-containerd-ID.scope  /kubepods/.../podUID/ID  SLICE:cri-containerd:ID
 #   crio-ID.scope  crio-ID  libpod-ID.scope  libpod-payload-ID  nerdctl-ID.scope  /default/ID (containerd)
 _CONTAINER = re.compile(r"(?:([a-z][a-z0-9-]*)-|[^/]*:([a-z][a-z0-9-]*):)?([0-9a-f]{64})(?:\.scope)?")
 
-# A directory that is a pod's own, by kubelet's two cgroup drivers: podUID (cgroupfs) and, with "_" for "-",
+# The directory of a pod, by kubelet's two cgroup drivers: podUID (cgroupfs) and, with "_" for "-",
 # kubepods-burstable-podUID.slice (systemd). The uid of a static pod is 32 hex digits without a "-".
 _POD = re.compile(
     r"(?:kubepods(?:-[a-z]+)?-)?pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?"
@@ -32,10 +32,10 @@ _CONTROLLER = re.compile(r"[a-z][a-z0-9_]*|name=\S+")
 
 
 def unit(path: str) -> str:
-    """The systemd unit that a cgroup path belongs to, "none" if it is in no unit.
+    """Return the systemd unit of a cgroup path, "none" if it is in no unit.
 
-    The system manager's unit, as systemd's cg_path_get_unit() has it: the first directory below the slices. So all of
-    a user's services are user@1000.service, and what runs inside a container is the container's scope.
+    As cg_path_get_unit() of systemd: the unit of the system manager, which is the first directory below the slices. All
+    services of a user are user@1000.service, and processes in a container belong to the container's scope.
     """
     for part in path.strip("/").split("/"):
         if _SLICE.fullmatch(part):
@@ -46,9 +46,9 @@ def unit(path: str) -> str:
 
 
 def container(path: str) -> str:
-    """The first 12 characters of the container's id as `docker ps` and `crictl ps` show it, "none" outside containers.
+    """Return the first 12 characters of the container id, as in `docker ps` and `crictl ps`; "none" outside containers.
 
-    Of containers inside containers it is the innermost. The monitor beside a container (conmon) is not in it.
+    Of nested containers the innermost. The monitor process of a container (conmon) is outside.
     """
     for part in reversed(path.split("/")):
         match = _CONTAINER.fullmatch(part)
@@ -60,7 +60,7 @@ def container(path: str) -> str:
 
 
 def pod_uid(path: str) -> str | None:
-    """The uid of the pod that a cgroup path belongs to, as Kubernetes writes it; None outside of pods."""
+    """Return the uid of the pod of a cgroup path, as Kubernetes writes it; None outside pods."""
     for part in reversed(path.split("/")):
         # nerdctl and the containerd of old hosts: podUID.slice:cri-containerd:ID as one directory
         match = _POD.fullmatch(part.partition(":")[0])
@@ -76,8 +76,8 @@ def _cgroup_argument(step: DecodeStep) -> str | None:
 
 
 def _cgroup(step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """With a controller the id is what task->cgroups->subsys[CONTROLLER_cgrp_id]->cgroup->kn->id says, which is right
-    wherever that controller is: in version 1, or in version 2. From now on cgroups are learned as they are made."""
+    """Decode a cgroup2 id, or with a controller task->cgroups->subsys[CONTROLLER_cgrp_id]->cgroup->kn->id, which is the
+    id in the hierarchy of that controller in version 1 and 2. Starts the watch of new cgroups."""
     names.hierarchy(step.argument).watch()
     return partial(names.cgroup_path, controller=step.argument)
 

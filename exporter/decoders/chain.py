@@ -1,6 +1,6 @@
-"""Chains of decoders: a label's `decode:` steps checked, fitted to the field's type, and turned into one function.
+"""The `decode:` steps of a label and the type of its field -> one function from bytes to text.
 
-Three moments: `check_chain` needs the configuration only; `chain` also the field's type; `Chain.bind` the host's names.
+Three stages: `check_chain` needs the configuration only, `chain` also the field's type, `Chain.bind` the host's names.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from exporter.program import Type
 from exporter.spec import DecodeStep
 
 KEEP, DROP = "keep", "drop"
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # in the place of bytes that are not UTF-8
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # replaces bytes that are not UTF-8
 
-# One small file per family; a new one is named here and nowhere else.
+# One module per family; a new family is added here.
 _FAMILIES = (
     integers,
     strings,
@@ -47,16 +47,16 @@ _DECODERS: Mapping[str, Decoder] = {decoder.name: decoder for family in _FAMILIE
 
 
 class ChainError(ValueError):
-    """A chain that cannot read the field it is put on; the text says why and what would work."""
+    """A chain that cannot decode its field; the text has the cause and what would work."""
 
 
 def all_decoders() -> Mapping[str, Decoder]:
-    """Every decoder by name."""
+    """Return every decoder by name."""
     return _DECODERS
 
 
 def check_chain(steps: Sequence[DecodeStep]) -> list[str]:
-    """What is wrong with a chain whatever the field is: one text a mistake, [] if nothing."""
+    """Return the mistakes of a chain that do not depend on the field, one text each."""
     if not steps:
         return ["decode is empty: leave it out for the decoder that fits the field's type"]
     found: list[str] = []
@@ -115,36 +115,36 @@ class ChainStep:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Checked steps on a field of a known type."""
+    """Checked steps for a field of a known type."""
 
     type: Type
     steps: tuple[ChainStep, ...]
 
     @property
     def volatile(self) -> bool:
-        """True if the text of the same bytes can change: look it up again after a minute."""
+        """True if the text of the same bytes can change with time: callers decode again after a minute."""
         return any(step.decoder.volatile for step in self.steps)
 
     @property
     def kernel_enums(self) -> tuple[str, ...]:
-        """Enums of the kernel that the chain will ask for: give them to Names.open."""
+        """The kernel enums that the chain looks up: an argument of Names.open."""
         asked = (step.decode for step in self.steps if step.decoder.name == "enum")
         return tuple(decode.argument for decode in asked if decode.argument is not None)
 
     @property
     def stack_maps(self) -> tuple[str, ...]:
-        """Maps of stack traces that the chain will ask for."""
+        """The maps of stack traces that the chain reads."""
         asked = (step.decode for step in self.steps if step.decoder.name == "kstack")
         return tuple(decode.argument for decode in asked if decode.argument is not None)
 
     def bind(self, names: Names, length: int | None = None) -> Callable[[bytes], str | None]:
-        """The chain as one function: the field's bytes as they lie in memory -> label text, None = drop the series.
+        """Return the chain as one function: the bytes of the field -> label text, None to drop the series.
 
-        A bit-field comes as the bytes of its declared type with its value in host order. `length` cuts the text to so
-        many bytes of UTF-8, at a character. The function never raises for odd data. A step without an answer ends the
-        chain with what its `unknown` says; it is counted in `names.errors` by decoder, unless the step's own `unknown`
-        names a text or keep: then the author has said what those values are. Text that had to be cut, or was no UTF-8,
-        is counted under the last decoder.
+        length  cuts the text to so many bytes of UTF-8, at a character
+
+        A bit-field is passed as the bytes of its declared type with the value in host order. The function never raises.
+        A step without an answer ends the chain with its `unknown` and counts in `names.errors` by decoder, unless the
+        configuration sets `unknown` to a text or keep. Text that is cut or not UTF-8 counts under the last decoder.
         """
         read = _reader(self.type, self.steps[0].given.shape)
         runs = [
@@ -155,10 +155,10 @@ class Chain:
 
         def decode(raw: bytes) -> str | None:
             value = read(raw)
-            for name, run, unknown, said in runs:
+            for name, run, unknown, configured in runs:
                 answer = run(value)
                 if answer is None:
-                    if said is None or said == DROP:
+                    if configured in (None, DROP):
                         errors[name] += 1
                     if unknown == DROP:
                         return None
@@ -175,15 +175,15 @@ class Chain:
 
 
 def chain(field: Type, steps: Sequence[DecodeStep] | None) -> Chain:
-    """The chain on a field of this type; `steps` None = the decoder that fits the type. Raises ChainError."""
+    """Return the chain for a field of this type; `steps` None selects the decoder by type. ChainError."""
     decodes = [DecodeStep(name=_default(field))] if steps is None else list(steps)
     wrong = check_chain(decodes)
     if wrong:
         raise ChainError("; ".join(wrong))
     made: list[ChainStep] = []
-    for place, decode in enumerate(decodes):
+    for index, decode in enumerate(decodes):
         decoder = _DECODERS[decode.name]
-        if place == 0:
+        if index == 0:
             given = Input(_first_shape(decoder, field), source=field)
             misfit = decoder.fits(decode, given)
             if misfit:
@@ -195,7 +195,7 @@ def chain(field: Type, steps: Sequence[DecodeStep] | None) -> Chain:
 
 
 def _default(field: Type) -> str:
-    """By type: char[] string, enum its names, bool, pointers hex, other integers (a __be16 swapped) as numbers."""
+    """Return the decoder of a type: string for char[], enum, bool, hex for pointers, int or uint for other integers."""
     if is_char_array(field):
         return "string"
     if field.kind == "enum":
@@ -239,7 +239,7 @@ def _first_shape(decoder: Decoder, field: Type) -> Shape:
 
 
 def _reader(field: Type, shape: Shape) -> Callable[[bytes], int | bytes | str]:
-    """The field's bytes as the shape that the first decoder takes."""
+    """Return the function from the field's bytes to the shape that the first decoder takes."""
     if shape == "int":
         return partial(int.from_bytes, byteorder=byte_order(field), signed=field.signed)
     if shape == "text":
@@ -252,7 +252,7 @@ def _as_text(value: int | bytes | str) -> str:
 
 
 def clean(text: str, length: int | None = None) -> str:
-    """Text as a label can have it: valid UTF-8, at most `length` bytes of it, cut at a character."""
+    """Return the text as valid UTF-8 of at most `length` bytes, cut at a character."""
     if text.isascii():
         return text if length is None else text[:length]
     raw = text.encode("utf-8", "replace")  # lone surrogates, from file names that are not UTF-8

@@ -1,4 +1,4 @@
-"""What a decoder declares of itself, and what it is told of the field it will read."""
+"""The declaration of a decoder, and the description of the field that it decodes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from exporter.spec import DecodeStep
 
 Shape = Literal["int", "bytes", "text"]
 
-# A bound decoder: one value in (int, bytes or str as `takes` says), its answer out. None = it has no answer.
+# One value (int, bytes or str, as `takes` declares) -> the answer of a bound decoder, None for no answer.
 DecodeFunction = Callable[[Any], "int | str | None"]
 
-_BIG_ENDIAN = ("__be16", "__be32", "__be64")
-_LITTLE_ENDIAN = ("__le16", "__le32", "__le64")
+BIG_ENDIAN = ("__be16", "__be32", "__be64")  # include/uapi/linux/types.h
+LITTLE_ENDIAN = ("__le16", "__le32", "__le64")
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What comes into one step of a chain.
+    """The input of one step of a chain.
 
     shape   of the value
-    source  the field's Type if this step is the first, so that a decoder can look at size, sign and enum names
+    source  the type of the field if this step is the first: its size, sign and enum names
     before  the decoder in front, "" if this step is the first
     """
 
@@ -42,21 +42,27 @@ def fits_anything(_step: DecodeStep, _given: Input) -> str | None:
     return None
 
 
+def fits_no_number(step: DecodeStep, given: Input) -> str | None:
+    if given.source is not None and is_number(given.source):
+        return f"decoder {step.name} takes bytes, but the field is a number ({given.source.spelling})"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """One decoder as its file declares it.
+    """One decoder.
 
-    takes     shapes it can read, the one it likes best first; "int" is the field's number in host order (a __be16 is
-              already swapped), "bytes" the field as it lies in memory, "text" what an earlier step or a char[] gives
-    gives     shape of its answer
-    bind      makes the function that decodes; called once per label, so lookups and tables are prepared here.
-              The function never raises for odd data: it answers None
-    argument  says what is wrong with the step's argument and options, None if nothing is
-    fits      says what is wrong with the step once it is known what comes in, None if nothing is
-    options   keys allowed beside the decoder's own name
-    unknown   what stands for "no answer" unless the step says otherwise: "keep", "drop" or a text;
+    takes     accepted shapes, the preferred one first; "int" is the number in host order (a __be16 is swapped already),
+              "bytes" the field as it is in memory, "text" the answer of an earlier step or a char[]
+    gives     shape of the answer
+    bind      returns the decoding function; called once per label, so that it prepares lookups and tables.
+              The function never raises: it returns None for data that it cannot decode
+    argument  returns the mistake in the step's argument and options, None if there is none
+    fits      returns the mistake of the step for this input, None if there is none
+    options   keys that are allowed beside the decoder's name
+    unknown   replaces "no answer" unless the step has its own `unknown`: "keep", "drop" or a text;
               None for a decoder that always has an answer
-    volatile  the answer for the same value can change with time (a cgroup, an interface)
+    volatile  True if the answer for one value can change with time (a cgroup, an interface)
     """
 
     name: str
@@ -71,7 +77,7 @@ class Decoder:
 
 
 def is_char_array(field: Type) -> bool:
-    """True for char[N] of one dimension. A u8[N] is not: it may hold anything."""
+    """Return True for char[N] of one dimension; u8[N] can be any data."""
     element = field.element
     return (
         field.kind == "array"
@@ -91,9 +97,9 @@ def is_bool(field: Type) -> bool:
 
 
 def byte_order(field: Type) -> Literal["little", "big"]:
-    """Byte order of an integer: the host's, but for the kernel's __be16 ... __le64 (include/uapi/linux/types.h)."""
-    if field.name in _BIG_ENDIAN:
+    """Return the byte order of an integer: the host's, except of __be16 to __le64 (include/uapi/linux/types.h)."""
+    if field.name in BIG_ENDIAN:
         return "big"
-    if field.name in _LITTLE_ENDIAN:
+    if field.name in LITTLE_ENDIAN:
         return "little"
     return sys.byteorder

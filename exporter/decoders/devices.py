@@ -1,4 +1,4 @@
-"""Decoders of devices: majorminor, pci_vendor, pci_device, pci_class, pci_subclass."""
+"""Decoders of devices: majorminor, pci_vendor, pci_device, pci_class, pci_subclass (include/linux/kdev_t.h, pci.h)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from exporter.spec import DecodeStep
 
 
 def _majorminor(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """A block device by the kernel's dev_t (MKDEV(disk->major, disk->first_minor)); 0 is no device: "none"."""
+    """Decode the dev_t of a block device (MKDEV(disk->major, disk->first_minor)); 0 is "none"."""
     return lambda device: names.devices.name(device) if device else "none"
 
 
 # Numbers of struct pci_dev: vendor; vendor << 16 | device; class >> 16; class >> 8. Without a name they are shown in
-# hex: a host without the package pci.ids can still tell its devices apart.
+# hex, so that a host without the package pci.ids can distinguish its devices.
 
 
 def _pci_vendor(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:

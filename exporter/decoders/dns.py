@@ -1,8 +1,8 @@
-"""Decoder of DNS names: dname."""
+"""Decoder of DNS names in wire format: dname (RFC 1035)."""
 
 from __future__ import annotations
 
-from exporter.decoders.declaration import DecodeFunction, Decoder, Input, is_number
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input, fits_no_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
@@ -11,11 +11,11 @@ _ORDINARY = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_*")
 
 
 def name(raw: bytes) -> str | None:
-    """A name in wire format (RFC 1035, section 3.1: length, label, ..., 0) -> "example.com", "." for the root.
+    """Return a name in wire format (RFC 1035, section 3.1: length, label, ..., 0) as "example.com", "." for the root.
 
-    Lower case, because resolvers mix cases on purpose (draft-vixie-dnsext-dns0x20). Bytes that are no letter, digit,
-    "-", "_" or "*" are written \\DDD as in section 5.1. A name may end with the field; one whose label does not fit, or
-    that is compressed, is none.
+    In lower case, because resolvers randomise case (draft-vixie-dnsext-dns0x20). Bytes other than letters, digits, "-",
+    "_" and "*" are written \\DDD as in section 5.1. A name may end with the field. None for a compressed name, or a
+    label that does not fit.
     """
     labels = []
     at = 0
@@ -29,14 +29,8 @@ def name(raw: bytes) -> str | None:
     return ".".join(labels) or "."
 
 
-def _fits(_step: DecodeStep, given: Input) -> str | None:
-    if given.source is not None and is_number(given.source):
-        return f"decoder dname takes bytes, but the field is a number ({given.source.spelling})"
-    return None
-
-
 def _dname(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
     return name
 
 
-DECODERS = (Decoder("dname", takes=("bytes",), gives="text", bind=_dname, fits=_fits),)
+DECODERS = (Decoder("dname", takes=("bytes",), gives="text", bind=_dname, fits=fits_no_number),)

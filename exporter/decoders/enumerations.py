@@ -1,4 +1,4 @@
-"""Decoders of numbers that have names: enum, map, errno."""
+"""Decoders of numbers with names: enum (the kernel's BTF), map, errno (errno(3), include/linux/errno.h)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.spec import DecodeStep
 
 NO_SUCH_ENUM = "none"  # for every value of an enum that this kernel does not have
 
-# include/linux/errno.h: numbers that stay inside the kernel, but are seen by probes on return.
+# include/linux/errno.h: internal errnos of the kernel, which probes see at function returns.
 _KERNEL_ERRNO = {
     512: "ERESTARTSYS",
     513: "ERESTARTNOINTR",
@@ -32,7 +32,7 @@ _KERNEL_ERRNO = {
     530: "ERECALLCONFLICT",
     531: "ENOGRACE",
 }
-# Python's table has the last alias of a number; these are the names the kernel's own text uses.
+# Python has the last alias of a number; these are the names that the kernel uses.
 _ERRNO = {**errno.errorcode, **_KERNEL_ERRNO, 11: "EAGAIN", 35: "EDEADLK", 95: "EOPNOTSUPP", 0: "none"}
 
 
@@ -57,7 +57,7 @@ def _enum_fits(step: DecodeStep, given: Input) -> str | None:
 
 
 def _enum(step: DecodeStep, given: Input, names: Names) -> DecodeFunction:
-    """Names of the field's own enum, or of the kernel enum in the argument (from the kernel's BTF)."""
+    """Decode a value of the field's enum, or of the kernel enum in the argument."""
     if step.argument is not None:
         values = names.kernel_enum(step.argument)
         if values is None:
@@ -67,7 +67,7 @@ def _enum(step: DecodeStep, given: Input, names: Names) -> DecodeFunction:
     else:
         values = {}
         for name, value in given.source.values if given.source is not None else ():
-            values.setdefault(value, name)  # of aliases the first declared
+            values.setdefault(value, name)  # of aliases the first
     strip = step.options.get("strip") or ""
     return {value: name.removeprefix(strip) for value, name in values.items()}.get
 
@@ -101,7 +101,7 @@ def _map(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
 
 
 def _errno(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
-    """ENOENT for 2 and for -2; 0 is "none". A u32 or u64 that holds a negative number is read as signed."""
+    """Decode an errno: ENOENT for 2 and for -2, "none" for 0. A negative number in a u32 or u64 counts as negative."""
     top = 1 << 8 * given.source.size if given.source is not None and not given.source.signed else 0
 
     def run(number: int) -> str | None:

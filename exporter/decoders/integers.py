@@ -8,7 +8,7 @@ from exporter.spec import DecodeStep
 
 
 def _uint(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
-    """The field read as unsigned: an s32 of -1 is 4294967295."""
+    """Decode as unsigned: an s32 of -1 is 4294967295."""
     if given.source is None or not given.source.signed:
         return lambda number: number
     mask = (1 << 8 * given.source.size) - 1
@@ -16,7 +16,7 @@ def _uint(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
 
 
 def _int(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
-    """The field read as signed: a u32 of 4294967295 is -1."""
+    """Decode as signed: a u32 of 4294967295 is -1."""
     if given.source is None or given.source.signed:
         return lambda number: number
     sign = 1 << (8 * given.source.size - 1)
@@ -24,7 +24,7 @@ def _int(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
 
 
 def _hex(_step: DecodeStep, given: Input, _names: Names) -> DecodeFunction:
-    """0x1f for a number (a negative one as its bits), plain digits in memory order for anything else."""
+    """Decode a number as 0x1f (a negative one as its bits), other fields as digits in memory order."""
     if given.shape == "bytes":
         return lambda raw: raw.hex()
     mask = (1 << 8 * given.source.size) - 1 if given.source is not None else (1 << 64) - 1

@@ -1,4 +1,4 @@
-"""Names of things on this host that decoders ask for: cgroups, kernel symbols, interfaces, devices, users, pods, ..."""
+"""Names on this host that decoders look up: cgroups, kernel symbols, interfaces, devices, users, pods."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from exporter.kernel.symbols import Symbols
 from exporter.kernel.users import Users
 from exporter.spec import ProgramSpec
 
-NOWHERE = Path("/dev/null")  # a root that holds nothing
+NOWHERE = Path("/dev/null")  # a root directory without entries
 CGROUPS, SYMBOLS, PODS = "cgroups", "symbols", "pods"  # what root opens for others
 
 
 def open_for_root(proc: Path = Path("/proc"), root: Path = Path("/")) -> dict[str, int]:
-    """Descriptors of what only root may open, by name: the cgroup tree, kernel symbols with their addresses and the
-    pods' logs. What cannot be opened is left out."""
+    """Return descriptors of files that only root can open: the cgroup tree, kernel symbols with their addresses and the
+    pods' logs. Files that cannot be opened are left out."""
     wanted = {
         CGROUPS: (find_mount(proc), os.O_DIRECTORY),
         SYMBOLS: (proc / "kallsyms", 0),
@@ -41,13 +41,13 @@ def open_for_root(proc: Path = Path("/proc"), root: Path = Path("/")) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Lookups of this host. Open it as root, use it as anybody: what only root may open is held open. Not for threads.
+    """Lookups of this host. Root opens it; any user can use it, because the files stay open. Not thread-safe.
 
-    cgroups of version 2; controllers: the hierarchies of version 1, by controller, opened when one is asked for
-    stacks  of one program: map of stack traces -> its frames by id (None = no such stack)
-    machine whose system call numbers these are, as uname(2) spells it
-    errors  answers that a decoder did not have, by decoder; labels are cached by those who call, so this counts
-            lookups, not samples
+    cgroups      the hierarchy of version 2
+    controllers  the hierarchies of version 1 by controller, opened with the first lookup
+    stacks       of one program: map of stack traces -> frames by id, None for no such stack
+    machine      architecture of the system call numbers, as in uname(2)
+    errors       lookups without an answer, by decoder; callers cache labels, so these are not samples
     """
 
     cgroups: Cgroups
@@ -72,11 +72,10 @@ class Names:
         enums: Iterable[str] = (),
         root: Path = Path("/"),
     ) -> Names:
-        """Opens kallsyms, the cgroup tree and the pods' logs under these roots; what cannot be opened has no names, and
-        is no error.
+        """Open kallsyms, the cgroup tree and the pods' logs. Without one of them its lookups have no answer.
 
-        btf    the kernel's types; None = sys/kernel/btf/vmlinux
-        enums  kernel enums read at once (Chain.kernel_enums); others are read when asked for, if that is still allowed
+        btf    BTF of the kernel; None for sys/kernel/btf/vmlinux
+        enums  kernel enums to read now (Chain.kernel_enums); others are read later, with the rights of that time
         """
         opened = cls.of(open_for_root(proc, root), proc, sys, btf, root)
         for name in enums:
@@ -92,7 +91,8 @@ class Names:
         btf: Path | None = None,
         root: Path = Path("/"),
     ) -> Names:
-        """Names by what `open_for_root` opened, here or in another process; owns the descriptors from now on."""
+        """Return lookups on the descriptors of `open_for_root`, of this or another process, and take ownership of
+        them."""
         return cls(
             cgroups=Cgroups(descriptors.get(CGROUPS)),
             controllers={name: Cgroups(None, mount=mount) for name, mount in find_controllers(proc).items()},
@@ -106,8 +106,7 @@ class Names:
 
     @classmethod
     def empty(cls) -> Names:
-        """Names of a host without cgroups, symbols, BTF, devices and users: nothing is opened. For `check` and recorded
-        maps."""
+        """Return lookups without answers, for `check` and recorded maps. Opens nothing."""
         return cls(
             Cgroups(None),
             Symbols(None),
@@ -118,8 +117,8 @@ class Names:
         )
 
     def counting_apart(self, spec: ProgramSpec) -> Names:
-        """The same lookups for one program, with an `errors` of its own: at 0 for each of its decoders whose errors are
-        counted, because rate() does not see a counter that begins at 1."""
+        """Return the same lookups with separate `errors` for one program, 0 for each decoder whose errors are counted:
+        rate() does not see a counter that begins at 1."""
         labels = [label for metric in spec.metrics for label in metric.labels or ()]
         steps = [step for label in labels for step in label.decode or ()]
         return replace(self, errors=Counter({step.name: 0 for step in steps if step.unknown in (None, "drop")}))
@@ -131,35 +130,35 @@ class Names:
         self.pods.close()
 
     def cgroup_path(self, id: int, controller: str | None = None) -> str | None:  # noqa: A002
-        """Path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/", "/system.slice/cron.service"; with a
-        `controller` of an id in the hierarchy of version 1 that has it, or in version 2 where that has it."""
+        """Return the path of a cgroup2 id (bpf_get_current_cgroup_id()) below the mount: "/",
+        "/system.slice/cron.service". With a `controller` the id is one of that controller's hierarchy."""
         return self.hierarchy(controller).path(id)
 
     def hierarchy(self, controller: str | None) -> Cgroups:
-        """The one that a controller is in."""
+        """Return the hierarchy of a controller, of version 1 or 2."""
         return self.controllers.get(controller, self.cgroups) if controller else self.cgroups
 
     def symbol(self, address: int) -> str | None:
-        """Name of the kernel function that holds this address."""
+        """Return the name of the kernel function that contains this address."""
         return self.symbols.name(address)
 
     def interface(self, index: int) -> str | None:
-        """Name of an interface of this process's network namespace."""
+        """Return the name of an interface of this process's network namespace."""
         return self.interfaces.name(index)
 
     def kernel_enum(self, name: str) -> dict[int, str] | None:
-        """Values of `enum name`; {} if this kernel has no such enum, None if its types cannot be read."""
+        """Return value -> name of `enum name`; {} if this kernel has no such enum, None if its BTF cannot be read."""
         return self.enums.values(name)
 
     def user(self, uid: int) -> str | None:
-        """Name of a user of the host."""
+        """Return the name of a user of the host."""
         return self.users.name(uid)
 
     def pod(self, uid: str) -> str | None:
-        """NAMESPACE/NAME of a pod by its uid as Kubernetes writes it."""
+        """Return NAMESPACE/NAME of a pod by its uid as Kubernetes writes it."""
         return self.pods.name(uid)
 
     def stack_frames(self, map: str, id: int) -> bytes | None:  # noqa: A002
-        """Raw frames of a stack in a BPF_MAP_TYPE_STACK_TRACE map of the program; None if there is none of this id."""
+        """Return the raw frames of a stack in a BPF_MAP_TYPE_STACK_TRACE map of the program; None for an unknown id."""
         frames = self.stacks.get(map)
         return frames(id) if frames is not None and 0 <= id < 1 << 32 else None

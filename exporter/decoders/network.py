@@ -1,4 +1,4 @@
-"""Decoders of network fields: inet, proto, tcp_state, port_class, ifname."""
+"""Decoders of network fields: inet, proto, tcp_state, port_class, ifname (include/uapi/linux/in.h, tcp_states.h)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.spec import DecodeStep
 
 EPHEMERAL = "ephemeral"
 
-_V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, section 2.5.5.2
+V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, section 2.5.5.2
 
 # Lower-case names of IPPROTO_* in include/uapi/linux/in.h and in6.h; those of IANA where the kernel has none.
 _PROTOCOLS = {
@@ -52,7 +52,7 @@ _PROTOCOLS = {
     262: "mptcp",
 }
 
-# include/net/tcp_states.h. 0 is no state of the kernel's: a program puts it where there was no socket.
+# include/net/tcp_states.h. The kernel has no state 0: programs use it where there is no socket.
 _TCP_STATES = {
     0: "none",
     1: "established",
@@ -71,19 +71,20 @@ _TCP_STATES = {
 }
 
 
-def _inet_fits(_step: DecodeStep, given: Input) -> str | None:
+def fits_address(step: DecodeStep, given: Input) -> str | None:
     if given.source is not None and given.source.size not in (4, 16):
-        return f"decoder inet takes 4 or 16 bytes, but the field has {given.source.size} ({given.source.spelling})"
+        has = f"{given.source.size} ({given.source.spelling})"
+        return f"decoder {step.name} takes 4 or 16 bytes, but the field has {has}"
     return None
 
 
 def address(raw: bytes) -> str | None:
-    """An IPv4 or IPv6 address from 4 or 16 bytes in network order; a v4-mapped one is shown as IPv4."""
+    """Return 4 or 16 bytes in network order as an IPv4 or IPv6 address; a v4-mapped address is shown as IPv4."""
     if len(raw) == 4:
         return socket.inet_ntop(socket.AF_INET, raw)
     if len(raw) != 16:
         return None
-    if raw.startswith(_V4_MAPPED):
+    if raw.startswith(V4_MAPPED):
         return socket.inet_ntop(socket.AF_INET, raw[12:])
     return socket.inet_ntop(socket.AF_INET6, raw)
 
@@ -101,17 +102,17 @@ def _tcp_state(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunctio
 
 
 def _port_class(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
-    """The C side puts 0 for a port that no socket listens on; any other number is the port in host order."""
+    """Decode a port in host order. The C text passes 0 for a port that no socket listens on."""
     return lambda port: str(port) if port else EPHEMERAL
 
 
 def _ifname(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """Names of the exporter's own network namespace; index 0 is no interface: "none"."""
+    """Decode an index of the exporter's network namespace; 0 is "none"."""
     return lambda index: names.interface(index) if index else "none"
 
 
 DECODERS = (
-    Decoder("inet", takes=("bytes",), gives="text", bind=_inet, fits=_inet_fits, unknown=None),
+    Decoder("inet", takes=("bytes",), gives="text", bind=_inet, fits=fits_address, unknown=None),
     Decoder("proto", takes=("int",), gives="text", bind=_proto),
     Decoder("tcp_state", takes=("int",), gives="text", bind=_tcp_state),
     Decoder("port_class", takes=("int",), gives="text", bind=_port_class, unknown=None),

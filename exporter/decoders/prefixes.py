@@ -1,4 +1,4 @@
-"""Decoder of address prefixes: cidr."""
+"""Decoder of address prefixes: cidr (struct bpf_lpm_trie_key of include/uapi/linux/bpf.h)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from exporter.decoders.declaration import DecodeFunction, Decoder, Input
 from exporter.decoders.names import Names
+from exporter.decoders.network import V4_MAPPED, fits_address
 from exporter.spec import DecodeStep
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, section 2.5.5.2
 _BITS = {4: 32, 16: 128}
 _FORMS = "{cidr: 24, v6: 56}, {cidr: [10.0.0.0/8]}, {cidr: {10.0.0.0/8: internal}}, or none for the key of an LPM trie"
 
@@ -48,9 +48,7 @@ def _fits(step: DecodeStep, given: Input) -> str | None:
     if source is None:
         return None
     if step.argument is not None:
-        if source.size not in _BITS:
-            return f"decoder cidr takes 4 or 16 bytes, but the field has {source.size} ({source.spelling})"
-        return None
+        return fits_address(step, given)
     if source.size - 4 not in _BITS or not source.members or source.members[0].type.size != 4:
         return (
             "decoder cidr without an argument takes the key of an LPM trie, a u32 and 4 or 16 bytes, "
@@ -60,12 +58,13 @@ def _fits(step: DecodeStep, given: Input) -> str | None:
 
 
 def prefix(raw: bytes) -> str | None:
-    """The key of an LPM trie, u32 prefixlen in host order and then the address -> "10.0.0.0/8"."""
+    """Return the key of an LPM trie, u32 prefixlen in host order and the address, as "10.0.0.0/8"."""
     return network(raw[4:], int.from_bytes(raw[:4], sys.byteorder))
 
 
 def network(address: bytes, length: int) -> str | None:
-    """The network of so many bits that an address in network order is in; None for other sizes and lengths."""
+    """Return the network of `length` bits that contains an address in network order; None for other sizes and
+    lengths."""
     if len(address) not in _BITS or length > _BITS[len(address)]:
         return None
     return str(ipaddress.ip_network((address, length), strict=False))
@@ -82,7 +81,7 @@ def _cidr(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
 
 
 def _table(texts: Mapping[_Network, str]) -> DecodeFunction:
-    """The text of the longest prefix that holds the address."""
+    """Decode an address to the text of the longest prefix that contains it."""
     ordered = sorted(texts, key=lambda each: -each.prefixlen)
 
     def run(raw: bytes) -> str | None:
@@ -96,8 +95,8 @@ def _table(texts: Mapping[_Network, str]) -> DecodeFunction:
 
 
 def _plain(raw: bytes) -> bytes:
-    """An IPv4 address that is written as an IPv6 one is an IPv4 address, as decoder inet has it."""
-    return raw[12:] if len(raw) == 16 and raw.startswith(_V4_MAPPED) else raw
+    """Return a v4-mapped IPv6 address as the IPv4 address, like decoder inet."""
+    return raw[12:] if len(raw) == 16 and raw.startswith(V4_MAPPED) else raw
 
 
 DECODERS = (

@@ -1,4 +1,4 @@
-"""Decoders of who does what: syscall, username."""
+"""Decoders of system calls and users: syscall (syscalls(2)), username (passwd(5))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ NO_UID = 0xFFFFFFFF  # INVALID_UID (include/linux/uidgid.h)
 
 
 def _syscall(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """By the 64-bit table of this architecture. A 32-bit process has numbers of its own, which cannot be told apart."""
+    """Decode by the 64-bit table of this architecture. Numbers of 32-bit processes differ and cannot be
+    distinguished."""
     table = syscalls.names(names.machine)
     if names.machine == "x86_64":
         return lambda number: table.get(number & ~syscalls.X32_BIT if number > 0 else number)
@@ -19,7 +20,7 @@ def _syscall(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
 
 
 def _username(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
-    """As the host's /etc/passwd has it: the kernel knows users by the numbers of the initial user namespace."""
+    """Decode by the host's /etc/passwd: the kernel uses the user ids of the initial user namespace."""
     return lambda uid: names.user(uid & NO_UID)
 
 

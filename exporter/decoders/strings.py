@@ -1,23 +1,17 @@
-"""Decoders of C strings: string, regexp."""
+"""Decoders of C strings: string, regexp (Python's re)."""
 
 from __future__ import annotations
 
 import re
 
-from exporter.decoders.declaration import DecodeFunction, Decoder, Input, is_number
+from exporter.decoders.declaration import DecodeFunction, Decoder, Input, fits_no_number
 from exporter.decoders.names import Names
 from exporter.spec import DecodeStep
 
 
 def text(raw: bytes) -> str:
-    """The text in front of the first NUL (all of it without one); bytes that are not UTF-8 become U+FFFD."""
+    """Return the text before the first NUL (all of it without one); bytes that are not UTF-8 become U+FFFD."""
     return raw.partition(b"\0")[0].decode("utf-8", "replace")
-
-
-def _fits(_step: DecodeStep, given: Input) -> str | None:
-    if given.source is not None and is_number(given.source):
-        return f"decoder string takes bytes, but the field is a number ({given.source.spelling})"
-    return None
 
 
 def _string(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
@@ -45,7 +39,7 @@ def _regexp_argument(step: DecodeStep) -> str | None:
 
 
 def _regexp(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
-    """What the first pattern that is found anywhere in the text matches: its first group, all of the match without."""
+    """Return the first group of the first pattern that is found in the text, all of the match without a group."""
     searches = [re.compile(pattern).search for pattern in _patterns(step)]
 
     def run(subject: str) -> str | None:
@@ -60,6 +54,6 @@ def _regexp(step: DecodeStep, _given: Input, _names: Names) -> DecodeFunction:
 
 
 DECODERS = (
-    Decoder("string", takes=("bytes",), gives="text", bind=_string, fits=_fits, unknown=None),
+    Decoder("string", takes=("bytes",), gives="text", bind=_string, fits=fits_no_number, unknown=None),
     Decoder("regexp", takes=("text",), gives="text", bind=_regexp, argument=_regexp_argument, unknown="drop"),
 )
