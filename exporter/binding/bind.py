@@ -1,7 +1,7 @@
-"""A metric of the configuration and its map's layout -> which bytes to read, how to decode them, with which bounds.
+"""A metric of the configuration and its map's layout -> offsets of its numbers, decoders of its labels, bucket bounds.
 
-Pure: no map is opened, no numpy. The loader, `check` and the server all bind, so a mistake is found before anything is
-attached. Offsets are in bytes from the start of the key or the value, numbers in the machine's own byte order.
+Pure functions without numpy. Offsets are in bytes from the start of the key or the value, numbers in host order except
+of the kernel's __be and __le types.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from exporter.program import Map, Type
 from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MapOptions, MetricSpec
 
 _NO_BTF = " (a float or double in any map of the program takes away all its BTF: count in whole numbers)"
-_INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever the C text calls it
+_INDEX = Type(kind="int", name="u32", size=4)  # the key of an array, whatever type the C text declares
 
 
 class BindingError(Exception):
-    """A metric that does not fit its map. `messages`: one line for each mistake, to be shown as they are."""
+    """A metric does not fit its map. `messages`: one line for each mistake."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(messages))
@@ -42,8 +42,8 @@ class BindingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabelField:
-    """Where a label's text comes from: bytes of the key or value through `chain`, the CPU's number, or `const`. A
-    bit-field is read as `number` and given to the chain as the `size` bytes of its declared type."""
+    """The source of a label's text: bytes of the key or value through `chain`, the CPU's number, or `const`. A
+    bit-field is read as `number` and passed to the chain as the `size` bytes of its declared type."""
 
     name: str
     source: Literal["key", "value", "cpu", "const"]
@@ -56,9 +56,13 @@ class LabelField:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A metric bound to its map. `labels` are in the order of their names; `value` is None for a gauge that counts
-    entries and for a histogram whose slots are in the value. `approximate`: the map forgets entries by itself (LRU).
-    `drained`: its entries are read and deleted, and what they counted is kept by label set."""
+    """A metric bound to its map.
+
+    labels       sorted by name
+    value        None for a gauge that counts entries, and for a histogram whose slots are in the value
+    approximate  the map evicts entries (LRU)
+    drained      entries are read and deleted, and their counts are added to totals by label set
+    """
 
     metric: str
     type: Literal["counter", "gauge", "histogram"]
@@ -80,15 +84,15 @@ class Binding:
 
     @property
     def splits_cpus(self) -> bool:
-        """Whether a label shows each CPU's own value."""
+        """Return True if each CPU has its own series."""
         return any(label.source == "cpu" for label in self.labels)
 
 
 def bind_all(
     metrics: Sequence[MetricSpec], maps: Sequence[Map], options: Mapping[str, MapOptions] | None = None
 ) -> tuple[Binding, ...]:
-    """Bind the enabled metrics of one program, and check the options of its maps. BindingError with one message for
-    each metric that cannot be bound and each option that its map cannot have."""
+    """Bind the enabled metrics of one program and check the options of its maps. BindingError has one message for each
+    metric that cannot be bound and each option that its map cannot have."""
     by_name = {m.name: m for m in maps}
     bindings: list[Binding] = []
     drained = {name for name, chosen in (options or {}).items() if chosen.drain}
@@ -113,7 +117,7 @@ def bind_all(
 
 
 def approximations(metrics: Sequence[MetricSpec], maps: Sequence[Map]) -> str:
-    """Which of the metrics cannot be exact, and what would be; "" if all can."""
+    """Return which metrics are not exact, and what would be; "" if all are exact."""
     forgetful = {m.name for m in maps if m.type in map_types.LRU_HASHES}
     found = [
         f"{metric.name} (LRU map {metric.map})" for metric in metrics if metric.enabled and metric.map in forgetful
@@ -124,7 +128,7 @@ def approximations(metrics: Sequence[MetricSpec], maps: Sequence[Map]) -> str:
 
 
 def bind(metric: MetricSpec, map: Map) -> Binding:  # noqa: A002 (the kernel's word)
-    """Bind one metric to the layout of its map. BindingError says what is wrong and what there is instead."""
+    """Bind one metric to the layout of its map. BindingError has the mistake and what exists instead."""
     try:
         return _Binder(metric, map).bind()
     except LayoutError as mistake:
@@ -190,7 +194,7 @@ class _Binder:
     # --- numbers ---
 
     def value_number(self, value: str | int | None) -> Number | None:
-        """The number that `value:` names; None for the gauge that counts entries."""
+        """Return the number that `value:` names; None for a gauge that counts entries."""
         if isinstance(value, int):
             if value != 1 or self.metric.type != "gauge":
                 raise LayoutError(f"value {value}: only a gauge can have a number, 1, to count entries")
@@ -339,7 +343,7 @@ class _Binder:
         source: Literal["key", "value"] = "key",
     ) -> LabelField:
         bits = number(field, f"label {name}") if field.bits else None
-        # Read as a number, a bit-field is in this machine's byte order, whatever its type is called.
+        # A bit-field that is read as a number is in host order, whatever its type is called.
         found = replace(field.type, name="") if bits and field.type.name in ORDERS else field.type
         try:
             decode = chain(found, steps)
@@ -349,7 +353,7 @@ class _Binder:
 
 
 def _unfit(name: str, options: MapOptions, maps: Mapping[str, Map]) -> str:
-    """Why a map cannot have the options that `maps:` gives it; "" if it can."""
+    """Return why a map cannot have its options in `maps:`; "" if it can."""
     map_ = maps.get(name)
     if map_ is None:
         return f"maps {name}: no such map (the C text has: {listed(maps)})"
@@ -374,7 +378,7 @@ def _drained(binding: Binding) -> Binding:
 
 
 def _undrainable(map_: Map) -> str:
-    """Why a map that the C text does not declare as a pair cannot be drained, and what would be right."""
+    """Return why a map that the C text does not declare as a pair cannot be drained, and what would be right."""
     if map_.type in map_types.LRU_HASHES:
         return "an LRU map forgets entries before they are read (declare it with DRAINED_HASH() in the C text)"
     if map_.type not in map_types.PLAIN_HASHES:
@@ -386,7 +390,7 @@ def _undrainable(map_: Map) -> str:
 
 
 def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:
-    """What `{kstack: MAP}` names must be a map of stacks, each a row of frames."""
+    """BindingError unless `{kstack: MAP}` names a map of stack traces of the kernel."""
     for label in binding.labels:
         for name in label.chain.stack_maps if label.chain is not None else ():
             where = f"metric {binding.metric}: label {label.name}: kstack {name}:"
@@ -399,7 +403,7 @@ def _check_stacks(binding: Binding, maps: Mapping[str, Map]) -> None:
 
 
 def _disagreements(bindings: list[Binding]) -> list[str]:
-    """What differs between metrics of one name, which are one family."""
+    """Return the differences between metrics of one name, which are one family."""
     messages = []
     first: dict[str, Binding] = {}
     for binding in bindings:

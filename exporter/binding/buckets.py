@@ -1,4 +1,7 @@
-"""Buckets of the configuration -> upper bounds, and which slot of the kernel's array or key each of them belongs to."""
+"""Buckets of the configuration -> upper bounds, and the slot of the map's array or key of each bound.
+
+Bounds as Prometheus has them: https://prometheus.io/docs/concepts/metric_types/#histogram.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ MOST_BUCKETS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """How slots become buckets. `bounds`: the finite upper bounds that are shown, scaled and rising; `bounds[0]`
-    belongs to slot number `first`. A slot below it counts in the first bucket, one above the last bound in +Inf.
+    """How slots become buckets.
 
-    In the value: `slots` is the first of `count` numbers side by side, the last counts what is above all bounds.
-    In the key: `slot` is the slot's number; `slot_bounds` (slot_is_bound) the unscaled bounds that it holds instead,
-    and `sum_slot` the slot whose count is the sum of all values.
+    bounds  the finite upper bounds, scaled and rising; lower slots count in the first bucket, higher ones in +Inf
+    first   the slot of bounds[0]
+
+    Slots in the value: `slots` is the first of `count` adjacent numbers, of which the last counts values above all
+    bounds; `sum` is their exact sum. Slot in the key: `slot` is its number; `slot_bounds` (slot_is_bound) are the
+    unscaled bounds that the key has instead, `sum_slot` is the slot whose count is the sum of all values.
     """
 
     bounds: tuple[float, ...]
@@ -37,7 +42,7 @@ class Buckets:
 
 
 def slot_range(given: BucketSpec, last: int | None) -> tuple[int, int]:
-    """The first and last slot that has a bound. `last`: of the array, None where the slot is in the key."""
+    """Return the first and last slot that has a bound. `last`: of the array, None for a slot in the key."""
     if given.type == "fixed":
         if not given.bounds:
             raise LayoutError("buckets: type fixed needs bounds")
@@ -59,7 +64,7 @@ def slot_range(given: BucketSpec, last: int | None) -> tuple[int, int]:
 
 
 def upper_bounds(given: BucketSpec, low: int, high: int, scale: float) -> tuple[float, ...]:
-    """The upper bounds of slots `low` to `high`, scaled."""
+    """Return the scaled upper bounds of slots `low` to `high`."""
     most = {"exp2": 63, "exp2zero": 64}.get(given.type, high)
     if high - low >= MOST_BUCKETS:
         raise LayoutError(
@@ -89,13 +94,13 @@ def upper_bounds(given: BucketSpec, low: int, high: int, scale: float) -> tuple[
 
 
 def scaled(value: float, scale: float) -> float:
-    """`value * scale`, rounded once: 3 ns are 3e-09 s, not 3.0000000000000004e-09 (1e-9 has no exact binary form, its
-    inverse does)."""
+    """Return `value * scale`, rounded once: 3 ns are 3e-09 s and not 3.0000000000000004e-09. 1e-9 has no exact binary
+    form, but its inverse has."""
     inverse = whole_inverse(scale)
     return value / inverse if inverse else value * scale
 
 
 def whole_inverse(scale: float) -> int:
-    """n if `scale` is 1/n with a whole n, else 0."""
+    """Return n if `scale` is 1/n with a whole n, else 0."""
     inverse = round(1 / scale)
     return inverse if inverse > 1 and 1 / inverse == scale else 0

@@ -1,7 +1,7 @@
-"""How much kernel memory a program's maps take when they are full, before any of them is made.
+"""The kernel memory of a program's full maps, computed before they are created.
 
-By the kernel's own accounts of each map type (map_mem_usage since 6.4: 90a5527d7686), which count possible CPUs: a host
-with 8 CPUs of 128 possible ones pays for 128. They leave out what the allocator rounds up.
+The formulas are those of map_mem_usage() of each map type (6.4, 90a5527d7686). They count possible CPUs: a host with 8
+of 128 possible CPUs pays for 128. They do not count what the allocator rounds up.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ _HTAB_ELEM, _BUCKET, _TRIE_NODE, _STACK_BUCKET, _POINTER = 48, 16, 40, 16, 8
 
 
 def map_memory(map: Map, possible_cpus: int) -> int:  # noqa: A002 (the kernel's word)
-    """Bytes of a full map on a host with so many possible CPUs; of a type not known here its keys and values."""
+    """Return the bytes of a full map on a host with so many possible CPUs; of an unknown type those of keys and
+    values."""
     percpu = map.type in map_types.PERCPU
     values = _up(map.value_size) * (possible_cpus if percpu else 1)
     if map.type in map_types.HASHES:
-        # No preallocation: an entry costs as much and a list node more, but only while it is there.
+        # Without preallocation an entry has a list node more, and exists only while it is used.
         extra = 2 * _POINTER if map.flags & bpf.BPF_F_NO_PREALLOC else 0
         pointer = _POINTER if percpu else 0
         entries = map.max_entries
         if map.type == bpf.BPF_MAP_TYPE_HASH and not extra:
-            entries += possible_cpus  # one spare entry for each, so that an update in place needs no allocation
+            entries += possible_cpus  # one spare entry each, so that an update in place does not allocate
         return _buckets(map.max_entries) * _BUCKET + entries * (
             _HTAB_ELEM + _up(map.key_size) + pointer + values + extra
         )
     if map.type == bpf.BPF_MAP_TYPE_PERCPU_ARRAY:
         return map.max_entries * (_POINTER + values)
     if map.type == bpf.BPF_MAP_TYPE_LPM_TRIE:
-        # Each entry may need one more node, where its branch leaves another's.
+        # Each entry can need an intermediate node.
         return 2 * map.max_entries * (_TRIE_NODE + map.key_size + map.value_size)
     if map.type == bpf.BPF_MAP_TYPE_STACK_TRACE:
         buckets = _buckets(map.max_entries)
@@ -49,7 +50,7 @@ def map_memory(map: Map, possible_cpus: int) -> int:  # noqa: A002 (the kernel's
 
 
 def over_limit(maps: Sequence[Map], possible_cpus: int, limit: int) -> str:
-    """Why the maps of a program must not be made where `limit` bytes are allowed; "" if they may."""
+    """Return why the maps of a program exceed `limit` bytes; "" if they do not."""
     sizes = sorted(((map_memory(m, possible_cpus), m.name) for m in maps), reverse=True)
     total = sum(size for size, _ in sizes)
     if total <= limit:
@@ -71,5 +72,5 @@ def _buckets(entries: int) -> int:
 
 
 def size_text(size: int) -> str:
-    """Bytes as people read them."""
+    """Return a size in MiB for messages."""
     return f"{size / _MIB:.1f} MiB"

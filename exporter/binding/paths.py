@@ -1,4 +1,4 @@
-"""Paths such as `a.b` or `a[2]` in the C type of a key or value -> type and place; what a type is called."""
+"""Paths such as `a.b` or `a[2]` in the C type of a key or value -> type and offset (Documentation/bpf/btf.rst)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ORDERS: dict[str, Order] = {**dict.fromkeys(BIG_ENDIAN, ">"), **dict.fromkeys(LI
 
 
 class LayoutError(Exception):
-    """Paths or types that do not fit; each argument is a text that says what is wrong and what there is instead."""
+    """A path or type does not fit; each argument is a text with the mistake and what exists instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number of `width` bytes (1, 2, 4 or 8) at `offset`; `order` is "=" for this machine's, ">" and "<" for the
-    kernel's __be and __le types, as in numpy and struct.
+    """A number of `width` bytes (1, 2, 4 or 8) at `offset`; `order` as in numpy and struct: "=" for host order, ">" and
+    "<" for the kernel's __be and __le types.
 
-    A bit-field is `bits` wide and begins `shift` bits (0 to 7) behind the start of the byte at `offset`, counted from
-    the lowest bit on a little-endian machine and from the highest on a big-endian one, as BTF does; it may reach into a
-    ninth byte (packed structs). `width` is that of its declared type.
+    A bit-field is `bits` wide and begins `shift` bits (0 to 7) after the start of the byte at `offset`, counted from
+    the lowest bit on a little-endian machine and from the highest on a big-endian one, as in BTF; in a packed struct it
+    can reach into a ninth byte. `width` is that of its declared type.
     """
 
     offset: int
@@ -47,20 +47,21 @@ class FieldLayout:
 
 
 def resolve(root: Type, path: str, root_name: str) -> FieldLayout:
-    """The field at `path` (a.b, a[2], a[1][2], `key`, `key.a`, union.member) in a key or value of type `root`."""
+    """Return the field at `path` (a.b, a[2], a[1][2], `key`, `key.a`, union.member) in a key or value of type
+    `root`."""
     if path == root_name and (root.kind != "struct" or not any(m.name == path for m in visible(root))):
         return FieldLayout(root, 0)
     rest = path
     if path.startswith((f"{root_name}.", f"{root_name}[")):
         rest = path[len(root_name) :].removeprefix(".")
-    found, place, width = root, 0, 0
+    found, offset, width = root, 0, 0
     for step in rest.replace("[", ".[").lstrip(".").split("."):
         if step.startswith("["):
-            found, place = _index(found, place, step)
+            found, offset = _index(found, offset, step)
         else:
             member = _member(found, step, root_name, found is root)
-            found, place, width = member.type, place + member.offset, member.bits
-    return FieldLayout(found, place // 8, width, place % 8)
+            found, offset, width = member.type, offset + member.offset, member.bits
+    return FieldLayout(found, offset // 8, width, offset % 8)
 
 
 def _index(array: Type, bits: int, step: str) -> tuple[Type, int]:
@@ -85,7 +86,7 @@ def _member(owner: Type, name: str, root_name: str, at_root: bool) -> Member:
 
 
 def visible(owner: Type) -> list[Member]:
-    """The members that C lets one name directly: those of anonymous structs and unions inside count as one's own."""
+    """Return the members that C can name directly, including those of anonymous inner structs and unions."""
     members = []
     for member in owner.members:
         if member.name:
@@ -99,28 +100,28 @@ def visible(owner: Type) -> list[Member]:
 
 
 def leaves(owner: Type, path: tuple[str, ...], base: int) -> list[tuple[tuple[str, ...], FieldLayout]]:
-    """All fields of a struct with nested ones flattened, with their paths; `base` is the struct's own place in bits."""
+    """Return (path, field) of all fields of a struct and its nested structs; `base` is the struct's offset in bits."""
     fields: list[tuple[tuple[str, ...], FieldLayout]] = []
     for member in owner.members:
         inner = (*path, member.name) if member.name else path
-        place = base + member.offset
+        offset = base + member.offset
         if member.type.kind == "union":
             raise LayoutError(
                 f"labels: {'.'.join(inner) or 'the key'} is a union, and only its reader knows which member counts "
                 "(list the labels)"
             )
         if member.type.kind == "struct":
-            fields.extend(leaves(member.type, inner, place))
+            fields.extend(leaves(member.type, inner, offset))
         elif member.name:  # a bit-field without a name is padding
-            fields.append((inner, FieldLayout(member.type, place // 8, member.bits, place % 8)))
+            fields.append((inner, FieldLayout(member.type, offset // 8, member.bits, offset % 8)))
     return fields
 
 
 def number(field: FieldLayout, what: str) -> Number:
-    """The field as a number; LayoutError with `what` in front if it is none."""
+    """Return the field as a number. LayoutError, which begins with `what`, for other types."""
     found = field.type
     if found.kind in ("int", "enum") and found.size in (1, 2, 4, 8):
-        # What is assigned to a bit-field is a number of the C text, whatever its type is called.
+        # The C text assigns numbers in host order to a bit-field, whatever its type is called.
         order = "=" if field.bits else ORDERS.get(found.name, "=")
         return Number(field.offset, found.size, found.signed, order, field.bits, field.shift)
     if found.kind == "float":

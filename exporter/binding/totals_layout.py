@@ -1,15 +1,15 @@
-"""The memory that a program's totals are kept in beyond the life of the server: what is in it, how large it is, made.
+"""The layout of the sealed memfd (memfd_create(2), fcntl(2)) with a program's totals, which outlive the server.
 
-The supervisor makes it once for each loaded program and hands it down with the maps; a server that is killed leaves it
-as its last commit said, and the next one goes on from there. The layout (collecting/series/totals_store.py writes it):
+The supervisor creates one memfd for each loaded program and sends it with the maps. A server that is killed leaves its
+last commit, and the next server continues from it. The layout (collecting/series/totals_store.py writes it):
 
-    0       magic, version, and the word that commits
-    4096    what follows, as JSON: a reader that planned something else starts clean
-            two banks, each with every family's numbers; the word says which one holds
-            two halves of the log of label texts; when one is full, what is alive is copied into the other
+    0       magic, version, and the commit word
+    4096    description of the rest as JSON: a reader with another description starts with zeros
+            two banks, each with the numbers of every family; the commit word selects one
+            two halves of the log of label texts; when one is full, the live texts are copied into the other
 
-Everything has its place before the first write, bounded by max_series and label_length; pages that nobody wrote cost
-nothing. A memfd of this size cannot be made to shrink under a reader, nor to grow.
+All offsets are fixed before the first write, bounded by max_series and label_length. Pages that are not written take no
+memory. The seals keep the size: the memfd cannot shrink under a reader, nor grow.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ from exporter.spec import ProgramSpec
 
 VERSION = 1
 PAGE = 4096
-BANK_HEAD = 16  # bytes: which half of the log, and where it ends
-FAMILY_HEAD = 16  # bytes: how many series there are, and how many of the last ones others fold into
-MOST_DRAINED = 31  # maps: two bits each beside the bank's in the word that commits
+BANK_HEAD = 16  # bytes: half of the log, and its end
+FAMILY_HEAD = 16  # bytes: number of series, and how many of the last ones are "other"
+MOST_DRAINED = 31  # maps: two bits each beside the bank's in the commit word
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyLayout:
-    """One family's part. `width`: numbers of a series: 1 of a counter, the cumulative buckets and the sum of a
-    histogram. `capacity`: series; `text`: bytes of the longest label set in the log."""
+    """The part of one family.
+
+    width     numbers of a series: 1 of a counter, the cumulative buckets and the sum of a histogram
+    capacity  series
+    text      bytes of the longest label set in the log
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -45,13 +49,13 @@ class FamilyLayout:
 
     @property
     def size(self) -> int:
-        """Bytes in one bank: its head, where each series' text is, what is carried and what was shown."""
+        """Bytes in one bank: head, the offset of each series' text, carried and shown numbers."""
         return FAMILY_HEAD + self.capacity * 8 * (1 + 2 * self.width)
 
 
 @dataclass(frozen=True, slots=True)
 class TotalsLayout:
-    """`drained`: the drained maps, in the order of their bits in the word that commits."""
+    """`drained`: the drained maps in the order of their bits in the commit word."""
 
     families: tuple[FamilyLayout, ...]
     drained: tuple[str, ...] = ()
@@ -62,7 +66,7 @@ class TotalsLayout:
 
     @property
     def start(self) -> int:
-        """Where the first bank begins."""
+        """Offset of the first bank."""
         return PAGE + _pages(8 + len(self.description))
 
     @property
@@ -71,7 +75,7 @@ class TotalsLayout:
 
     @property
     def log(self) -> int:
-        """Bytes of one half of the log: twice what all places can need."""
+        """Bytes of one half of the log: twice the size of all label sets."""
         return _pages(2 * sum(family.capacity * family.text for family in self.families))
 
     @property
@@ -80,13 +84,13 @@ class TotalsLayout:
 
 
 def of_program(program: Program, spec: ProgramSpec, possible_cpus: int, label_length: int) -> TotalsLayout:
-    """The plan of a loaded program: what the supervisor makes the memory by, and the server opens it. BindingError as
-    everywhere."""
+    """Return the layout of a loaded program, with which the supervisor creates the memory and the server opens it.
+    BindingError."""
     return layout(bind_all(spec.metrics, program.maps, spec.maps), possible_cpus, label_length)
 
 
 def layout(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -> TotalsLayout:
-    """What the totals of a program's metrics need. Gauges have none."""
+    """Return the layout of the totals of all counters and histograms."""
     families: dict[str, list[Binding]] = {}
     for binding in bindings:
         if binding.type != "gauge":
@@ -97,7 +101,7 @@ def layout(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -
         width = 1
         if first.buckets is not None:
             width = len(first.buckets.bounds) + 1 + all(b.buckets is not None and b.buckets.has_sum for b in entries)
-        # Each entry folds into a set of its own where a const differs, and into one for each CPU.
+        # Each entry has its own "other" where a const differs, and one for each CPU.
         others = sum(possible_cpus if b.splits_cpus else 1 for b in entries)
         longest = max((len(label.const.encode()) for b in entries for label in b.labels), default=0)
         text = len(first.labels) * (max(longest, label_length) + 1) + 1
@@ -106,7 +110,7 @@ def layout(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -
 
 
 def create(size: int) -> int:
-    """The descriptor of a new memory of so many bytes, all zero. OSError if there is none to be had."""
+    """Create a sealed memfd of so many zero bytes and return its descriptor. OSError."""
     fd = os.memfd_create("totals", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)

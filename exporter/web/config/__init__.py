@@ -1,4 +1,5 @@
 """A web configuration file (exporter-toolkit's format) -> settings of TLS, passwords, headers and the rate limit.
 
-The supervisor reads the file in a child process; the server is handed the settings.
+A child process of the supervisor reads the file and the supervisor sends the settings to the server. This folder does
+not serve HTTP.
 """

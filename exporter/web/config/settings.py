@@ -1,4 +1,5 @@
-"""What a web configuration file says, without its files: as JSON it goes from the supervisor to the server."""
+"""The settings of a web configuration with the contents of its files; the supervisor sends them to the server as
+JSON."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Tls:
     """cert, key, client_ca  PEM texts; client_ca "" for no client certificates
-    requires_client          whether a client without a certificate is refused
-    allowed_sans             names of which a client's certificate must have one; () for any
+    requires_client          refuse clients without a certificate
+    allowed_sans             a client's certificate must have one of these names; () for any
     min_version, max_version  TLS12 or TLS13
-    ciphers                  of TLS 1.2, as OpenSSL names them; "" for its choice
-    server_chooses           which cipher is taken: the first of ours, or of the client's
-    curve                    as OpenSSL names it; "" for its choice
+    ciphers                  of TLS 1.2, as OpenSSL names them; "" for OpenSSL's default
+    server_chooses           prefer the server's order of ciphers to the client's
+    curve                    as OpenSSL names it; "" for OpenSSL's default
     """
 
     cert: str
@@ -51,7 +52,7 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> Settings:
-    """What was given to `to_json`. TypeError, KeyError or AttributeError for anything else."""
+    """Return the settings of a `to_json` document. TypeError, KeyError or AttributeError for other values."""
     rest = dict(document)
     tls, headers = rest.pop("tls"), rest.pop("headers")
     if tls is not None:

@@ -1,4 +1,4 @@
-"""The keys of a web configuration file (prometheus/exporter-toolkit, docs/web-configuration.md), checked one by one."""
+"""The keys of a web configuration file and their types (prometheus/exporter-toolkit, docs/web-configuration.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.config.durations import GO_DURATION, seconds
 from exporter.config.value_types import wrong
 from exporter.kernel.near import did_you_mean
 
-# Go's names of what there is for TLS 1.2 -> OpenSSL's (crypto/tls, CipherSuites()).
+# Go's names of cipher suites for TLS 1.2 (crypto/tls, CipherSuites()) -> OpenSSL's names.
 CIPHERS = {
     f"TLS_ECDHE_{key}_WITH_{go}": f"ECDHE-{key}-{openssl}"
     for key in ("ECDSA", "RSA")
@@ -23,9 +23,9 @@ CIPHERS = {
         ("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305"),
     )
 }
-# Those of TLS 1.3 may be named, and are used in any case: so it is in Go.
+# Cipher suites of TLS 1.3 can be named and are always enabled, as in Go.
 CIPHERS_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
-# Headers that may be set, and what to: anything where it is not said.
+# Headers that can be set, and their allowed values: () for any.
 HEADERS: Final[dict[str, tuple[str, ...]]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -70,7 +70,7 @@ def _client_auth(name: str) -> str:
 
 
 def _interval(value: Any) -> float:
-    """As Go writes durations: 1s, 1m30s, 100ms; 0 without a unit."""
+    """Return the seconds of a duration of Go: 1s, 1m30s, 100ms; 0 needs no unit."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if text == "0":
         return 0.0

@@ -1,6 +1,7 @@
-"""A web configuration file and the certificates it names -> settings, or every mistake with its place.
+"""A web configuration file (prometheus/exporter-toolkit) and its certificates -> settings, or every mistake with its
+position.
 
-Needs pydantic and PyYAML: it is read in a child, by whoever may read keys.
+Needs pydantic and PyYAML, and the rights to read private keys: a child of the supervisor runs it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class LoadedWebConfig:
 
 
 def load(path: Path, owners: Collection[int]) -> LoadedWebConfig:
-    """`owners`: user ids that the file may belong to. ConfigErrors with every mistake, sorted by position; no other
-    exception, whatever the files hold."""
+    """Read the file, which must belong to one of `owners` (user ids). ConfigErrors has every mistake, sorted by
+    position; no content of the files raises another exception."""
     reading = _Reading(path, owners)
     settings = reading.settings()
     report = reading.report
@@ -46,7 +47,7 @@ def load(path: Path, owners: Collection[int]) -> LoadedWebConfig:
 
 
 class _Reading:
-    """One reading of the file: where it is, and what was found so far."""
+    """One reading of the file, with the findings so far."""
 
     def __init__(self, path: Path, owners: Collection[int]) -> None:
         self.path = path
@@ -56,7 +57,7 @@ class _Reading:
         self.root: Node = MappingNode(Mark(str(path)), ())
 
     def settings(self) -> Settings | None:
-        """None if there is nothing to go on with."""
+        """Return the settings; None after a mistake that makes the rest meaningless."""
         try:
             text = self.reader.text(self.path)
             mode = self._check_owner()
@@ -70,7 +71,7 @@ class _Reading:
         for surprise in composed.surprises:
             self.report.error(surprise.mark, surprise.text)
         if composed.root is None:
-            return None if composed.surprises else Settings()  # nothing but comments asks for nothing
+            return None if composed.surprises else Settings()  # a file of comments has no settings
         self.root = composed.root
         valid = validate(web_document.WebDocument, self.root, self.report)
         if valid is None:
@@ -94,7 +95,8 @@ class _Reading:
         self.report.error(key_at(self.root, path), text)
 
     def _check_owner(self) -> int:
-        """The file's mode. Who may write it says who may come in, and what of root's files is read."""
+        """Return the file's mode. FileError if other users can write the file: it grants access and names files that
+        root reads."""
         status = os.stat(self.path)
         check_owner(self.path, status, self.owners, "who could say who may come in")
         return stat.S_IMODE(status.st_mode)
@@ -158,8 +160,8 @@ class _Reading:
         return made
 
     def _pem(self, text: str | None, name: str | None, key: str) -> str | None:
-        """The text of a certificate or key, which stands here or in a file; "" where it cannot be read, None where
-        neither is there."""
+        """Return the text of a certificate or key, inline or from its file; "" where it cannot be read, None for
+        neither."""
         where = ("tls_server_config", f"{key}_file")
         if text and name:
             self._error(where, f"{key}_file and {key} are both there; write one of them")
@@ -192,7 +194,7 @@ class _Reading:
         return tuple((name, value) for name, value in wanted.items() if value)
 
     def _users(self) -> dict[str, str]:
-        """Hashes by name. What stands for a password is never shown: it may be one."""
+        """Return hashes by user name. Messages never show a hash: it may be a password."""
         node = at(self.root, ("basic_auth_users",)) if isinstance(self.root, MappingNode) else None
         written = self.root.get("basic_auth_users") if isinstance(self.root, MappingNode) else None
         if node is None or written is None or (isinstance(written, ScalarNode) and written.value is None):
