@@ -1,7 +1,7 @@
-"""YAML files with positions -> the spec (exporter/spec.py), or every mistake with its file, line and column.
+"""YAML files -> the spec (exporter/spec.py), or every mistake with its file, line and column.
 
-pydantic and PyYAML (14 MB) are imported when a file is read, which happens in a child process that ends. Nothing here
-looks at a compiled program: what needs a map's types is checked in binding/.
+Only a child process that ends reads files, because pydantic and PyYAML take 14 MB. This folder does not know compiled
+programs: binding/ checks what needs the types of a map.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
 class LoadedConfig:
     """A configuration without mistakes.
 
-    warnings  matters of taste, by position
-    sources   what it was read from
+    warnings  unusual names, by position
+    sources   the files that it was read from
     """
 
     config: Config
@@ -42,7 +42,7 @@ class LoadedConfig:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that was read, C texts too, in the order of reading."""
+        """Every file that was read, including C texts, in the order of reading."""
         return tuple(map(Path, self.sources.files))
 
 
@@ -54,13 +54,13 @@ def load(
     trust_owner: int | Iterable[int] | None = None,
     bundled: Path | None = None,
 ) -> LoadedConfig:
-    """Reads the main file and every file it names.
+    """Read the main file and every file it names.
 
-    strict         matters of taste are mistakes
+    strict         warnings are mistakes
     enforce_owner  every file must belong to root or to `trust_owner` (user ids) and be writable by nobody else
     bundled        the directory of bundled programs, instead of `bundled_dir()`
 
-    ConfigErrors with every mistake, sorted by position; no other exception, whatever the files hold.
+    ConfigErrors has every mistake, sorted by position; no content of the files raises another exception.
     """
     from exporter.config import reading
 
@@ -68,14 +68,14 @@ def load(
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
-    """One bundled program alone, as `use: NAME` gives it; ConfigErrors as `load`."""
+    """Read one bundled program, as `use: NAME` does. ConfigErrors as in `load`."""
     from exporter.config import reading
 
     return reading.load_bundled(name, strict=strict, bundled=bundled)
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the main file."""
+    """Return the JSON Schema (draft 2020-12) of the main file."""
     from exporter.config import schema
 
     return schema.json_schema()

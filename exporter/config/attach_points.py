@@ -1,4 +1,4 @@
-"""Attach points and variants as written -> as the loader takes them: targets spelled out, functions named."""
+"""Documents of attach points and variants -> AttachSpec and VariantSpec: defines replaced, functions named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.config.validate import Valid, phrase
 from exporter.kernel.near import did_you_mean
 from exporter.spec import ATTACH_KINDS, AttachSpec, Requirements, VariantSpec
 
-# * and ? make a glob. Functions may carry a suffix of the compiler: tcp_v4_rcv.isra.0
+# * and ? make a glob. Functions can have a suffix of the compiler: tcp_v4_rcv.isra.0
 _FUNC = r"[A-Za-z_*?][A-Za-z0-9_.*?]*"
 _EVENT = r"[A-Za-z_*?][A-Za-z0-9_*?]*"
 _FUNCTION_TARGET = (re.compile(rf"([A-Za-z0-9_-]+:)?{_FUNC}"), "write FUNC or MODULE:FUNC, like tcp_sendmsg")
@@ -53,7 +53,7 @@ _DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 def variants(
     entry: Valid[document.ProgramDocument], defines: Mapping[str, int | str], report: Findings
 ) -> list[VariantSpec]:
-    """The variants of a program; one without a name where it has `attach:`. Points with mistakes are left out."""
+    """Return the variants of a program, one without a name for `attach:`, without the attach points with mistakes."""
     program, node = entry.document, entry.node
     if program.variants is not None and program.attach is not None:
         mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
@@ -186,7 +186,8 @@ def _point(
 def _has_its_rate(
     point: document.AttachDocument, kind: str, node: Node, path: KeyPath, words: str, report: Findings
 ) -> bool:
-    """Exactly one of `period` and `frequency` for a perf_event, and neither for another kind."""
+    """Report a perf_event without exactly one of `period` and `frequency`, and another kind with one of them; return
+    False then."""
     written = [name for name in ("period", "frequency") if getattr(point, name) is not None]
     if kind != "perf_event" and written:
         report.error(at(node, (*path, written[0])).mark, f"{words}{written[0]} belongs to perf_event; take it out")
@@ -202,7 +203,7 @@ _NO_RATE = 'neither "period" nor "frequency"; write frequency: 99 (times a secon
 
 
 def _function_of_macro(kind: str, targets: list[str]) -> str | None:
-    """The name that bcc's macro or prefix gives the function (src/cc/export/helpers.h); None where there is none."""
+    """Return the name that bcc's macro or prefix gives the function (src/cc/export/helpers.h); None where none does."""
     if len(targets) != 1 or _is_glob(targets):
         return None
     module, _, name = targets[0].rpartition(":")

@@ -1,4 +1,4 @@
-"""Files of a configuration into text: regular, UTF-8, of bearable size, and in trusted hands where that is asked."""
+"""Files of a configuration -> text: regular, UTF-8, at most MAX_BYTES, and of trusted owners where that is required."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.kernel.ownership import other_writers
 
 
 class FileError(Exception):
-    """A file cannot be used; `str()` is the sentence. `line` and `column` where the place in it is known."""
+    """A file cannot be used; `str()` is the sentence. `line` and `column` are 0 where the position is not known."""
 
     def __init__(self, text: str, line: int = 0, column: int = 0) -> None:
         super().__init__(text)
@@ -23,17 +23,17 @@ class FileError(Exception):
 
 @dataclass(slots=True)
 class FileReader:
-    """Reads files and remembers which, and what was in them.
+    """Reads files and records their fingerprints.
 
-    owners  user ids that files may belong to; None = not asked. What is configured here runs in the kernel, so where
-            the daemon runs as root nobody else may be able to write it.
+    owners  user ids that files may belong to; None for any. A configuration runs in the kernel, so a daemon that runs
+            as root must not read one that other users can write.
     """
 
     owners: frozenset[int] | None = None
     sources: Sources = field(default_factory=Sources)
 
     def text(self, path: Path) -> str:
-        """The text of `path`, line ends as \\n. FileError with a sentence for whatever is wrong with it."""
+        """Return the text of `path` with \\n as line ends. FileError."""
         try:
             data = self._bytes(path)
         except FileError:
@@ -76,7 +76,7 @@ class FileReader:
 
 
 def check_owner(path: Path, status: os.stat_result, owners: Collection[int], danger: str) -> None:
-    """FileError where somebody else than `owners` can change the file; `danger`: what that somebody could do then."""
+    """FileError if other users than `owners` can change the file; `danger` is the consequence in the sentence."""
     if problem := other_writers(status, owners):
         owner = status.st_uid
         right = f"chown {min(owners)} {path}, or start with --config.trust-owner {owner} (trusted: {_either(owners)})"

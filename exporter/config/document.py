@@ -1,7 +1,7 @@
-"""The keys of the YAML files as people write them: pydantic checks them one by one, the JSON Schema is made of them.
+"""The keys of the YAML files and their types. pydantic checks them, and the JSON Schema is generated from them.
 
-A field's description is the reference; docs/configuration.md tells more. `not_built` names the keys of the agreed
-format that this version does not build, each with what to do instead.
+The text below each field is its reference; docs/configuration.md explains more. `not_built` has the keys of the format
+that this version does not support, each with what to do instead.
 """
 
 from __future__ import annotations
@@ -263,6 +263,6 @@ class MainFile(Document):
 
 
 def describe(document: type[Document] | None, key: str) -> str:
-    """The description of a key, "" if it has none."""
+    """Return the description of a key, "" if it has none."""
     info = document.model_fields.get(key) if document is not None else None
     return (info.description or "") if info is not None else ""

@@ -1,4 +1,4 @@
-"""All programs together: names that must be there once, and metric families that would become one."""
+"""Checks across all programs: names that occur twice, and metrics that would share a family."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from exporter.config.findings import Findings, Mark
 from exporter.config.merge import MarkedProgram
 
-# Series that the formats derive from a name: https://prometheus.io/docs/specs/om/open_metrics_spec/#suffixes
+# Names of series that the formats derive from a metric's name: https://prometheus.io/docs/specs/om/open_metrics_spec/#suffixes
 _SUFFIXES = {
     "counter": ("_total", "_created"),
     "histogram": ("_bucket", "_count", "_sum", "_created"),
@@ -16,7 +16,7 @@ _SUFFIXES = {
 
 
 def check(programs: list[MarkedProgram], report: Findings) -> None:
-    """Reports program names that stand twice, and metrics of loaded programs that share a name or a family."""
+    """Report program names that occur twice, and metrics of enabled programs that share a name or a family."""
     names: dict[str, Mark] = {}
     for marked in programs:
         name = marked.program.name
@@ -33,7 +33,7 @@ def check(programs: list[MarkedProgram], report: Findings) -> None:
         for metric, taken in _families(marked):
             for series in taken:
                 owner, other = owners.setdefault(series, (marked, metric))
-                # A program that stands twice is one mistake, not one for each metric.
+                # A program name that occurs twice is one mistake, not one for each metric.
                 if (other == metric and owner is marked) or (
                     owner is not marked and owner.program.name == marked.program.name
                 ):
@@ -50,7 +50,7 @@ def check(programs: list[MarkedProgram], report: Findings) -> None:
 
 
 def _families(marked: MarkedProgram) -> Iterator[tuple[str, list[str]]]:
-    """Metrics of a loaded program, each name once, with the series names that nobody else may have."""
+    """Yield the metrics of an enabled program, each name once, with the names of series that it reserves."""
     seen: set[str] = set()
     for metric in marked.program.metrics:
         if not (marked.program.enabled and metric.enabled) or metric.name in seen:

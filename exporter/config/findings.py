@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: findings with file, line and column, and the exception that carries them all."""
+"""Findings in a configuration with file, line and column, and the exception with all of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from exporter.config.sources import Sources
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a file. `line` and `column` count from 1; line 0 is the file as a whole. `order` says which file was
-    read first, so that findings sort as a person reads."""
+    """A position in a file. `line` and `column` count from 1; line 0 is the whole file. `order` is the number of the
+    file in the order of reading, by which findings are sorted."""
 
     file: str
     line: int = 0
@@ -26,7 +26,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One mistake (or, as a warning, one matter of taste) and where it is."""
+    """One mistake or warning and its position."""
 
     mark: Mark
     text: str
@@ -36,13 +36,13 @@ class Finding:
 
 
 def lines(findings: Iterable[Finding]) -> list[tuple[str, str]]:
-    """Where and what of each, as a child that reads answers it."""
+    """Return (position, text) of each, for the answer of the child that reads."""
     return [(finding.mark.position, finding.text) for finding in findings]
 
 
 class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)
-    """Everything that is wrong with a configuration, sorted by position; `str()` gives one finding a line. `sources`:
-    what was read of it."""
+    """All mistakes of a configuration, sorted by position; `str()` has one finding a line. `sources`: the files
+    read."""
 
     def __init__(self, findings: Iterable[Finding], sources: Sources | None = None) -> None:
         self.findings = tuple(findings)
@@ -68,7 +68,7 @@ class Findings:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Sorted by file (in the order of reading) and position, each once."""
+    """Return findings sorted by file (in the order of reading) and position, without duplicates."""
     return sorted(dict.fromkeys(findings), key=lambda f: (f.mark.order, f.mark.line, f.mark.column, f.text))
 
 

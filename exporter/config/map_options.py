@@ -1,4 +1,4 @@
-"""Options of maps that do not go together, as far as no layout is needed to say so."""
+"""Checks of the options under `maps:` that need no layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exporter.config.validate import Valid, phrase
 
 
 def check(entry: Valid[document.ProgramDocument], report: Findings) -> None:
-    """Reports every mistake in `maps:` and in the metrics of a map that is drained."""
+    """Report every mistake in `maps:` and in the metrics of a drained map."""
     program, node = entry.document, entry.node
     drained = {name: options for name, options in program.maps.items() if options.drain}
 

@@ -1,4 +1,4 @@
-"""The main file and all that it names -> the programs of one configuration: include, use with its overrides, source."""
+"""The main file and the files it names -> the programs of one configuration: include, use, source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUL = "a NUL, and the compiler would read no further; take it out"
 
 @dataclass(frozen=True, slots=True)
 class MarkedProgram:
-    """A program, and where findings about it belong: in the entry that the user wrote, also for a bundled one."""
+    """A program and the positions for findings about it and its metrics: in the user's file, also for a bundled one."""
 
     program: ProgramSpec
     mark: Mark
@@ -32,7 +32,7 @@ class MarkedProgram:
 class Merge:
     """Reads the files of one configuration.
 
-    bundled   directories that `use:` looks in after programs/ beside the main file
+    bundled   directory that `use:` searches after programs/ beside the main file
     """
 
     reader: FileReader
@@ -43,7 +43,7 @@ class Merge:
     _beside: Path = Path("programs")
 
     def main(self, path: Path) -> document.MainFile:
-        """Reads the main file and everything it names; its programs are in `programs` then."""
+        """Read the main file and the files it names, and add their programs to `programs`."""
         self._beside = path.parent / "programs"
         root = self._read(path, Mark(str(path)))
         if root is None:
@@ -56,7 +56,7 @@ class Merge:
         return main
 
     def bundled_entry(self, path: Path) -> None:
-        """Reads the YAML file of one bundled program as if a main file said `use:`."""
+        """Read the YAML file of one bundled program, as `use:` does."""
         self._beside = path.parent
         mark = Mark(str(path))
         entry = self._bundled(path, mark)
@@ -66,7 +66,7 @@ class Merge:
     # --- files
 
     def _read(self, path: Path, named_at: Mark, say: str = "") -> MappingNode | None:
-        """The mapping that a file holds, None if it holds none; one that cannot be read is reported at `named_at`."""
+        """Return the mapping in a file, None if there is none. A file that cannot be read is reported at `named_at`."""
         order, self._order = self._order, self._order + 1
         try:
             text = self.reader.text(path)
@@ -96,7 +96,8 @@ class Merge:
         return root
 
     def _included(self, main: Path, root: Node, patterns: list[str]) -> Iterator[tuple[Path, Mark]]:
-        """Files that the patterns of `include:` find, each once, in the order of the patterns, sorted within one."""
+        """Yield the files that the patterns of `include:` match, each once, in the order of the patterns, sorted by
+        name."""
         itself = os.path.realpath(main)
         seen = {itself}
         for index, pattern in enumerate(patterns):
@@ -109,7 +110,7 @@ class Merge:
             if not found and not glob.has_magic(pattern):
                 found = [where]
             for name in found:
-                real = os.path.realpath(name)  # a loop of links is no error here: reading it says so
+                real = os.path.realpath(name)  # reading reports a loop of symlinks
                 if real == itself:
                     self.report.error(mark, f"include {quoted(pattern)} finds this file itself; name others")
                 elif real not in seen:
@@ -156,7 +157,7 @@ class Merge:
         return validate(document.ProgramDocument, node, self.report, (_called(node, index),))
 
     def _use(self, node: MappingNode, index: int) -> None:
-        """An entry that takes a program from a directory, with what it changes of it."""
+        """Add the program of an entry with `use:`, with its overrides."""
         name = _called(node, index)
         valid = validate(document.Use, override.changeable(node, name, self.report), self.report, (name,))
         if valid is None:
@@ -191,7 +192,7 @@ class Merge:
         return entry
 
     def _add(self, entry: Valid[document.ProgramDocument], path: Path, marks: dict[str, Mark], mark: Mark) -> None:
-        """Checks an entry beyond its single keys and adds the program."""
+        """Run the checks of more than one key and add the program."""
         program, node = entry.document, entry.node
         variants = attach_points.variants(entry, program.defines, self.report)
         resolved = metrics.metrics(entry, self.report)
@@ -225,7 +226,7 @@ class Merge:
         )
 
     def _c_text(self, entry: Valid[document.ProgramDocument], path: Path) -> tuple[Path, int, int, str] | None:
-        """File, first line, indentation there and C text of a program; None if it has none."""
+        """Return file, first line, indentation and text of a program's C text; None if it has none."""
         program, node = entry.document, entry.node
         if (program.source is None) == (program.code is None):
             if program.source is None and not any(map(entry.wrote, ("source", "code", "object"))):
@@ -266,7 +267,7 @@ class Merge:
         if "\0" in text:
             self.report.error(node.mark, f"{program.name}: code has {_NUL}")
             return None
-        # A block starts on the line after its `|`; line ends in front of the first text belong to it.
+        # A block begins on the line after its `|`, with its empty lines.
         block = isinstance(node, ScalarNode) and node.style == "|"
         if block:
             indent = _indent(self.reader.text(path), text, node.mark.line + 1)
@@ -276,7 +277,7 @@ class Merge:
 
 
 def _indent(file: str, text: str, line: int) -> int:
-    """How many columns further right the text of a block stands in a file, where it begins at that line."""
+    """Return the indentation of the text of a block that begins at that line of the file."""
     for inside, outside in zip(text.split("\n"), file.split("\n")[line - 1 :], strict=False):
         if inside.strip() and outside.endswith(inside):
             return len(outside) - len(inside)
@@ -284,7 +285,7 @@ def _indent(file: str, text: str, line: int) -> int:
 
 
 def _called(node: MappingNode, index: int) -> str:
-    """How a program is called before its keys are checked."""
+    """Return the name of a program whose keys are not checked yet."""
     for key in ("name", "use"):
         named = node.get(key)
         if isinstance(named, ScalarNode) and isinstance(named.value, str) and named.value:

@@ -1,4 +1,4 @@
-"""Metrics as written -> as binding and collecting take them, with every check that needs no layout."""
+"""Metric documents -> MetricSpec, with every check that needs no layout."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from exporter.config.validate import Valid, phrase
 from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MetricSpec
 
 HISTOGRAM_KEYS = ("slots", "sum", "slot", "sum_slot", "buckets")
-OTHER_KEYS = ("value",)  # that histograms do not have
+OTHER_KEYS = ("value",)  # not of a histogram
 LARGEST_EXP2 = 63  # a slot of 2^64 is beyond every u64
 
 
 @dataclass(frozen=True, slots=True)
 class _CheckedMetric:
-    """One metric being checked, and where it is written: `path` in `node`, the tree of its program."""
+    """One metric that is checked, and its position: `path` in `node`, the tree of its program."""
 
     program: str
     metric: document.MetricDocument
@@ -29,14 +29,14 @@ class _CheckedMetric:
     report: Findings
 
     def error(self, text: str, *keys: str | int, at_key: bool = False) -> None:
-        """Reports a mistake at the value of `keys` (with `at_key` at the last key itself) below this metric."""
+        """Report a mistake at the value of `keys` below this metric, with `at_key` at the last key itself."""
         path = (*self.path, *keys)
         mark = key_at(self.node, path) if at_key else at(self.node, path).mark
         self.report.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
 
 
 def metrics(entry: Valid[document.ProgramDocument], report: Findings) -> list[MetricSpec]:
-    """The metrics of a program. Mistakes are reported; what is given back is complete only if there were none."""
+    """Return the metrics of a program and report mistakes; the result is complete only without mistakes."""
     program, node = entry.document, entry.node
     found: list[MetricSpec] = []
     if entry.wrote_empty("metrics"):
@@ -74,7 +74,7 @@ def resolve(metric: document.MetricDocument) -> MetricSpec:
 
 
 def last_part(field: str | None) -> str | None:
-    """The name of a label that has none: the last part of its field; None for `key` and a[2]."""
+    """Return the default name of a label, the last part of its field; None for `key` and a[2]."""
     if field is None or field == "key":
         return None
     last = field.rsplit(".", 1)[-1]
@@ -146,7 +146,8 @@ def _check_chain(checked: _CheckedMetric, chain: Sequence[DecodeStep], path: tup
 
 
 def _check_map(checked: _CheckedMetric, step: Node, path: tuple[str | int, ...]) -> bool:
-    """Whether a `map` decoder has texts that YAML does not read as text (`0: no` is false): each is reported."""
+    """Report texts of a `map` decoder that YAML does not read as text (`0: no` is false); return True if there are
+    any."""
     texts = step.get("map") if isinstance(step, MappingNode) else None
     if not isinstance(texts, MappingNode):
         return False
@@ -225,7 +226,7 @@ def _check_bounds(buckets: document.BucketsDocument, error: Callable[[str, str |
 
 
 def _check_same(checked: _CheckedMetric, node: Node, index: int, first: document.MetricDocument) -> None:
-    """The same name again adds its entries: both must be one family."""
+    """Report differences to the earlier metric of the same name: both are one family."""
     line = at(node, ("metrics", index)).mark.line
     metric = checked.metric
     for key in ("type", "help", "scale"):
@@ -238,7 +239,7 @@ def _check_same(checked: _CheckedMetric, node: Node, index: int, first: document
 
 
 def _label_names(metric: document.MetricDocument) -> frozenset[str] | None:
-    """None where only the map's layout tells."""
+    """Return the names of the labels; None where they depend on the map's layout."""
     if metric.labels is None:
         return None
     return frozenset(label.name or last_part(label.field) or "" for label in metric.labels)

@@ -1,4 +1,4 @@
-"""Matters of taste: metric and label names that promtool and Prometheus' own guide would not like.
+"""Warnings for metric and label names that promtool and the guide of Prometheus reject.
 
 Rules: https://prometheus.io/docs/practices/naming/ and `promtool check metrics` (client_golang, promlint).
 """
@@ -13,7 +13,7 @@ from exporter.config.metrics import last_part
 from exporter.config.nodes import KeyPath, Node, at
 from exporter.config.validate import phrase
 
-# Word in a name -> the base unit that should stand there.
+# Word in a name -> the base unit that should replace it.
 _NOT_BASE = {
     **dict.fromkeys(("ns", "us", "ms", "nanoseconds", "microseconds", "milliseconds"), "seconds"),
     **dict.fromkeys(("minutes", "hours", "days", "jiffies"), "seconds"),
@@ -30,7 +30,7 @@ _CAMEL = re.compile("[a-z0-9][A-Z]")
 
 
 def check(program: document.ProgramDocument, node: Node, report: Findings) -> None:
-    """Warns of every name in the metrics of `program` that others would not choose so."""
+    """Warn of every unusual name in the metrics of `program`."""
     for index, metric in enumerate(program.metrics):
         path: KeyPath = ("metrics", index)
         words = phrase(node, (*path, "name"), (program.name,))
@@ -54,7 +54,7 @@ def check(program: document.ProgramDocument, node: Node, report: Findings) -> No
 
 
 def complaints(name: str, kind: str) -> list[str]:
-    """What is unusual about a metric's name, each with what would be usual."""
+    """Return what is unusual about a metric's name, each with the usual form."""
     found: list[str] = []
     words = name.removesuffix("_total").split("_")
     if kind == "counter" and not name.endswith("_total"):

@@ -1,7 +1,7 @@
-"""YAML text into nodes that know their line and column.
+"""YAML text (YAML 1.1, https://yaml.org/spec/1.1/) -> nodes with line and column.
 
-The text is parsed by libyaml (PyYAML's CSafeLoader) as events, and the tree is built here: PyYAML's own composer would
-follow aliases, overwrite duplicate keys and turn `no` into a boolean without a word.
+libyaml (PyYAML's CSafeLoader) parses the text into events, and this module builds the tree: PyYAML's composer follows
+aliases, overwrites duplicate keys and turns `no` into a boolean without a warning.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LONGEST_NUMBER = 40  # characters; int() of a very long text raises
 
 @dataclass(frozen=True, slots=True)
 class ScalarNode:
-    """`value` is None, bool, int, float or str; `plain` False when it was quoted or a block; `style` as in YAML."""
+    """`value` is None, bool, int, float or str; `plain` is False for a quoted text or a block; `style` as in YAML."""
 
     mark: Mark
     text: str
@@ -67,7 +67,7 @@ def _same(a: object, b: object) -> bool:
 
 
 def plain(node: Node) -> Any:
-    """The node as Python values: dict, list and scalars."""
+    """Return the node as dict, list and scalars."""
     if isinstance(node, ScalarNode):
         return node.value
     if isinstance(node, ListNode):
@@ -76,7 +76,7 @@ def plain(node: Node) -> Any:
 
 
 def at(node: Node, path: KeyPath) -> Node:
-    """The node at the end of `path`, or the last one on the way that exists."""
+    """Return the node at `path`, or the last node of the path that exists."""
     for step in path:
         below: Node | None = None
         if isinstance(node, MappingNode):
@@ -90,23 +90,23 @@ def at(node: Node, path: KeyPath) -> Node:
 
 
 def key_at(node: Node, path: KeyPath) -> Mark:
-    """Where the last key of `path` is written; where its value is if it is a list item."""
+    """Return the position of the last key of `path`, of a list item that of its value."""
     parent = at(node, path[:-1])
     key = parent.key(path[-1]) if isinstance(parent, MappingNode) else None
     return key.mark if key is not None else at(node, path).mark
 
 
 def without(node: Node, path: KeyPath) -> Node:
-    """The tree with what stands at `path` taken out; list items behind it move up."""
+    """Return the tree without the node at `path`; later list items move up."""
     step, rest = path[0], path[1:]
     if isinstance(node, MappingNode):
-        kept = []
+        rest_items = []
         for key, value in node.items:
             if not _same(key.value, step):
-                kept.append((key, value))
+                rest_items.append((key, value))
             elif rest:
-                kept.append((key, without(value, rest)))
-        return MappingNode(node.mark, tuple(kept))
+                rest_items.append((key, without(value, rest)))
+        return MappingNode(node.mark, tuple(rest_items))
     if isinstance(node, ListNode) and isinstance(step, int):
         items = list(node.items)
         items[step : step + 1] = [without(items[step], rest)] if rest else []
@@ -116,7 +116,7 @@ def without(node: Node, path: KeyPath) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """Something that YAML allows and this project does not, or no YAML at all; `path` leads to it."""
+    """Valid YAML that a configuration must not have, or invalid YAML, at `path`."""
 
     mark: Mark
     path: tuple[str | int, ...]
@@ -125,14 +125,14 @@ class Surprise:
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """The tree of one document, None if it is empty or no YAML, and what is wrong with it as YAML."""
+    """The tree of one document, None if it is empty or invalid YAML, and its surprises."""
 
     root: Node | None
     surprises: list[Surprise]
 
 
 def compose(text: str, file: str, order: int = 0) -> Composed:
-    """The one document in `text`; `file` and `order` go into the marks."""
+    """Parse the one document in `text`; `file` and `order` are for the marks."""
     try:
         events = list(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
@@ -143,9 +143,9 @@ def compose(text: str, file: str, order: int = 0) -> Composed:
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str, order: int) -> tuple[Mark, str]:
-    """libyaml's complaint as position and sentence."""
+    """Return position and sentence of an error of libyaml."""
     mark = getattr(error, "problem_mark", None)
-    if mark is None:  # yaml.reader.ReaderError has a position in bytes or characters and no mark
+    if mark is None:  # yaml.reader.ReaderError has no mark
         bad = re.search(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
         if bad is None:
             return Mark(file, 1, 1, order), f"this is no YAML: {error}; see docs/configuration.md for an example"
@@ -182,7 +182,7 @@ _SYNTAX = {
 
 
 class _Composer:
-    """Builds the tree of one file; what YAML allows and this project does not is reported here."""
+    """Builds the tree of one file and collects its surprises."""
 
     def __init__(self, events: Iterator[yaml.Event], file: str, order: int) -> None:
         self.events, self.file, self.order = events, file, order
@@ -201,7 +201,7 @@ class _Composer:
 
     def mark(self, event: yaml.Event) -> Mark:
         start = event.start_mark
-        assert start is not None  # libyaml always sets it; the stubs do not know
+        assert start is not None  # libyaml always sets it, unlike the stubs say
         return Mark(self.file, start.line + 1, start.column + 1, self.order)
 
     def error(self, where: yaml.Event | Mark, text: str) -> None:
@@ -213,7 +213,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             self.error(event, f"*{event.anchor} is a YAML alias, and aliases are not used here; write the value out")
             return ScalarNode(mark, "", False, "", "")
-        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)  # what else can stand here
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)  # the other events that can follow
         if event.anchor is not None:
             self.error(event, f"&{event.anchor} is a YAML anchor, and anchors are not used here; remove it")
         if event.tag is not None:
@@ -235,7 +235,7 @@ class _Composer:
         return self.mapping(mark, depth)
 
     def skip(self) -> None:
-        """Reads past the collection whose start was just read."""
+        """Skip the collection whose start event was the last one."""
         depth = 1
         while depth:
             event = next(self.events)
@@ -257,7 +257,7 @@ class _Composer:
         return MappingNode(mark, tuple(items))
 
     def usable(self, key: ScalarNode, seen: dict[tuple[type, object], Mark]) -> bool:
-        """Whether a key can stand in a mapping that has those in `seen`; if not, why is reported."""
+        """Return True if a mapping with the keys of `seen` can have this key; report why not."""
         first = seen.get((type(key.value), key.value))
         if key.plain and key.text == "<<":
             self.error(key.mark, "<< is a YAML merge key, and those are not used here; write the keys out")
@@ -279,7 +279,7 @@ class _Composer:
 
 
 def resolve(text: str) -> bool | int | float | str | None:
-    """What an unquoted scalar is: as YAML 1.1 says, except that every number with an exponent is one (1e-6)."""
+    """Return the value of a plain scalar by YAML 1.1, but every number with an exponent is a number (1e-6)."""
     if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
@@ -293,7 +293,7 @@ def resolve(text: str) -> bool | int | float | str | None:
 
 
 def _surprise(text: str) -> str | None:
-    """The sentence for a number that YAML 1.1 and people read differently."""
+    """Return the sentence for a number that YAML 1.1 and people read differently."""
     if not text[:1].isdigit() and text[:1] not in ("-", "+"):
         return None
     if _OCTAL.fullmatch(text) and text.lstrip("+-") != "0":
@@ -311,5 +311,5 @@ def _surprise(text: str) -> str | None:
 
 
 def quote_it(node: ScalarNode) -> str:
-    """The hint for a scalar that YAML does not read as the text that was meant."""
+    """Return the hint for a scalar that YAML does not read as text."""
     return f'write "{node.text}" in quotes'

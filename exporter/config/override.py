@@ -1,4 +1,4 @@
-"""An entry with `use`: which keys it may name, and the program that it takes with those merged in."""
+"""An entry with `use:` and the program it names -> the program with the overrides applied."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from exporter.config.validate import Valid
 from exporter.kernel.near import did_you_mean
 
 _OF_EITHER_KIND = ("enabled", "optional", "budget", "lifetime")
-# What a program of one's own has and `use` cannot change: of the entry, and of one metric in it.
+# Keys of a program, and of one of its metrics, that `use` cannot change.
 _FIXED = set(document.ProgramDocument.model_fields) - set(document.Use.model_fields)
 _FIXED_IN_METRIC = set(document.MetricDocument.model_fields) - set(document.MetricOverride.model_fields)
 
 
 def changeable(node: Node, name: str, report: Findings) -> Node:
-    """The entry without the keys that `use` cannot change; each is reported."""
+    """Return the entry without the keys that `use` cannot change, and report each of them."""
     if not isinstance(node, MappingNode):
         return node
     result: Node = node
@@ -45,7 +45,8 @@ def _metric(item: Node, index: int) -> str:
 def apply(
     entry: Valid[document.ProgramDocument], valid: Valid[document.Use], name: str, report: Findings
 ) -> Valid[document.ProgramDocument]:
-    """`entry` as `valid` changes it; names that the program does not have are reported. `name` is for messages."""
+    """Return `entry` with the overrides of `valid`, and report names that the program does not have. `name`: for
+    messages."""
     use, program = valid.document, entry.document
     for key, value in use.defines.items():
         mark = key_at(valid.node, ["defines", key])

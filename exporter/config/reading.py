@@ -1,4 +1,4 @@
-"""YAML files with positions -> the models that the rest of the exporter works with."""
+"""The implementation of `exporter.config.load`, which needs pydantic and PyYAML."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def load(
     trust_owner: int | Iterable[int] | None = None,
     bundled: Path | None = None,
 ) -> LoadedConfig:
-    """`exporter.config.load`."""
+    """See `exporter.config.load`."""
     merge = _merge(bundled, enforce_owner, trust_owner)
     main = merge.main(Path(path))
     return _loaded(merge, strict, Limits(**main.limits.model_dump()))
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
-    """`exporter.config.load_bundled`."""
+    """See `exporter.config.load_bundled`."""
     directory = bundled if bundled is not None else bundled_dir()
     merge = _merge(directory, False, None)
     merge.bundled_entry(directory / f"{name}.yaml")

@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration file, for editors: from the models that check it."""
+"""The JSON Schema of the configuration file for editors, generated from the documents (draft 2020-12)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from exporter.config.document import MainFile
 from exporter.spec import ATTACH_KINDS
 
-# The YAML spelling of what cross-checks demand, as far as JSON Schema can say it.
+# Cross-checks that JSON Schema can express.
 _EXACTLY_ONE = {
     "AttachDocument": ATTACH_KINDS,
     "LabelDocument": ("field", "const"),
@@ -16,7 +16,7 @@ _EXACTLY_ONE_PAIRS = {"ProgramDocument": (("source", "code"), ("attach", "varian
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the main file."""
+    """Return the JSON Schema (draft 2020-12) of the main file."""
     schema = MainFile.model_json_schema()
     definitions = schema["$defs"]
     for name, keys in _EXACTLY_ONE.items():
@@ -32,7 +32,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _plain(schema: Any) -> None:
-    """Takes out what only Python means: null as a type, null defaults, titles made from field names."""
+    """Remove what only Python needs: null types and defaults, and titles from field names."""
     if isinstance(schema, list):
         for item in schema:
             _plain(item)
@@ -47,12 +47,12 @@ def _plain(schema: Any) -> None:
         schema["additionalProperties"] = False  # pydantic leaves this out for mappings whose keys have a pattern
     choices = schema.get("anyOf")
     if isinstance(choices, list):
-        kept = [choice for choice in choices if choice != {"type": "null"}]
-        if len(kept) == 1:
+        types = [choice for choice in choices if choice != {"type": "null"}]
+        if len(types) == 1:
             del schema["anyOf"]
-            for key, value in kept[0].items():
+            for key, value in types[0].items():
                 schema.setdefault(key, value)
         else:
-            schema["anyOf"] = kept
+            schema["anyOf"] = types
     for value in schema.values():
         _plain(value)

@@ -1,5 +1,4 @@
-"""What a configuration was read from: a digest that hosts with equal files share, and whether reading it again would
-find anything else."""
+"""The files of a configuration: their digest, which hosts with equal files share, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ Fingerprint = tuple[str, str]  # SHA-256 of a file's content in hex, "" where it
 
 @dataclass(slots=True)
 class Sources:
-    """files    every file that was read, C texts too, in the order of reading
-    globs    what each pattern of `include:` found
-    absent   files that would have been taken if they had been there: programs/ beside the main file hides bundled ones
+    """files    every file that was read, including C texts, in the order of reading
+    globs    the matches of each pattern of `include:`
+    absent   files that would be read if they existed: programs/ beside the main file overrides bundled programs
     """
 
     files: dict[str, Fingerprint] = field(default_factory=dict)
@@ -28,16 +27,16 @@ class Sources:
     absent: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
-        """SHA-256 over the contents of all files, in the order in which a configuration names them; not over where they
-        are, nor over what they are called."""
+        """Return the SHA-256 of the contents of all files in the order of reading, without their names and paths."""
         return hashlib.sha256("\n".join(content for content, _ in self.files.values()).encode()).hexdigest()
 
     def changed(self) -> bool:
-        """Whether a file is not what it was, or there is another one to read. Takes a millisecond, and no YAML."""
+        """Return True if reading again would find another content, owner, mode or file. Takes a millisecond, no
+        YAML."""
         return (
             any(os.path.isfile(path) for path in self.absent)
             or any(matches(pattern) != before for pattern, before in self.globs.items())
-            or any(fingerprint(path) != seen for path, seen in self.files.items())
+            or any(fingerprint(path) != before for path, before in self.files.items())
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +49,7 @@ class Sources:
 
 
 def matches(pattern: str) -> list[str]:
-    """Names that a pattern of `include:` finds, sorted."""
+    """Return the names that a pattern of `include:` matches, sorted."""
     return sorted(glob.glob(pattern, recursive=True))
 
 
@@ -59,9 +58,9 @@ def fingerprint_of(data: bytes, status: os.stat_result) -> Fingerprint:
 
 
 def fingerprint(path: str | Path) -> Fingerprint:
-    """What there is to see of a file now, whether or not it may be used."""
+    """Return the fingerprint of a file as it is now, even if it cannot be used."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not wait for a writer
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO must not wait for a writer
     except (OSError, ValueError):
         return "", ""
     try:

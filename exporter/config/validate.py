@@ -1,4 +1,4 @@
-"""Nodes against the models of document.py: every mistake with its position, and what is left when they are cut out."""
+"""Nodes -> documents (document.py): every mistake with its position, and the tree without the broken parts."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ D = TypeVar("D", bound=Document)
 
 @dataclass(frozen=True, slots=True)
 class Valid(Generic[D]):
-    """A valid document with its nodes, index by index; what had mistakes is in neither of them, only in `written`."""
+    """A valid document and its nodes, with equal indices; parts with mistakes are only in `written`."""
 
     document: D
     node: Node
     written: Node
 
     def wrote(self, key: str) -> bool:
-        """Whether the user wrote `key`, right or wrong: only then its absence is no mistake of its own."""
+        """Return True if the file has `key`, right or wrong: else its absence is a mistake."""
         return isinstance(self.written, MappingNode) and self.written.get(key) is not None
 
     def wrote_empty(self, key: str) -> bool:
-        """Whether the user wrote `key` with an empty list."""
+        """Return True if the file has `key` with an empty list."""
         value = self.written.get(key) if isinstance(self.written, MappingNode) else None
         return isinstance(value, ListNode) and not value.items
 
 
 def validate(model: type[D], node: Node, report: Findings, words: KeyPath = ()) -> Valid[D] | None:
-    """Reports every mistake in `node`; gives what is valid of it, None if nothing is.
+    """Report every mistake in `node`; return the valid part of it, None if there is none.
 
-    `words` are put in front of every sentence (the program's name).
+    `words` precede every sentence (the program's name).
     """
     written = node
     errors = _errors(model, node)
     for error in errors:
         _report(model, node, error, report, words)
-    # What cross-checks may look at: the tree without the broken items. A second round removes what broke by that.
+    # Cross-checks get the tree without the broken items. The second round removes items that broke by the first.
     for _ in range(3):
         if not errors:
             return Valid(model.model_validate(plain(node)), node, written)
@@ -66,12 +66,13 @@ def _errors(model: type[Document], node: Node) -> list[ErrorDetails]:
 
 
 def _by_index(path: KeyPath) -> tuple[tuple[str, int], ...]:
-    """Sort key that removes later list items before earlier ones."""
+    """Return the sort key by which later list items are removed before earlier ones."""
     return tuple((step, -1) if isinstance(step, str) else ("", step) for step in path)
 
 
 def _cut(error: ErrorDetails) -> tuple[str | int, ...]:
-    """The part to take out for an error: the outermost list item (a metric, a variant), a define, else the top key."""
+    """Return the part to remove for an error: the outermost list item (a metric, a variant), a define, else the top
+    key."""
     loc = _real_path(error["loc"])
     if error["type"] == "missing":
         loc = loc[:-1]
@@ -82,7 +83,7 @@ def _cut(error: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def _real_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
-    """pydantic's location without the steps that it adds for keys of mappings."""
+    """Return pydantic's location without the steps that it adds for keys of mappings."""
     return tuple(step for step in loc if step != "[key]")
 
 
@@ -99,9 +100,9 @@ def _report(model: type[Document], node: Node, error: ErrorDetails, report: Find
         mark = parent.mark
         other = _OTHER_WAY.get(str(path[-1]))
         if other is not None and isinstance(parent, MappingNode) and parent.get(other) is not None:
-            return  # it is there in a way that is not built, and that is reported
+            return  # it is written in a form that is not supported, which is reported
     if report.has_error_at(mark):
-        return  # a surprise of YAML is already explained here
+        return  # a finding of YAML explains it already
     prefix = phrase(node, path, words)
     report.error(mark, f"{prefix}{_sentence(model, path, error, target, is_key)}")
 
@@ -133,7 +134,7 @@ def _sentence(model: type[Document], path: KeyPath, error: ErrorDetails, target:
 
 
 def unknown_key(document: type[Document] | None, key: str) -> str:
-    """The sentence for a key that the document does not have."""
+    """Return the sentence for a key that the document does not have."""
     if document is None:
         return f'unknown key "{key}"; leave it out'
     if key in document.not_built:
@@ -142,7 +143,7 @@ def unknown_key(document: type[Document] | None, key: str) -> str:
     return f'unknown key "{key}"; {hint}'
 
 
-# Required keys, and the keys of the agreed format that stand for them.
+# Required keys, and the unsupported keys that replace them.
 _OTHER_WAY = {"map": "events"}
 
 _EXPECTED = {
@@ -171,7 +172,7 @@ def _right(kind: str, target: Node) -> str:
 
 
 def _kind(node: Node) -> str:
-    """What a node is, in words: `the number 5`, `a list`."""
+    """Return the kind of a node: "the number 5", "a list"."""
     if isinstance(node, ListNode):
         return "a list"
     if isinstance(node, MappingNode):
@@ -187,7 +188,7 @@ def _kind(node: Node) -> str:
 
 
 def _shown(node: Node) -> str:
-    """A single value as the user wrote it, and a space; nothing for lists and mappings."""
+    """Return a scalar as written and a space; "" for lists and mappings."""
     if not isinstance(node, ScalarNode) or not node.text:
         return ""
     text = shortened(node.text)
@@ -195,13 +196,13 @@ def _shown(node: Node) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text for a message: at most 60 characters, line ends and control characters as escapes."""
+    """Return text for a message: at most 60 characters, control characters escaped."""
     text = text if len(text) <= 60 else text[:57] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _name_of(path: KeyPath) -> str:
-    """The key that a sentence is about, list items with their number."""
+    """Return the key that a sentence is about, of a list item with its index."""
     if not path:
         return ""
     if isinstance(path[-1], int):
@@ -210,7 +211,7 @@ def _name_of(path: KeyPath) -> str:
 
 
 def document_at(model: type[Document], path: KeyPath) -> type[Document] | None:
-    """The model that checks the mapping at `path`."""
+    """Return the model of the mapping at `path`."""
     annotation: Any = model
     for step in path:
         if isinstance(annotation, type) and issubclass(annotation, Document):
@@ -235,7 +236,7 @@ _NAMED = {
 
 
 def phrase(node: Node, path: KeyPath, words: KeyPath = ()) -> str:
-    """`path` in words, without its last key: "tcp_rst: metric ebpf_x: label port: " (ends in a space, or is empty)."""
+    """Return `path` in words without its last key: "tcp_rst: metric ebpf_x: label port: ", or ""."""
     parts = [str(word) for word in words]
     for length, step in enumerate(path, 1):
         if isinstance(step, int):
@@ -249,7 +250,7 @@ def phrase(node: Node, path: KeyPath, words: KeyPath = ()) -> str:
 
 
 def _item_name(item: Node, container: str, index: int) -> str:
-    """How a list item is called: by its name, an attach point by its first kind and target, else by its number."""
+    """Return how messages call a list item: its name, of an attach point kind and target, else its number."""
     if isinstance(item, MappingNode):
         for key in ("name", "use", "field"):
             named = item.get(key)

@@ -1,6 +1,6 @@
-"""The types of single values in a configuration: each checks its own spelling and says what would be right.
+"""The types of single values in a configuration: each checks its spelling; the message names what would be right.
 
-An error's message goes on after the key and the value: `name "9x" is no metric name; ...`.
+A message continues after the key and the value: `name "9x" is no metric name; ...`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNITS: dict[str, float] = {
     "ms": 1e-3,
     "kib": 1024.0,
     "pages": float(os.sysconf("SC_PAGE_SIZE")),
-    "jiffies": 1.0 / os.sysconf("SC_CLK_TCK"),  # USER_HZ: what the kernel shows to user space
+    "jiffies": 1.0 / os.sysconf("SC_CLK_TCK"),  # USER_HZ, the unit of times in /proc
     "percent": 0.01,
 }
 IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
@@ -39,13 +39,13 @@ PATH = rf"{IDENTIFIER}(\[[0-9]+\])*(\.{IDENTIFIER}(\[[0-9]+\])*)*"
 
 
 def wrong(text: str) -> PydanticCustomError:
-    """An error whose message is `text`, braces and all."""
+    """Return an error whose message is `text` without interpolation."""
     return PydanticCustomError("config", "{text}", {"text": text})
 
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """For Annotated[str, ...]: text that matches `pattern` as a whole, else `problem`."""
+    """For Annotated[str, ...]: a text that matches `pattern` as a whole, else the message is `problem`."""
 
     pattern: str
     problem: str
@@ -209,7 +209,7 @@ def _budget(value: float) -> float:
 
 Budget = Annotated[float, AfterValidator(_budget), Field(json_schema_extra={"exclusiveMinimum": 0})]
 
-_DIGITS = "[0-9]{10,}"  # of a number that would be no float, or that int() refuses
+_DIGITS = "[0-9]{10,}"  # of a number that float() makes infinite or int() refuses
 
 
 def _duration(value: Any) -> float:
