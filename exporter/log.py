@@ -1,11 +1,12 @@
-"""Log lines: for people on a terminal, logfmt or JSON for machines, with levels for the journal; one line an event.
+"""The log: one line per event, for a terminal, as logfmt, as JSON, or with levels for the journal (sd-daemon(3)).
 
-Values come out of configuration, kernel and cgroup names. What is secret (keys, passwords, headers of requests) is
-never given to the logger, and a line break in a value is written as \\n, so that no name can forge a line.
+Values come from the configuration, the kernel and cgroup names. Callers never log secrets (keys, passwords, headers of
+requests), and a line break in a value is written as \\n, so that no name can forge a line. The field of a cause is
+`error`.
 
-This is the only module that imports structlog, without what structlog needs for tracebacks on terminals and for
-coroutines alone: rich, pygments, asyncio, ssl. They are 130 modules and 8 MB in roles that live for months. structlog
-does without rich where rich is not installed; asyncio is imported when structlog asks for something in asyncio.
+Only this module imports structlog, without the modules that structlog needs for tracebacks on terminals and for
+coroutines: rich, pygments, asyncio, ssl. They are 130 modules and 8 MB in roles that run for months. structlog works
+without rich; asyncio is imported when structlog uses an attribute of it.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from typing import Any, Literal, TextIO
 
 
 def _import_structlog() -> None:
-    for_now: dict[str, ModuleType | None] = {"rich": None, "asyncio": _on_use("asyncio")}  # None: an ImportError
-    for name in sorted(for_now.keys() & sys.modules.keys()):
-        del for_now[name]  # somebody has it already
-    sys.modules.update(for_now)  # type: ignore[arg-type]
+    stand_ins: dict[str, ModuleType | None] = {"rich": None, "asyncio": _lazy_module("asyncio")}  # None: ImportError
+    for name in sorted(stand_ins.keys() & sys.modules.keys()):
+        del stand_ins[name]  # imported already
+    sys.modules.update(stand_ins)  # type: ignore[arg-type]
     try:
         importlib.import_module("structlog")
     finally:
-        for name, stand_in in for_now.items():
+        for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
 
 
-def _on_use(name: str) -> ModuleType:
-    """What stands for a module that is imported when an attribute of it is asked for."""
+def _lazy_module(name: str) -> ModuleType:
+    """Return a module that imports the real module of its name when an attribute is used."""
 
-    def attribute(of: str) -> Any:
+    def attribute(attribute_name: str) -> Any:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
-        return getattr(importlib.import_module(name), of)
+        return getattr(importlib.import_module(name), attribute_name)
 
     stand_in = ModuleType(name)
     stand_in.__getattr__ = attribute  # type: ignore[method-assign]
@@ -55,20 +56,20 @@ import structlog  # noqa: E402 (after _import_structlog)
 Format = Literal["auto", "console", "logfmt", "json", "journal"]
 WINDOW = 60.0  # seconds
 LINES = 5  # of one kind in a window
-KINDS = 1000  # that are remembered; the one that has been silent for longest is forgotten first
+KINDS = 1000  # remembered; the kind without a line for longest is forgotten first
 
 _DIGITS = re.compile(r"\d+")
-_NAMES = frozenset({"program", "variant", "target", "map", "file", "url"})  # numbers in them are part of a name
+_NAMES = frozenset({"program", "variant", "target", "map", "file", "url"})  # a number in these is part of a name
 
 LEVELS = ("debug", "info", "warning", "error")
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3), as sd-daemon(3) wants them
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3), in the form of sd-daemon(3)
 _logfmt = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
 _without_time = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)
 
 
 def configure(level: str = "info", style: Format = "auto", stream: TextIO | None = None) -> None:
-    """Set up structlog for the process. "auto" is console on a terminal, journal where the stream is a connection to
-    systemd's journal, and logfmt elsewhere."""
+    """Set up structlog for the process. "auto" is console on a terminal, journal where the stream is connected to the
+    journal, and logfmt elsewhere."""
     stream = stream or sys.stderr
     if style == "auto":
         style = "console" if stream.isatty() else "journal" if _is_journal(stream, os.environ) else "logfmt"
@@ -80,7 +81,7 @@ def configure(level: str = "info", style: Format = "auto", stream: TextIO | None
     }
     structlog.configure(
         processors=[
-            Repeats(),
+            RepeatLimit(),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if style == "console" else "iso", utc=style != "console"),
             renderers[style],
@@ -92,7 +93,7 @@ def configure(level: str = "info", style: Format = "auto", stream: TextIO | None
 
 
 def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether the stream is what $JOURNAL_STREAM names by device and inode (systemd.exec(5))."""
+    """Return True if $JOURNAL_STREAM has the device and inode of the stream (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -101,32 +102,33 @@ def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def _journal_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
-    """The journal has the time by itself, and takes the level from a number in front (sd-daemon(3))."""
+    """Return a line without time, with the level as a number in front (sd-daemon(3))."""
     event.pop("timestamp")
     line = _without_time(logger, name, {key: value for key, value in event.items() if key != "level"})
     return f"<{_PRIORITIES[event['level']]}>{line}"
 
 
 def get() -> structlog.typing.FilteringBoundLogger:
-    """The process's logger."""
+    """Return the logger of the process."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
 
 
-class Repeats:
-    """A structlog processor. Lines are of one kind if they differ in numbers alone that are no names: a time, a pid.
+class RepeatLimit:
+    """A structlog processor that limits equal lines. Lines are of one kind if they differ only in numbers that are not
+    part of a name: a time, a pid.
 
-    The last line of a kind that a window has room for says `more="left out for 60 s"`, the first of a later window
-    says in `left_out` how many there were. Raises DropEvent for those between.
+    The last line of a kind in a window has `more="left out for 60 s"`, and the first in a later window has `left_out`,
+    the number of lines between, which raise DropEvent.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kinds: OrderedDict[tuple[str, ...], tuple[float, int]] = OrderedDict()  # when the window began, lines
+        self._kinds: OrderedDict[tuple[str, ...], tuple[float, int]] = OrderedDict()  # start of the window, lines
 
     def __call__(self, _logger: object, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        said = (f"{key}={value if key in _NAMES else _DIGITS.sub('0', str(value))}" for key, value in event.items())
-        kind = (level, *said)
+        fields = (f"{key}={value if key in _NAMES else _DIGITS.sub('0', str(value))}" for key, value in event.items())
+        kind = (level, *fields)
         now = self._clock()
         began, lines = self._kinds.pop(kind, (now, 0))
         left_out = 0

@@ -1,7 +1,7 @@
-"""What loading hands to collecting: one program's state, maps with their layouts, and attachments, as plain data.
+"""A program after loading: state, maps with their layouts, and attachments, as plain data.
 
-The two sides know nothing else of each other. A document is JSON (`to_json`, `from_json`), so it travels over a socket,
-stands in the artifact cache and in golden tests without change. File descriptors travel beside it (`Descriptors`).
+Loading and collecting share only this document. It is JSON (`to_json`, `from_json`): messages, the artifact cache and
+golden tests use the same form. File descriptors are passed beside it (`Descriptors`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-FORMAT = 2  # of the JSON document; another number is refused, never guessed at
+FORMAT = 2  # of the JSON document; another number is refused
 
 
 class State(StrEnum):
-    """What a program is doing; each is exported as 0 or 1."""
+    """The state of a program; each is exported as 0 or 1."""
 
     LOADING = "loading"
     RUNNING = "running"
-    SKIPPED = "skipped"  # unmet `requires`, or optional and nothing to attach to: nobody is paged
+    SKIPPED = "skipped"  # unmet `requires`, or optional and nothing to attach to; no alert
     DISABLED = "disabled"
     FAILED = "failed"
     OVER_BUDGET = "over_budget"
@@ -30,25 +30,25 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why something is not running or not attached: the fixed list of words that `reason` labels are made of."""
+    """Why a program does not run or a point is not attached: the values of `reason` labels."""
 
     NONE = ""
-    REQUIRES = "requires"  # this kernel, architecture, member or field is not what `requires` asks for
+    REQUIRES = "requires"  # the kernel does not meet `requires`
     COMPILER = "compiler"  # clang refused the C text
     LAYOUT = "layout"  # clang and BTF disagree on a struct
     VERIFIER = "verifier"  # the kernel refused the bytecode
     MAP = "map"  # a map could not be created
-    MISSING = "missing"  # the function, tracepoint or event does not exist here
+    MISSING = "missing"  # the function, tracepoint or event does not exist on this kernel
     PERMISSION = "permission"
-    UNSUPPORTED = "unsupported"  # this kernel has no such attach kind or map type
-    LIMIT = "limit"  # more than there may be: matches of a glob, samples a second
+    UNSUPPORTED = "unsupported"  # this kernel does not have the attach kind or map type
+    LIMIT = "limit"  # too many matches of a glob or samples a second
     BINDING = "binding"  # a metric names a map or field that the C text does not have
     KILLED = "killed"  # the loader was killed (out of memory?)
     TIMEOUT = "timeout"
-    BCC = "bcc"  # something must be compiled and bcc is not installed
-    CACHE = "cache"  # nothing may be compiled, and the cache has nothing that fits
-    BUDGET = "budget"  # it took more of the CPU than it may
-    CRASH = "crash"  # the host died when it had just been attached
+    BCC = "bcc"  # the program must be compiled and bcc is not installed
+    CACHE = "cache"  # --no-compile, and the cache has no matching artifact
+    BUDGET = "budget"  # it used more CPU time than its budget
+    CRASH = "crash"  # the host crashed just after it was attached
     INTERNAL = "internal"
 
 
@@ -65,14 +65,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A C type of a map's key or value, as BTF says it.
+    """A C type of a map's key or value (Documentation/bpf/btf.rst).
 
     kind    "int", "enum", "struct", "union", "array", "float" or "pointer"
-    name    as the C text spells it: the outermost typedef ("__be16", "u32"), else the base name ("char", "bool");
+    name    as in the C text: the outermost typedef ("__be16", "u32"), else the base name ("char", "bool");
             for struct, union and enum the tag or typedef, "" if anonymous
     size    bytes, of the whole array for an array
     signed  for int and enum
-    encoding "char", "bool" or "" (BTF_INT_CHAR, BTF_INT_BOOL); BTF marks `char` rarely, so look at `name` as well
+    encoding "char", "bool" or "" (BTF_INT_CHAR, BTF_INT_BOOL); compilers rarely set it for `char`, so check `name` too
     values  of an enum, in order of declaration
     """
 
@@ -98,11 +98,11 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A map as the kernel has it. `type` is BPF_MAP_TYPE_* (include/uapi/linux/bpf.h), `flags` BPF_F_*.
+    """A map in the kernel. `type` is BPF_MAP_TYPE_* (include/uapi/linux/bpf.h), `flags` BPF_F_*.
 
     key, value   None where the map has no such type in BTF
-    lost_index   its place in the hidden map of lost updates, None if the C text counts none for it
-    drain_index  its place in the hidden map of epochs, None if it is not the first of a pair that can be drained
+    lost_index   index in the hidden map of lost updates, None if the C text does not count them
+    drain_index  index in the hidden map of epochs, None if the map is not the first of a pair that can be drained
     """
 
     name: str
@@ -117,21 +117,20 @@ class Map:
     drain_index: int | None = None
 
 
-LOST_UPDATES = (
-    "lost_updates"  # per-CPU array of u64 by Map.lost_index; declared by programs/include/exporter.h when used
-)
-DRAIN_EPOCHS = "drain_epochs"  # array of u32 by Map.drain_index, declared there too: an odd one says _odd is counted in
-DRAIN_BARRIER = "drain_barrier"  # array of one map, made by the loader: an update of it waits for all running programs
-ODD = "_odd"  # the second of a pair has the name of the first and this
+# Hidden maps, declared by programs/include/exporter.h where the C text uses them.
+LOST_UPDATES = "lost_updates"  # per-CPU array of u64 by Map.lost_index
+DRAIN_EPOCHS = "drain_epochs"  # array of u32 by Map.drain_index: programs count in the second map at an odd one
+DRAIN_BARRIER = "drain_barrier"  # array of one map, made by the loader: updating it waits for all running programs
+ODD = "_odd"  # suffix of the name of the second map of a pair
 
 
 def pair(name: str) -> tuple[str, ...]:
-    """The maps that draining the map of this name takes, all of which are written to."""
+    """Return the maps that draining needs, all of them writable."""
     return (name, name + ODD, DRAIN_EPOCHS, DRAIN_BARRIER)
 
 
 def hidden(name: str, maps: Sequence[Map]) -> bool:
-    """Whether a map is not one that the C text names: the exporter's own, and the second of a pair."""
+    """Return True for the exporter's own maps and the second map of a pair, which the C text does not name."""
     if name in (LOST_UPDATES, DRAIN_EPOCHS, DRAIN_BARRIER):
         return True
     return any(m.drain_index is not None and name == m.name + ODD for m in maps)
@@ -139,12 +138,13 @@ def hidden(name: str, maps: Sequence[Map]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One attach point after loading. `target` is one function or event, or a glob, as written (a list in the YAML is
-    several attachments); `attached` False only for points marked optional; then `reason` and `text` say why.
+    """One attach point after loading.
 
-    places  how many functions or events that is here, of a perf_event how many CPUs
-    links   which of Descriptors.links hold it; one link may hold several points
-    cpus    of each of these links, for a perf_event; else empty
+    target    one function or event, or a glob, as written; a list in the YAML is several attachments
+    attached  False only for an optional point, with `reason` and `text`
+    places    how many functions or events match, of a perf_event how many CPUs
+    links     indices in Descriptors.links; one link can hold several points
+    cpus      the CPU of each link of a perf_event; else empty
     """
 
     kind: str
@@ -160,7 +160,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A variant that was tried and not used, with why. `variant` is "" where a program has no `variants:`."""
+    """A variant that was tried and failed. `variant` is "" for a program without `variants:`."""
 
     variant: str
     reason: Reason
@@ -169,7 +169,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program after loading was tried: what the loader reports and the server shows."""
+    """A program after loading: the loader reports it and the server shows it."""
 
     name: str
     state: State
@@ -177,7 +177,7 @@ class Program:
     text: str = ""
     variant: str = ""
     source_sha256: str = ""
-    compile_seconds: float = 0.0  # 0 when the artifact came from the cache
+    compile_seconds: float = 0.0  # 0 if the artifact is from the cache
     from_cache: bool = False
     maps: tuple[Map, ...] = ()
     attachments: tuple[Attachment, ...] = ()
@@ -190,11 +190,11 @@ class Program:
 
 @dataclass(slots=True)
 class Descriptors:
-    """Open file descriptors that belong to a Program document.
+    """The open file descriptors of a Program document.
 
-    maps      by map name, as created (read and write); kept by the supervisor
-    readonly  by map name, the same maps opened with BPF_F_RDONLY; what the server is given
-    programs  never handed to the server: a program fd can be run with chosen arguments (BPF_PROG_TEST_RUN)
+    maps      by map name, readable and writable; for the supervisor
+    readonly  by map name, the same maps opened with BPF_F_RDONLY; for the server
+    programs  never for the server: a program fd can be run with chosen arguments (BPF_PROG_TEST_RUN)
     links     perf events, raw tracepoint and tracing links: closing one detaches it
     """
 
@@ -204,7 +204,7 @@ class Descriptors:
     links: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        """Detach and free all of the program; attachments first, so that nothing counts into a map half gone."""
+        """Close all, attachments first: the program is detached before its maps are freed."""
         for fd in (*self.links, *self.programs.values(), *self.readonly.values(), *self.maps.values()):
             os.close(fd)
         self.links.clear()
@@ -213,12 +213,12 @@ class Descriptors:
 
 
 def to_json(program: Program) -> dict[str, Any]:
-    """The document as JSON values; `from_json` gives the equal Program back."""
+    """Return the document as JSON values; the opposite of `from_json`."""
     return {"format": FORMAT, "program": asdict(program)}
 
 
 def from_json(document: dict[str, Any]) -> Program:
-    """The Program of a document made by `to_json`. ValueError if it is of another format."""
+    """Return the Program of a document of `to_json`. ValueError if it is of another format."""
     if document.get("format") != FORMAT:
         raise ValueError(f"program document of format {document.get('format')!r}, expected {FORMAT}")
     p = document["program"]
@@ -244,7 +244,7 @@ def map_from_json(document: dict[str, Any]) -> Map:
 
 
 def type_from_json(document: dict[str, Any] | None) -> Type | None:
-    """A Type out of the JSON values of `dataclasses.asdict`."""
+    """Return the Type of JSON values of `dataclasses.asdict`."""
     if document is None:
         return None
     return Type(

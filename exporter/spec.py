@@ -1,8 +1,8 @@
-"""What a configuration asks for, already checked: programs, metrics, labels, attach points, options of maps, limits.
+"""The checked configuration: programs, metrics, labels, attach points, options of maps, limits.
 
 config/ makes these models from YAML; every other folder reads them. They are frozen dataclasses and not pydantic
-models, because the long-lived roles hold them and pydantic takes 12 MB. `PlainModel` turns them into JSON values and
-back, so that they travel between processes.
+models, because the long-lived roles import them and pydantic takes 12 MB. `PlainModel` converts them to JSON values and
+back for messages between processes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PlainModel:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requirements(PlainModel):
     kernel: str | None = None  # ">=5.10"
-    arch: list[str] = field(default_factory=list)  # as uname -m says it: x86_64, aarch64
+    arch: list[str] = field(default_factory=list)  # as in uname -m: x86_64, aarch64
     module: list[str] = field(default_factory=list)  # "xfs"
     member: list[str] = field(default_factory=list)  # "request_queue.disk"
     tracepoint_field: list[str] = field(default_factory=list)  # "tcp:tcp_send_reset.reason"
@@ -64,8 +64,8 @@ class AttachSpec(PlainModel):
     targets: list[str]
     function: str
     optional: bool = False
-    period: int | None = None  # perf_event: of its events, every so many run the program
-    frequency: int | None = None  # perf_event: so many times a second
+    period: int | None = None  # perf_event: the program runs once in so many events
+    frequency: int | None = None  # perf_event: the program runs so many times a second
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,21 +78,21 @@ class VariantSpec(PlainModel):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapOptions(PlainModel):
     drain: bool = False
-    ttl: float = 0.0  # seconds; 0 = never
+    ttl: float = 0.0  # seconds; 0: never
     zeros: bool = True
     seed: Literal["listening_ports"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeStep(PlainModel):
-    """One step of a chain: `name` with its `argument` (None for a bare word), other keys in `options`."""
+    """One step of a chain: decoder `name`, its `argument` (None without one), and other keys in `options`."""
 
     name: str
     argument: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     unknown: str | None = None  # keep | drop | TEXT; None = the decoder's own default
 
-    # JSON has text keys only, and {map: {0: read}} must come back with the number 0.
+    # JSON has only text keys, and {map: {0: read}} has the number 0.
     def model_dump(self, mode: Literal["json"] = "json") -> dict[str, Any]:
         document = super(DecodeStep, self).model_dump(mode)  # slots make another class than __class__ here
         if isinstance(self.argument, dict):
@@ -112,7 +112,7 @@ class LabelSpec(PlainModel):
     name: str
     field: str | None = None
     const: str | None = None
-    decode: list[DecodeStep] | None = None  # None = by the field's type
+    decode: list[DecodeStep] | None = None  # None: by the field's type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,12 +131,12 @@ class MetricSpec(PlainModel):
     type: Literal["counter", "gauge", "histogram"]
     help: str
     map: str
-    value: str | int | None = None  # PATH; None = the value itself; 1 (gauge) = count entries
-    scale: float = 1.0  # factor; a unit in the YAML is already turned into it
+    value: str | int | None = None  # PATH; None: the value itself; 1 (gauge): number of entries
+    scale: float = 1.0  # factor; config/ has replaced a unit by it
     reduce: Literal["sum", "max", "min"] = "sum"
     max_series: int = 1000
     enabled: bool = True
-    labels: list[LabelSpec] | None = None  # None = every key field
+    labels: list[LabelSpec] | None = None  # None: every key field
     slots: str | None = None
     sum: str | None = None
     slot: str | None = None
@@ -146,21 +146,21 @@ class MetricSpec(PlainModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramSpec(PlainModel):
-    """One entry of `programs:`, bundled files merged in, `code` or the text of `source` in `text`."""
+    """One item of `programs:` with overrides applied; `text` is `code` or the content of `source`."""
 
     name: str
     enabled: bool = True
     optional: bool = False
-    lifetime: float = 0.0  # seconds after which it is detached; 0 = for ever
-    budget: float | None = None  # CPU seconds per second over all CPUs; None = whatever it takes
-    defines: dict[str, int | str] = field(default_factory=dict)  # bool already 1 or 0
+    lifetime: float = 0.0  # seconds until it is detached; 0: never
+    budget: float | None = None  # CPU seconds per second over all CPUs; None: unlimited
+    defines: dict[str, int | str] = field(default_factory=dict)  # bool as 1 or 0
     requires: Requirements = Requirements()
     variants: list[VariantSpec]
     maps: dict[str, MapOptions] = field(default_factory=dict)
     metrics: list[MetricSpec]
-    source: Path  # the file of the C text; for `code:` the YAML file
-    line: int = 1  # where the C text starts in that file (for #line)
-    indent: int = 0  # how many columns further right it stands there (`code:`)
+    source: Path  # the file with the C text; for `code:` the YAML file
+    line: int = 1  # first line of the C text in that file (for #line)
+    indent: int = 0  # indentation of the C text in that file (`code:`)
     text: str
 
 

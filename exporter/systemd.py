@@ -1,4 +1,4 @@
-"""systemd's protocols for services: sd_notify(3), the descriptor store, and passed descriptors (sd_listen_fds(3))."""
+"""Protocols of systemd for services: sd_notify(3), the fd store (FDSTORE=), and passed fds (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ import select
 import socket
 from collections.abc import Sequence
 
-WATCHDOG_SHARE = 3  # words within the time that the manager gives
+WATCHDOG_SHARE = 3  # WATCHDOG=1 messages within the timeout of the manager
 LISTEN_FDS_START = 3  # SD_LISTEN_FDS_START
-TIMEOUT = 5.0  # seconds that a manager may be busy, as while it executes itself anew
+TIMEOUT = 5.0  # seconds that a manager can be busy, as in daemon-reexec
 
 
 def notify(*assignments: str) -> bool:
-    """Send assignments such as "READY=1" and "STATUS=text"; whether it was sent. Nothing happens where no service
-    manager asked for it."""
+    """Send assignments such as "READY=1" and "STATUS=text"; return True if they were sent, False without a manager."""
     return _send("\n".join(assignments))
 
 
 def store_fd(name: str, fd: int) -> bool:
-    """Have the manager keep a descriptor over restarts of this unit, under this name; whether it was sent."""
+    """Add a descriptor to the fd store of this unit under this name; return True if it was sent."""
     return _send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", [fd])
 
 
 def remove_fd(name: str) -> bool:
-    """Have the manager close what it keeps under this name."""
+    """Remove the descriptors of this name from the fd store."""
     return _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
 
 def barrier() -> bool:
-    """Wait until the manager has done what it was told before (sd_notify_barrier(3)); whether it has."""
+    """Wait until the manager has processed all earlier messages (sd_notify_barrier(3)); return True if it has."""
     try:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
-    except OSError:  # no descriptor left
+    except OSError:  # EMFILE
         return False
     try:
         sent = _send("BARRIER=1", [theirs])
         os.close(theirs)
         poll = select.poll()
-        poll.register(ours, 0)  # it hangs up when the manager closes its end
+        poll.register(ours, 0)  # POLLHUP when the manager closes its end
         return sent and bool(poll.poll(TIMEOUT * 1000))
     finally:
         os.close(ours)
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two WATCHDOG=1; None where the manager wants none of this process (sd_watchdog_enabled(3))."""
+    """Return the seconds between two WATCHDOG=1; None without a watchdog for this process (sd_watchdog_enabled(3))."""
     text = os.environ.get("WATCHDOG_USEC", "")
     meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(text) / 1e6 / WATCHDOG_SHARE if meant and text.isdecimal() and int(text) else None
@@ -62,15 +61,14 @@ def _send(text: str, fds: Sequence[int] = ()) -> bool:
             sock.connect(address)
             socket.send_fds(sock, [text.encode()], list(fds))
         except OSError:
-            return False  # a manager that is gone must not end the service
+            return False  # the service outlives a manager that does not answer
     return True
 
 
 def take_fds() -> list[tuple[str, int]]:
-    """(name, descriptor) of each, close-on-exec, the caller's from now on. Nothing where none are meant for this
-    process, or they were taken before.
+    """Return (name, descriptor) of each passed descriptor, close-on-exec, which the caller owns; [] in the second call.
 
-    Names are those of FileDescriptorName= and FDNAME=; "" where there are none.
+    Names are those of FileDescriptorName= and FDNAME=, "" without one.
     """
     count, names = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_FDNAMES")
     meant = os.environ.get("LISTEN_PID") == str(os.getpid())

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from exporter import log
-from exporter.log import KINDS, LINES, WINDOW, Repeats
+from exporter.log import KINDS, LINES, WINDOW, RepeatLimit
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_what_systemd_names_as_the_journal_is_written_to_as_the_journal(
 
 def test_lines_that_differ_in_numbers_alone_are_limited_and_counted() -> None:
     now = 0.0
-    repeats = Repeats(lambda: now)
+    repeats = RepeatLimit(lambda: now)
 
     def said(count: int, event: str = "server ended") -> list[dict[str, object]]:
         kept: list[dict[str, object]] = []
@@ -86,13 +86,13 @@ def test_lines_that_differ_in_numbers_alone_are_limited_and_counted() -> None:
 
 
 def test_programs_whose_names_differ_in_a_number_are_not_one_kind() -> None:
-    repeats = Repeats(lambda: 0.0)
+    repeats = RepeatLimit(lambda: 0.0)
     for number in range(100):
         assert repeats(None, "info", {"event": "loading", "program": f"p{number}"})
 
 
 def test_what_is_remembered_of_repeats_is_bounded() -> None:
-    repeats = Repeats(lambda: 0.0)
+    repeats = RepeatLimit(lambda: 0.0)
     for number in range(3 * KINDS):
         repeats(None, "info", {"event": "x" * (number + 1)})
     assert len(repeats._kinds) == KINDS

@@ -183,7 +183,7 @@ class Totals:
         try:
             store.arrange(kept, sets.at(np.flatnonzero(kept < 0)))
         except ValueError as error:
-            _log.warning("totals will not outlive the server", metric=store.plan.name, why=str(error))
+            _log.warning("totals will not outlive the server", metric=store.plan.name, error=str(error))
             self._outlives = False
 
     def take(self, counted: Sequence[Counted], how: Arrangement) -> list[Counted]:

@@ -242,7 +242,7 @@ class Store:
         try:
             self._read()
         except NonsenseError as error:
-            _log.warning("totals of the server before are not used: counters start again", why=str(error))
+            _log.warning("totals of the server before are not used: counters start again", error=str(error))
             self._head[_MAGIC_AT] = 0
             for one in self.families.values():
                 one.clean()

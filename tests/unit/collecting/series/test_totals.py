@@ -335,7 +335,7 @@ def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: 
     with capture_logs() as logs:
         held.rows[2**32 - 1, 0] = (5,)
         assert one.page() == ['x_total{port="22"} 3', 'x_total{port="4294967295"} 5', 'y_total{port="1"} 4']
-    assert [(line["event"], line["why"]) for line in logs] == [
+    assert [(line["event"], line["error"]) for line in logs] == [
         ("totals will not outlive the server", "a label set of 11 bytes where 10 were planned")
     ]
     other.rows = {}

@@ -243,7 +243,7 @@ def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
     with capture_logs() as logs:
         store = Store(memory, other)
     assert store.kept == {}
-    assert logs[0]["why"] == "they are of other metrics"
+    assert logs[0]["error"] == "they are of other metrics"
     assert logs[0]["event"] == "totals of the server before are not used: counters start again"
 
 
