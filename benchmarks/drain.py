@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks import rows
 from exporter import config
-from exporter.kernel import bpf, bpf_stats
+from exporter.kernel import bpf_stats
 from exporter.loading.load_program import load_program
 from tests.daemon import running
 from tests.kernel.programs import NR_GETPPID, compile_all, host
@@ -130,13 +130,13 @@ def _nanoseconds(work: Path, driver: Path, form: dict[str, str], count: int) -> 
         [function] = fds.programs.values()
         _write(driver, magic, 5000, 5000, 0)
         statistics = bpf_stats.enable()
-        before = bpf.prog_info(function)
+        before = bpf_stats.read(function)
         _write(driver, magic, count, 5000, 0)
-        after = bpf.prog_info(function)
+        after = bpf_stats.read(function)
         os.close(statistics)
     finally:
         fds.close()
-    return (after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt)
+    return (after.ns - before.ns) / (after.runs - before.runs)
 
 
 if __name__ == "__main__":

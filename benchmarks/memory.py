@@ -174,7 +174,7 @@ def _map_of(pid: int, name: str) -> int:
         found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
         if found:
             fd = bpf.map_fd_by_id(int(found[1]))
-            if bpf.map_info(fd).name == name:
+            if bpf.map_info(fd).name == name.encode():
                 return fd
             os.close(fd)
     raise LookupError(f"no map {name}: did its program fail?")

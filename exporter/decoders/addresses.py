@@ -15,7 +15,7 @@ _ADDRESS = (1 << 64) - 1  # an s64 holds a kernel address as a negative number
 
 def _ksym(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """Return the function that contains the address, without offset; a null pointer is "none"."""
-    return lambda address: names.symbol(address & _ADDRESS) if address else "none"
+    return lambda address: names.symbols.name(address & _ADDRESS) if address else "none"
 
 
 def stack(frames: bytes, names: Names) -> str | None:
@@ -29,7 +29,7 @@ def stack(frames: bytes, names: Names) -> str | None:
     for address in addresses:
         if not address:
             break
-        found.append(names.symbol(address) or NO_SYMBOL)
+        found.append(names.symbols.name(address) or NO_SYMBOL)
     return ";".join(found) or None
 
 

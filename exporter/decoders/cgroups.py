@@ -93,7 +93,7 @@ def _container(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFunctio
 def _pod(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     def run(path: str) -> str | None:
         uid = pod_uid(path)
-        return NONE if uid is None else names.pod(uid)
+        return NONE if uid is None else names.pods.name(uid)
 
     return run
 

@@ -59,7 +59,7 @@ def _enum_fits(step: DecodeStep, given: Input) -> str | None:
 def _enum(step: DecodeStep, given: Input, names: Names) -> DecodeFunction:
     """Decode a value of the field's enum, or of the kernel enum in the argument."""
     if step.argument is not None:
-        values = names.kernel_enum(step.argument)
+        values = names.enums.values(step.argument)
         if values is None:
             return lambda _: None
         if not values:

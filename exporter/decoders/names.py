@@ -138,26 +138,6 @@ class Names:
         """Return the hierarchy of a controller, of version 1 or 2."""
         return self.controllers.get(controller, self.cgroups) if controller else self.cgroups
 
-    def symbol(self, address: int) -> str | None:
-        """Return the name of the kernel function that contains this address."""
-        return self.symbols.name(address)
-
-    def interface(self, index: int) -> str | None:
-        """Return the name of an interface of this process's network namespace."""
-        return self.interfaces.name(index)
-
-    def kernel_enum(self, name: str) -> dict[int, str] | None:
-        """Return value -> name of `enum name`; {} if this kernel has no such enum, None if its BTF cannot be read."""
-        return self.enums.values(name)
-
-    def user(self, uid: int) -> str | None:
-        """Return the name of a user of the host."""
-        return self.users.name(uid)
-
-    def pod(self, uid: str) -> str | None:
-        """Return NAMESPACE/NAME of a pod by its uid as Kubernetes writes it."""
-        return self.pods.name(uid)
-
     def stack_frames(self, map: str, id: int) -> bytes | None:  # noqa: A002
         """Return the raw frames of a stack in a BPF_MAP_TYPE_STACK_TRACE map of the program; None for an unknown id."""
         frames = self.stacks.get(map)

@@ -108,7 +108,7 @@ def _port_class(_step: DecodeStep, _given: Input, _names: Names) -> DecodeFuncti
 
 def _ifname(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """Decode an index of the exporter's network namespace; 0 is "none"."""
-    return lambda index: names.interface(index) if index else "none"
+    return lambda index: names.interfaces.name(index) if index else "none"
 
 
 DECODERS = (

@@ -21,7 +21,7 @@ def _syscall(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
 
 def _username(_step: DecodeStep, _given: Input, names: Names) -> DecodeFunction:
     """Decode by the host's /etc/passwd: the kernel uses the user ids of the initial user namespace."""
-    return lambda uid: names.user(uid & NO_UID)
+    return lambda uid: names.users.name(uid & NO_UID)
 
 
 DECODERS = (

@@ -10,20 +10,17 @@ import ctypes
 import errno
 import os
 import platform
-from dataclasses import dataclass
 
 from exporter.kernel.bpf_attr import (
     BPF_OBJ_NAME_LEN,
     Attr,
     BpfMapInfo,
-    BpfProgInfo,
     GetId,
     MapBatch,
     MapCreate,
     MapElem,
     ObjGetInfo,
     ProgLoad,
-    u32,
 )
 
 # bpf(2) has a number of its own on every architecture: arch/x86/entry/syscalls/syscall_64.tbl,
@@ -42,17 +39,13 @@ BPF_MAP_LOOKUP_BATCH = 24
 
 BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_ARRAY = 2
-BPF_MAP_TYPE_PROG_ARRAY = 3
-BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4
 BPF_MAP_TYPE_PERCPU_HASH = 5
 BPF_MAP_TYPE_PERCPU_ARRAY = 6
 BPF_MAP_TYPE_STACK_TRACE = 7
-BPF_MAP_TYPE_CGROUP_ARRAY = 8
 BPF_MAP_TYPE_LRU_HASH = 9
 BPF_MAP_TYPE_LRU_PERCPU_HASH = 10
 BPF_MAP_TYPE_LPM_TRIE = 11
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
-BPF_MAP_TYPE_HASH_OF_MAPS = 13
 BPF_MAP_TYPE_RINGBUF = 27
 
 BPF_PROG_TYPE_KPROBE = 2
@@ -64,17 +57,14 @@ BPF_PROG_TYPE_TRACING = 26
 BPF_TRACE_RAW_TP = 23
 BPF_TRACE_FENTRY = 24
 BPF_TRACE_FEXIT = 25
-BPF_PERF_EVENT = 41
 BPF_TRACE_KPROBE_MULTI = 42
 BPF_TRACE_UPROBE_MULTI = 48
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
-BPF_EXIST = 2
 
 BPF_F_NO_PREALLOC = 1 << 0
 BPF_F_RDONLY = 1 << 3
-BPF_F_WRONLY = 1 << 4
 BPF_F_STACK_BUILD_ID = 1 << 5
 
 ENOTSUPP = 524  # include/linux/errno.h: the kernel's own, without a name in user space
@@ -95,36 +85,6 @@ class VerifierError(OSError):
     def __init__(self, number: int, text: str, log: str) -> None:
         super().__init__(number, text)
         self.log = log
-
-
-@dataclass(frozen=True, slots=True)
-class MapInfo:
-    """struct bpf_map_info; the btf ids are 0 for a map without BTF."""
-
-    type: int
-    id: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-    name: str
-    btf_id: int
-    btf_key_type_id: int
-    btf_value_type_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProgInfo:
-    """struct bpf_prog_info. Run statistics stay 0 while they are not enabled; `recursion_misses` is counted since 5.12,
-    and for all program types since 6.7."""
-
-    type: int
-    id: int
-    name: str
-    map_ids: tuple[int, ...]
-    run_time_ns: int
-    run_cnt: int
-    recursion_misses: int
 
 
 # --- maps ---
@@ -218,21 +178,11 @@ def map_lookup_batch(
     raise refusal(number, "BPF_MAP_LOOKUP_BATCH", f"fd {fd}")
 
 
-def map_info(fd: int) -> MapInfo:
+def map_info(fd: int) -> BpfMapInfo:
+    """Return struct bpf_map_info of a map; its btf ids are 0 for a map without BTF."""
     info = BpfMapInfo()
     object_info(fd, info, "map")
-    return MapInfo(
-        info.type,
-        info.id,
-        info.key_size,
-        info.value_size,
-        info.max_entries,
-        info.map_flags,
-        info.name.decode("ascii", "replace"),
-        info.btf_id,
-        info.btf_key_type_id,
-        info.btf_value_type_id,
-    )
+    return info
 
 
 def map_fd_by_id(id: int, flags: int = 0) -> int:  # noqa: A002
@@ -292,26 +242,6 @@ def prog_load(
     if text.strip():
         raise VerifierError(number, str(error.strerror), text)
     raise error
-
-
-def prog_info(fd: int) -> ProgInfo:
-    info = BpfProgInfo()
-    object_info(fd, info, "program")
-    count = info.nr_map_ids
-    ids = (u32 * count)()
-    if count:
-        ctypes.memset(ctypes.addressof(info), 0, ctypes.sizeof(info))
-        info.nr_map_ids, info.map_ids = count, ctypes.addressof(ids)
-        object_info(fd, info, "program")
-    return ProgInfo(
-        info.type,
-        info.id,
-        info.name.decode("ascii", "replace"),
-        tuple(ids),
-        info.run_time_ns,
-        info.run_cnt,
-        info.recursion_misses,
-    )
 
 
 # --- the call itself ---

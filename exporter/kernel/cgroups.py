@@ -104,13 +104,6 @@ class Cgroups:
         self._lock = threading.Lock()  # of _paths
         self._watch: CgroupWatch | None = None
 
-    @classmethod
-    def open(cls, mount: Path | None) -> Cgroups:
-        """Open the hierarchy that is mounted there."""
-        opened = cls(None, mount=mount)
-        opened._open()
-        return opened
-
     def watch(self) -> None:
         """Start a thread that learns new cgroups from inotify, unless it runs already; without the right to inotify
         only walks find them."""

@@ -62,10 +62,6 @@ class Kernel:
                 if len(parts) >= 3 and parts[1] in "tTwW":
                     yield int(parts[0], 16), parts[2], parts[3].strip("[]") if len(parts) > 3 else ""
 
-    def has_function(self, name: str, module: str = "") -> bool:
-        """Return True if the function exists, in any module or, with `module`, in that one."""
-        return any(name == found and module in ("", owner) for found, owner in self.functions())
-
     def near_functions(self, name: str) -> list[str]:
         """Return up to three functions whose names look like this one, among those that begin with the same two letters
         or contain it: there are 120,000 functions."""

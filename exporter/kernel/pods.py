@@ -40,12 +40,6 @@ class Pods:
         self._next_listing = -float("inf")
         self._names = RecentNames[str](most)
 
-    @classmethod
-    def open(cls, root: Path = Path("/")) -> Pods:
-        pods = cls(root / LOGS)
-        pods._open_logs()
-        return pods
-
     def close(self) -> None:
         if self._logs is not None:
             os.close(self._logs)

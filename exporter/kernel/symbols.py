@@ -12,7 +12,6 @@ import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 RELOAD_INTERVAL = 60.0  # seconds between two reads for unknown addresses (of a module loaded meanwhile)
 LARGEST_FUNCTION = 1 << 20  # bytes; an address farther behind a symbol is in no function
@@ -34,13 +33,6 @@ class Symbols:
         self._starts = array("Q")  # ascending
         self._offsets = array("I")  # of each name in _names, which ends with a newline; 0 = no function starts here
         self._names = b"\n"
-
-    @classmethod
-    def open(cls, proc: Path = Path("/proc")) -> Symbols:
-        try:
-            return cls(os.open(proc / "kallsyms", os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            return cls(None)
 
     def close(self) -> None:
         if self._file is not None:

@@ -34,7 +34,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def groups(place: Path) -> Iterator[Cgroups]:
-    opened = Cgroups.open(MOUNT)
+    opened = Cgroups(None, mount=MOUNT)
     opened._next_walk = float("inf")  # no walk finds what the watch has missed
     opened.watch()
     eventually(lambda: opened.path(place.stat().st_ino) == f"/{NAME}")
@@ -103,7 +103,7 @@ def test_watches_are_bounded_and_what_is_beyond_is_left_to_walks(place: Path) ->
 
 def test_closing_gives_everything_back(place: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
-    opened = Cgroups.open(MOUNT)
+    opened = Cgroups(None, mount=MOUNT)
     opened.watch()
     opened.watch()
     opened.close()

@@ -60,8 +60,8 @@ def test_every_hundredth_function_is_found_at_its_start_and_inside(names: Names)
     sample = random.Random(7).sample(range(len(starts) - 1), len(starts) // 100)
     for place in sample:
         start, after = starts[place], starts[place + 1]
-        assert names.symbol(start) in known[start]
-        assert names.symbol(min(after - 1, start + 4096)) in known[start]
+        assert names.symbols.name(start) in known[start]
+        assert names.symbols.name(min(after - 1, start + 4096)) in known[start]
 
 
 def test_tcp_sendmsg_is_found_by_its_address(names: Names) -> None:
@@ -72,7 +72,7 @@ def test_tcp_sendmsg_is_found_by_its_address(names: Names) -> None:
 
 def test_symbols_of_the_whole_kernel_stay_small(names: Names) -> None:
     known = functions()
-    names.symbol(next(iter(known)))
+    names.symbols.name(next(iter(known)))
     table = names.symbols
     size = (
         len(table._names) + table._starts.itemsize * len(table._starts) + table._offsets.itemsize * len(table._offsets)
@@ -150,8 +150,8 @@ def test_id_that_a_program_sees_names_the_cgroup_of_the_process(names: Names, cg
 
 def test_interface_is_named_by_its_index(names: Names) -> None:
     for index, name in socket.if_nameindex():
-        assert names.interface(index) == name
-    assert names.interface(1 << 20) is None
+        assert names.interfaces.name(index) == name
+    assert names.interfaces.name(1 << 20) is None
 
 
 INTERFACES = """

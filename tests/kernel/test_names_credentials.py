@@ -238,11 +238,11 @@ def test_names_opened_by_root_serve_a_process_without_rights() -> None:
         credentials.drop_to(NOBODY, NOBODY)
         late = Names.open(enums=["skb_drop_reason"])
         return (
-            names.symbol(address),
+            names.symbols.name(address),
             names.cgroup_path(number),
-            late.symbol(address),
+            late.symbols.name(address),
             late.cgroup_path(number),
-            names.kernel_enum("skb_drop_reason"),
+            names.enums.values("skb_drop_reason"),
         )
 
     made.mkdir()

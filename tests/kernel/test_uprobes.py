@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel import bpf, libraries, links
+from exporter.kernel import bpf, bpf_stats, libraries, links
 from exporter.kernel.bpf_attr import GetId
 from exporter.kernel.elf import ElfFile
 from exporter.kernel.features import Kernel
@@ -132,7 +132,7 @@ def test_the_uprobe_pmu_does_what_the_link_does(program: Path, running: shop.Sho
         hold = kinds.attach(kernel, kinds.Point("uprobe", f"{program}:greet", "empty"), fd)
         for _ in range(23):
             running.do("greet 1")
-        assert bpf.prog_info(fd).run_cnt == 23
+        assert bpf_stats.read(fd).runs == 23
         for held in hold.fds:
             os.close(held)
     finally:

@@ -326,7 +326,7 @@ def _maps(
             key, value = (blob.layout(type_id) if type_id else None for type_id in types[name])
         indices = [names.index(name) if name in names else None for names in (assembled.lost, assembled.drained)]
         maps.append(
-            Map(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags, key, value, *indices)
+            Map(name, info.type, info.key_size, info.value_size, info.max_entries, info.map_flags, key, value, *indices)
         )
     return raw, types, tuple(maps)
 

@@ -15,7 +15,7 @@ from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.maps.open import open_tables, with_drained
 from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
-from exporter.kernel import bpf, cpus, credentials, features
+from exporter.kernel import bpf_stats, cpus, credentials, features
 from exporter.loading import build
 from exporter.program import Descriptors, Program
 from exporter.server.process import READS_WITHOUT_RIGHTS
@@ -59,7 +59,7 @@ def exact(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
         shown = {family.name: int(family.values.sum()) for family in last.collect()}
         assert last.report.success, last.report.error
         [function] = fds.programs.values()
-        return {**shown, "lost": last.report.insert_failures, "missed": bpf.prog_info(function).recursion_misses}
+        return {**shown, "lost": last.report.insert_failures, "missed": bpf_stats.read(function).missed}
 
 
 def _collector(program: Program, spec: ProgramSpec, fds: Descriptors, store: Store) -> ProgramCollector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import replace
@@ -155,7 +156,7 @@ def test_uid_of_the_pod_in_a_cgroup_path(path: str, uid: str | None) -> None:
 def test_pod_is_named_by_the_directory_of_its_logs_also_after_it_is_gone(tmp_path: Path, clock: Clock) -> None:
     logs = tmp_path / "var/log/pods"
     logs.mkdir(parents=True)
-    names = replace(Names.empty(), pods=Pods.open(tmp_path))
+    names = replace(Names.empty(), pods=Pods(tmp_path / "var/log/pods"))
     names.pods._clock = clock
     decode = chain(Type("array", "", 128, element=Type("int", "char", 1), count=128), [DecodeStep(name="pod")]).bind(
         names
@@ -176,7 +177,7 @@ def test_pod_is_named_by_the_directory_of_its_logs_also_after_it_is_gone(tmp_pat
 
 def test_pods_of_a_kubelet_that_comes_later_are_seen(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "var/log").mkdir(parents=True)
-    pods = Pods.open(tmp_path)
+    pods = Pods(tmp_path / "var/log/pods")
     pods._clock = clock
     assert pods.name(UID) is None
     logs = tmp_path / "var/log/pods"
@@ -242,7 +243,7 @@ def symbols(tmp_path: Path) -> Symbols:
     (tmp_path / "kallsyms").write_text(
         "ffffffff81000000 T do_one\nffffffff81000100 T do_two\nffffffffc0000000 t mod_open\t[alpha]\n"
     )
-    return Symbols.open(tmp_path)
+    return Symbols(os.open(tmp_path / "kallsyms", os.O_RDONLY))
 
 
 def frames(*addresses: int) -> bytes:

@@ -48,6 +48,10 @@ ffffffffc0000800 d mod_data\t[alpha]
 """
 
 
+def symbols_in(proc: Path) -> Symbols:
+    return Symbols(os.open(proc / "kallsyms", os.O_RDONLY))
+
+
 @pytest.fixture
 def kallsyms(tmp_path: Path) -> Path:
     (tmp_path / "kallsyms").write_text(KALLSYMS)
@@ -76,12 +80,12 @@ def kallsyms(tmp_path: Path) -> Path:
     ],
 )
 def test_symbol_is_the_function_that_holds_the_address(kallsyms: Path, address: int, name: str | None) -> None:
-    assert Symbols.open(kallsyms).name(address) == name
+    assert symbols_in(kallsyms).name(address) == name
 
 
 def test_symbols_are_whole_wherever_a_read_ends(kallsyms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbols, "_CHUNK", 7)
-    assert Symbols.open(kallsyms).name(0xFFFFFFFF81000100) == "weak_one"
+    assert symbols_in(kallsyms).name(0xFFFFFFFF81000100) == "weak_one"
 
 
 def test_symbols_are_read_again_at_most_once_a_minute(kallsyms: Path, clock: Clock) -> None:
@@ -99,8 +103,8 @@ def test_symbols_are_read_again_at_most_once_a_minute(kallsyms: Path, clock: Clo
 
 def test_symbols_without_the_right_to_see_them_have_no_names(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text("0000000000000000 T _text\n0000000000000000 T startup_64\n")
-    assert Symbols.open(tmp_path).name(0x1000) is None
-    assert Symbols.open(tmp_path / "missing").name(0x1000) is None
+    assert symbols_in(tmp_path).name(0x1000) is None
+    assert Names.open(tmp_path / "missing").symbols.name(0x1000) is None
 
 
 @pytest.fixture
@@ -208,8 +212,8 @@ def test_cgroup2_mount_is_the_one_of_the_whole_tree(tmp_path: Path, lines: str, 
 
 def test_host_without_cgroup2_knows_no_cgroup(tmp_path: Path) -> None:
     assert find_mount(tmp_path) is None
-    assert Cgroups.open(None).path(1) is None
-    assert Cgroups.open(tmp_path / "none").path(1) is None
+    assert Cgroups(None).path(1) is None
+    assert Cgroups(None, mount=tmp_path / "none").path(1) is None
 
 
 VERSION_1 = """\

@@ -74,12 +74,10 @@ def kallsyms(tmp_path: Path) -> Kernel:
     return Kernel(proc=tmp_path, sysfs=tmp_path, release="6.1.0")
 
 
-def test_function_is_looked_for_in_its_module(kallsyms: Kernel) -> None:
-    assert kallsyms.has_function("tcp_sendmsg")
-    assert kallsyms.has_function("xfs_file_fsync")
-    assert kallsyms.has_function("xfs_file_fsync", module="xfs")
-    assert not kallsyms.has_function("xfs_file_fsync", module="ext4")
-    assert not kallsyms.has_function("tcp_prot"), "data is no function"
+def test_functions_are_known_with_their_modules(kallsyms: Kernel) -> None:
+    functions = set(kallsyms.functions())
+    assert {("tcp_sendmsg", ""), ("xfs_file_fsync", "xfs")} <= functions
+    assert "tcp_prot" not in {name for name, _ in functions}, "data is no function"
 
 
 def test_near_functions_come_from_kallsyms(kallsyms: Kernel) -> None:
