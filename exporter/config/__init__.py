@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.config.bundled import bundled_dir
-from exporter.config.findings import ConfigErrors, Finding, Mark
+from exporter.config.findings import ConfigErrors, Finding, Findings, Mark, in_order
 from exporter.config.sources import Sources
-from exporter.spec import Config
+from exporter.spec import Config, Limits
+
+if TYPE_CHECKING:
+    from exporter.config.merge import Merge
 
 __all__ = [
     "ConfigErrors",
@@ -62,16 +65,36 @@ def load(
 
     ConfigErrors has every mistake, sorted by position; no content of the files raises another exception.
     """
-    from exporter.config import reading
+    from exporter.config.config_files import FileReader
+    from exporter.config.merge import Merge
 
-    return reading.load(path, strict=strict, enforce_owner=enforce_owner, trust_owner=trust_owner, bundled=bundled)
+    trusted = [trust_owner] if isinstance(trust_owner, int) else list(trust_owner or ())
+    reader = FileReader(frozenset([0, *trusted]) if enforce_owner else None)
+    merge = Merge(reader, bundled if bundled is not None else bundled_dir(), Findings())
+    limits = merge.main(Path(path)).limits
+    return _loaded(merge, strict, Limits(**limits.model_dump()))
 
 
 def load_bundled(name: str, *, strict: bool = False, bundled: Path | None = None) -> LoadedConfig:
     """Read one bundled program, as `use: NAME` does. ConfigErrors as in `load`."""
-    from exporter.config import reading
+    from exporter.config.config_files import FileReader
+    from exporter.config.merge import Merge
 
-    return reading.load_bundled(name, strict=strict, bundled=bundled)
+    directory = bundled if bundled is not None else bundled_dir()
+    merge = Merge(FileReader(), directory, Findings())
+    merge.bundled_entry(directory / f"{name}.yaml")
+    return _loaded(merge, strict, Limits())
+
+
+def _loaded(merge: Merge, strict: bool, limits: Limits) -> LoadedConfig:
+    from exporter.config import families
+
+    families.check(merge.programs, merge.report)
+    errors, warnings = merge.report.errors, merge.report.warnings
+    if errors or (strict and warnings):
+        raise ConfigErrors(in_order([*errors, *(warnings if strict else ())]), merge.reader.sources)
+    programs = [marked.program for marked in merge.programs]
+    return LoadedConfig(Config(programs=programs, limits=limits), tuple(in_order(warnings)), merge.reader.sources)
 
 
 def json_schema() -> dict[str, Any]:

@@ -78,13 +78,9 @@ class FileReader:
 def check_owner(path: Path, status: os.stat_result, owners: Collection[int], danger: str) -> None:
     """FileError if other users than `owners` can change the file; `danger` is the consequence in the sentence."""
     if problem := other_writers(status, owners):
-        owner = status.st_uid
-        right = f"chown {min(owners)} {path}, or start with --config.trust-owner {owner} (trusted: {_either(owners)})"
-        raise FileError(f"{problem}, {danger}; {f'chmod go-w {path}' if owner in owners else right}")
-
-
-def _either(owners: Collection[int]) -> str:
-    return " or ".join(str(uid) for uid in sorted(owners))
+        owner, trusted = status.st_uid, " or ".join(map(str, sorted(owners)))
+        hint = f"chown {min(owners)} {path}, or start with --config.trust-owner {owner} (trusted: {trusted})"
+        raise FileError(f"{problem}, {danger}; {f'chmod go-w {path}' if owner in owners else hint}")
 
 
 def _reason(error: OSError | ValueError) -> str:
