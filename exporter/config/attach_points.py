@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from exporter.config import document
 from exporter.config.findings import Findings, quoted
-from exporter.config.nodes import KeyPath, Node, at, key_at
-from exporter.config.validate import Valid, phrase
+from exporter.config.nodes import KeyPath, key_at
+from exporter.config.validate import ProgramReport, Valid
 from exporter.kernel.near import did_you_mean
 from exporter.spec import ATTACH_KINDS, AttachSpec, Requirements, VariantSpec
 
@@ -51,45 +51,36 @@ _DEFINE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def variants(
-    entry: Valid[document.ProgramDocument], defines: Mapping[str, int | str], report: Findings
+    entry: Valid[document.ProgramDocument], defines: Mapping[str, int | str], findings: Findings
 ) -> list[VariantSpec]:
     """Return the variants of a program, one without a name for `attach:`, without the attach points with mistakes."""
     program, node = entry.document, entry.node
+    report = ProgramReport(program.name, node, findings)
     if program.variants is not None and program.attach is not None:
         mark = max(key_at(node, ["attach"]), key_at(node, ["variants"]), key=lambda m: (m.line, m.column))
-        report.error(mark, f"{program.name}: attach and variants exclude each other; move attach into a variant")
+        findings.error(mark, f"{program.name}: attach and variants exclude each other; move attach into a variant")
         return []
     if program.attach is not None:
         if entry.wrote_empty("attach"):
-            text = f"{program.name}: attach is an empty list; write at least one attach point"
-            report.error(at(node, ["attach"]).mark, text)
-        points = _points(program.attach, node, ("attach",), program.name, defines, report)
-        return [VariantSpec(name="", attach=points)]
+            report.error(["attach"], "attach is an empty list; write at least one attach point")
+        return [VariantSpec(name="", attach=_points(program.attach, ("attach",), defines, report))]
     if program.variants is None:
         if not entry.wrote("attach") and not entry.wrote("variants"):
-            wrong = "neither attach nor variants; write attach: with at least one attach point"
-            report.error(node.mark, f"{program.name}: {wrong}")
+            report.error((), "neither attach nor variants; write attach: with at least one attach point")
         return []
     if entry.wrote_empty("variants"):
-        report.error(at(node, ["variants"]).mark, f"{program.name}: variants is an empty list; write at least one")
+        report.error(["variants"], "variants is an empty list; write at least one")
     found: list[VariantSpec] = []
     macros: dict[str, str] = {}
     for index, variant in enumerate(program.variants):
         path: KeyPath = ("variants", index)
         if not variant.attach:
-            words = phrase(node, (*path, "attach"), (program.name,))
-            report.error(
-                at(node, (*path, "attach")).mark,
-                f"{words}attach is an empty list; write at least one attach point",
-            )
-        points = _points(variant.attach, node, (*path, "attach"), program.name, defines, report)
+            report.error((*path, "attach"), "attach is an empty list; write at least one attach point")
+        points = _points(variant.attach, (*path, "attach"), defines, report)
         macro = re.sub("[^A-Z0-9_]", "_", variant.name.upper())
         if macro in macros:
-            report.error(
-                at(node, (*path, "name")).mark,
-                f"{program.name}: variant {variant.name}: the C text would see VARIANT_{macro} "
-                f"for {macros[macro]} too; give each variant another name",
-            )
+            wrong = f"the C text would see VARIANT_{macro} for {macros[macro]} too; give each variant another name"
+            report.error((*path, "name"), wrong)
         macros[macro] = variant.name
         found.append(VariantSpec(name=variant.name, requires=requires(variant.requires), attach=points))
     return found
@@ -106,72 +97,53 @@ def requires(written: document.RequiresDocument) -> Requirements:
 
 
 def _points(
-    points: list[document.AttachDocument],
-    node: Node,
-    path: KeyPath,
-    program: str,
-    defines: Mapping[str, int | str],
-    report: Findings,
+    points: list[document.AttachDocument], path: KeyPath, defines: Mapping[str, int | str], report: ProgramReport
 ) -> list[AttachSpec]:
     found: list[AttachSpec] = []
     seen: set[tuple[str, str, str]] = set()
     for index, point in enumerate(points):
-        resolved = _point(point, node, (*path, index), program, defines, report)
+        resolved = _point(point, (*path, index), defines, report)
         if resolved is None:
             continue
         found.append(resolved)
         for target in resolved.targets:
             attachment = (resolved.kind, target, resolved.function)
             if attachment in seen:
-                report.error(
-                    at(node, (*path, index)).mark,
-                    f"{phrase(node, (*path, index), (program,))}{resolved.function} is attached to {target} "
-                    "a second time and would count twice; keep one",
-                )
+                wrong = f"{resolved.function} is attached to {target} a second time and would count twice; keep one"
+                report.error((*path, index), wrong)
             seen.add(attachment)
     return found
 
 
 def _point(
-    point: document.AttachDocument,
-    node: Node,
-    path: KeyPath,
-    program: str,
-    defines: Mapping[str, int | str],
-    report: Findings,
+    point: document.AttachDocument, path: KeyPath, defines: Mapping[str, int | str], report: ProgramReport
 ) -> AttachSpec | None:
-    words = phrase(node, path, (program,))
     kinds = [kind for kind in ATTACH_KINDS if getattr(point, kind) is not None]
-    mark = at(node, path).mark
     if len(kinds) != 1:
         wrong = f"{' and '.join(kinds)} in one attach point" if kinds else "no KIND: TARGET"
         right = "write one point for each" if kinds else f"write one of {', '.join(ATTACH_KINDS)}"
-        report.error(mark, f"{words}{wrong}; {right}")
+        report.error(path, f"{wrong}; {right}")
         return None
     kind = kinds[0]
-    if not _has_its_rate(point, kind, node, path, words, report):
+    if not _has_its_rate(point, kind, path, report):
         return None
-    mark = at(node, (*path, kind)).mark
     targets: list[str] = []
     for written in getattr(point, kind):
         unknown = [name for name in _DEFINE.findall(written) if name not in defines]
         if unknown:
             hint = did_you_mean(unknown[0], defines, otherwise="the defines are")
-            report.error(mark, f"{words}{{{unknown[0]}}} in the target is no define of this program; {hint}")
+            report.error((*path, kind), f"{{{unknown[0]}}} in the target is no define of this program; {hint}")
             return None
         target = _DEFINE.sub(lambda match: str(defines[match[1]]), written)
         spelling, right = _SPELLING[kind]
         if not spelling.fullmatch(target):
-            report.error(mark, f"{words}{quoted(target)} is no target of a {kind}; {right}")
+            report.error((*path, kind), f"{quoted(target)} is no target of a {kind}; {right}")
             return None
         targets.append(target)
     function = point.function or _function_of_macro(kind, targets)
     if function is None:
         why = "several targets" if len(targets) > 1 or _is_glob(targets) else f"a {kind}"
-        report.error(
-            at(node, path).mark,
-            f'{words}"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT',
-        )
+        report.error(path, f'"function" is missing; with {why} write function: NAME_IN_THE_C_TEXT')
         return None
     return AttachSpec(
         kind=kind,
@@ -183,18 +155,15 @@ def _point(
     )
 
 
-def _has_its_rate(
-    point: document.AttachDocument, kind: str, node: Node, path: KeyPath, words: str, report: Findings
-) -> bool:
+def _has_its_rate(point: document.AttachDocument, kind: str, path: KeyPath, report: ProgramReport) -> bool:
     """Report a perf_event without exactly one of `period` and `frequency`, and another kind with one of them; return
     False then."""
     written = [name for name in ("period", "frequency") if getattr(point, name) is not None]
     if kind != "perf_event" and written:
-        report.error(at(node, (*path, written[0])).mark, f"{words}{written[0]} belongs to perf_event; take it out")
+        report.error((*path, written[0]), f"{written[0]} belongs to perf_event; take it out")
         return False
     if kind == "perf_event" and len(written) != 1:
-        wrong = "period and frequency exclude each other; keep one" if written else _NO_RATE
-        report.error(at(node, path).mark, f"{words}{wrong}")
+        report.error(path, "period and frequency exclude each other; keep one" if written else _NO_RATE)
         return False
     return True
 

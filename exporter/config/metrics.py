@@ -9,8 +9,8 @@ from itertools import pairwise
 from exporter import decoders
 from exporter.config import document
 from exporter.config.findings import Findings
-from exporter.config.nodes import KeyPath, MappingNode, Node, ScalarNode, at, key_at, quote_it
-from exporter.config.validate import Valid, phrase
+from exporter.config.nodes import KeyPath, MappingNode, Node, ScalarNode, at, quote_it
+from exporter.config.validate import ProgramReport, Valid, phrase
 from exporter.spec import BucketSpec, DecodeStep, LabelSpec, MetricSpec
 
 HISTOGRAM_KEYS = ("slots", "sum", "slot", "sum_slot", "buckets")
@@ -20,30 +20,27 @@ LARGEST_EXP2 = 63  # a slot of 2^64 is beyond every u64
 
 @dataclass(frozen=True, slots=True)
 class _CheckedMetric:
-    """One metric that is checked, and its position: `path` in `node`, the tree of its program."""
+    """One metric that is checked, and its path in the tree of its program."""
 
-    program: str
     metric: document.MetricDocument
-    node: Node
     path: KeyPath
-    report: Findings
+    report: ProgramReport
 
     def error(self, text: str, *keys: str | int, at_key: bool = False) -> None:
         """Report a mistake at the value of `keys` below this metric, with `at_key` at the last key itself."""
-        path = (*self.path, *keys)
-        mark = key_at(self.node, path) if at_key else at(self.node, path).mark
-        self.report.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
+        self.report.error((*self.path, *keys), text, at_key)
 
 
 def metrics(entry: Valid[document.ProgramDocument], report: Findings) -> list[MetricSpec]:
     """Return the metrics of a program and report mistakes; the result is complete only without mistakes."""
     program, node = entry.document, entry.node
+    program_report = ProgramReport(program.name, node, report)
     found: list[MetricSpec] = []
     if entry.wrote_empty("metrics"):
-        report.error(at(node, ["metrics"]).mark, f"{program.name}: metrics is an empty list; write at least one metric")
+        program_report.error(["metrics"], "metrics is an empty list; write at least one metric")
     first: dict[str, tuple[int, document.MetricDocument]] = {}
     for index, metric in enumerate(program.metrics):
-        checked = _CheckedMetric(program.name, metric, node, ("metrics", index), report)
+        checked = _CheckedMetric(metric, ("metrics", index), program_report)
         _check_kind(checked)
         _check_labels(checked)
         if metric.type == "histogram":
@@ -137,7 +134,7 @@ def _check_labels(checked: _CheckedMetric) -> None:
 
 def _check_chain(checked: _CheckedMetric, chain: Sequence[DecodeStep], path: tuple[str | int, ...]) -> None:
     if any(
-        _check_map(checked, at(checked.node, (*checked.path, *path, index)), (*path, index))
+        _check_map(checked, at(checked.report.node, (*checked.path, *path, index)), (*path, index))
         for index in range(len(chain))
     ):
         return
@@ -157,12 +154,12 @@ def _check_map(checked: _CheckedMetric, step: Node, path: tuple[str | int, ...])
             checked.error(f"map: {key.text} has no text; write {key.text}: TEXT", *path)
             wrong = True
         elif not isinstance(text.value, str):
-            words = phrase(checked.node, (*checked.path, *path), (checked.program,))
+            words = phrase(checked.report.node, (*checked.path, *path), (checked.report.program,))
             read = "nothing" if text.value is None else "a number"
             if isinstance(text.value, bool):
                 read = "true" if text.value else "false"
             sentence = f"map: {key.text}: {text.text or 'nothing'} is read by YAML as {read}; {quote_it(text)}"
-            checked.report.error(text.mark, words + sentence)
+            checked.report.findings.error(text.mark, words + sentence)
             wrong = True
     return wrong
 

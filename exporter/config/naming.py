@@ -10,8 +10,8 @@ import re
 from exporter.config import document
 from exporter.config.findings import Findings
 from exporter.config.metrics import last_part
-from exporter.config.nodes import KeyPath, Node, at
-from exporter.config.validate import phrase
+from exporter.config.nodes import KeyPath, Node
+from exporter.config.validate import ProgramReport
 
 # Word in a name -> the base unit that should replace it.
 _NOT_BASE = {
@@ -31,17 +31,15 @@ _CAMEL = re.compile("[a-z0-9][A-Z]")
 
 def check(program: document.ProgramDocument, node: Node, report: Findings) -> None:
     """Warn of every unusual name in the metrics of `program`."""
+    program_report = ProgramReport(program.name, node, report)
     for index, metric in enumerate(program.metrics):
         path: KeyPath = ("metrics", index)
-        words = phrase(node, (*path, "name"), (program.name,))
-        mark = at(node, (*path, "name")).mark
         for text in complaints(metric.name, metric.type):
-            report.warn(mark, f"{words}{text}")
+            program_report.warn((*path, "name"), text)
         if not metric.help:
-            report.warn(at(node, path).mark, f'{words}"help" is missing; write one sentence that Prometheus shows')
+            program_report.warn(path, '"help" is missing; write one sentence that Prometheus shows')
         for number, label in enumerate(metric.labels or ()):
             name = label.name or last_part(label.field) or ""
-            label_path = (*path, "labels", number)
             if name in _TARGET_LABELS:
                 text = f"Prometheus sets {name} itself and will call this one exported_{name}; choose another name"
             elif name == "quantile":
@@ -50,7 +48,7 @@ def check(program: document.ProgramDocument, node: Node, report: Findings) -> No
                 text = f"the name is in camelCase; write {snake(name)}"
             else:
                 continue
-            report.warn(at(node, (*label_path, "name")).mark, f"{phrase(node, label_path, (program.name,))}{text}")
+            program_report.warn((*path, "labels", number, "name"), text)
 
 
 def complaints(name: str, kind: str) -> list[str]:

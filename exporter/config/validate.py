@@ -249,6 +249,23 @@ def phrase(node: Node, path: KeyPath, words: KeyPath = ()) -> str:
     return "".join(f"{part}: " for part in parts)
 
 
+@dataclass(frozen=True, slots=True)
+class ProgramReport:
+    """Reports findings in the tree of one program, each with the program's name and its path in words."""
+
+    program: str
+    node: Node
+    findings: Findings
+
+    def error(self, path: KeyPath, text: str, at_key: bool = False) -> None:
+        """Report a mistake at the value of `path`, with `at_key` at its last key."""
+        mark = key_at(self.node, path) if at_key else at(self.node, path).mark
+        self.findings.error(mark, f"{phrase(self.node, path, (self.program,))}{text}")
+
+    def warn(self, path: KeyPath, text: str) -> None:
+        self.findings.warn(at(self.node, path).mark, f"{phrase(self.node, path, (self.program,))}{text}")
+
+
 def _item_name(item: Node, container: str, index: int) -> str:
     """Return how messages call a list item: its name, of an attach point kind and target, else its number."""
     if isinstance(item, MappingNode):
