@@ -1,7 +1,7 @@
 """A program after loading: state, maps with their layouts, and attachments, as plain data.
 
-Loading and collecting share only this document. It is JSON (`to_json`, `from_json`): messages, the artifact cache and
-golden tests use the same form. File descriptors are passed beside it (`Descriptors`).
+Loading and collecting share only these models. They become JSON values (spec.PlainModel) in messages, in the artifact
+cache and, with a format number, in recordings. File descriptors are passed beside them (`Descriptors`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-FORMAT = 2  # of the JSON document; another number is refused
+from exporter.spec import CountsModel, PlainModel
+
+FORMAT = 2  # of a recording's document; another number is refused
 
 
 class State(StrEnum):
@@ -53,7 +55,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Member(CountsModel):
     """A member of a struct or union. `offset` is in bits from the start of the struct, as in BTF; `bits` is the width
     of a bit-field, 0 for an ordinary member. An anonymous struct or union has the name ""."""
 
@@ -64,7 +66,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Type:
+class Type(CountsModel):
     """A C type of a map's key or value (Documentation/bpf/btf.rst).
 
     kind    "int", "enum", "struct", "union", "array", "float" or "pointer"
@@ -97,7 +99,7 @@ class Type:
 
 
 @dataclass(frozen=True, slots=True)
-class Map:
+class Map(CountsModel):
     """A map in the kernel. `type` is BPF_MAP_TYPE_* (include/uapi/linux/bpf.h), `flags` BPF_F_*.
 
     key, value   None where the map has no such type in BTF
@@ -137,7 +139,7 @@ def hidden(name: str, maps: Sequence[Map]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(CountsModel):
     """One attach point after loading.
 
     target    one function or event, or a glob, as written; a list in the YAML is several attachments
@@ -159,7 +161,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(PlainModel):
     """A variant that was tried and failed. `variant` is "" for a program without `variants:`."""
 
     variant: str
@@ -168,7 +170,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class Program(CountsModel):
     """A program after loading: the loader reports it and the server shows it."""
 
     name: str
@@ -213,55 +215,15 @@ class Descriptors:
 
 
 def to_json(program: Program) -> dict[str, Any]:
-    """Return the document as JSON values; the opposite of `from_json`."""
-    return {"format": FORMAT, "program": asdict(program)}
+    """Return the document of a recording; `from_json` gives the equal Program back."""
+    return {"format": FORMAT, "program": program.model_dump()}
 
 
 def from_json(document: dict[str, Any]) -> Program:
-    """Return the Program of a document of `to_json`. ValueError if it is of another format."""
+    """Return the Program of a document made by `to_json`. ValueError if it is of another format."""
     if document.get("format") != FORMAT:
         raise ValueError(f"program document of format {document.get('format')!r}, expected {FORMAT}")
-    p = document["program"]
-    return Program(
-        **{
-            **p,
-            "state": State(p["state"]),
-            "reason": Reason(p["reason"]),
-            "maps": tuple(map_from_json(m) for m in p["maps"]),
-            "attachments": tuple(_attachment_from_json(a) for a in p["attachments"]),
-            "attempts": tuple(Attempt(**{**a, "reason": Reason(a["reason"])}) for a in p["attempts"]),
-        }
-    )
-
-
-def _attachment_from_json(document: dict[str, Any]) -> Attachment:
-    numbers = {name: tuple(document.get(name, ())) for name in ("links", "cpus")}
-    return Attachment(**{**document, **numbers, "reason": Reason(document["reason"])})
-
-
-def map_from_json(document: dict[str, Any]) -> Map:
-    return Map(**{**document, "key": type_from_json(document["key"]), "value": type_from_json(document["value"])})
-
-
-def type_from_json(document: dict[str, Any] | None) -> Type | None:
-    """Return the Type of JSON values of `dataclasses.asdict`."""
-    if document is None:
-        return None
-    return Type(
-        **{
-            **document,
-            "values": tuple((str(name), int(value)) for name, value in document["values"]),
-            "members": tuple(_member_from_json(m) for m in document["members"]),
-            "element": type_from_json(document["element"]),
-        }
-    )
-
-
-def _member_from_json(document: dict[str, Any]) -> Member:
-    member_type = type_from_json(document["type"])
-    if member_type is None:
-        raise ValueError(f"member {document['name']!r} without a type")
-    return Member(**{**document, "type": member_type})
+    return Program.model_validate(document["program"])
 
 
 def dumps(program: Program) -> str:

@@ -1,15 +1,18 @@
-"""The checked configuration: programs, metrics, labels, attach points, options of maps, limits.
+"""The checked configuration: programs, metrics, labels, attach points, limits, web settings.
 
-config/ makes these models from YAML; every other folder reads them. They are frozen dataclasses and not pydantic
-models, because the long-lived roles import them and pydantic takes 12 MB. `PlainModel` converts them to JSON values and
-back for messages between processes.
+config/ and web/config/ make these models from YAML; every other folder reads them. They are frozen dataclasses and not
+pydantic models, because the long-lived roles hold them and pydantic takes 12 MB. `PlainModel` turns them, those of
+program.py and the messages of ipc/protocol.py into JSON values and back.
 """
 
 from __future__ import annotations
 
+import math
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -22,15 +25,20 @@ ATTACH_KINDS = (
 
 
 class PlainModel:
-    """The base of dataclasses whose fields are numbers, texts, paths, None, other such dataclasses, and lists and
-    mappings of these."""
+    """The base of dataclasses that become JSON values and come back equal.
+
+    Fields are numbers, texts, paths, enumerations of texts, None, other such dataclasses, and lists, tuples and
+    mappings of these.
+    """
 
     __slots__ = ()
 
     @classmethod
     def model_validate(cls, document: Mapping[str, Any]) -> Self:
-        """The model of JSON values, or of models within them. ValueError for what is not of the field's type, for a key
-        that there is not, and for one that is missing."""
+        """Return the model of JSON values, or of models within them.
+
+        ValueError for a value that is not of the field's type, for an unknown key, and for one that is missing.
+        """
         known = _types(cls)
         if unknown := sorted(document.keys() - known.keys()):
             raise ValueError(f"{cls.__name__}: no field {', '.join(unknown)}")
@@ -41,12 +49,24 @@ class PlainModel:
             raise ValueError(f"{cls.__name__}: {error}") from error
 
     def model_dump(self, mode: Literal["json"] = "json") -> dict[str, Any]:  # noqa: ARG002 (as pydantic's is called)
-        """JSON values of which `model_validate` makes an equal model."""
+        """Return JSON values of which `model_validate` makes an equal model."""
         return {name: _plain(getattr(self, name)) for name in _types(type(self))}
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """The same with other values in some fields."""
+        """Return the same model with other values in some fields."""
         return replace(self, **update)  # type: ignore[type-var]
+
+
+class CountsModel(PlainModel):
+    """The base of models whose numbers are sizes, counts and times: ValueError for a negative or infinite one."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise ValueError(f"{type(self).__name__}.{each.name}: {value!r} is out of range")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +185,7 @@ class ProgramSpec(PlainModel):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits(PlainModel):
+class Limits(CountsModel):
     """Limits of the daemon as a whole.
 
     series        label sets of all metrics together
@@ -184,13 +204,77 @@ class Config(PlainModel):
     limits: Limits = Limits()
 
 
+@dataclass(frozen=True, slots=True)
+class TlsSettings(PlainModel):
+    """What tls_server_config of a web configuration file asks for, with the files' contents.
+
+    cert, key, client_ca  PEM texts; client_ca "" for no client certificates
+    requires_client       a client without a certificate is refused
+    allowed_sans          names of which a client's certificate must have one; () for any
+    min_version, max_version  TLS12 or TLS13
+    ciphers               of TLS 1.2, as OpenSSL names them; "" for its choice
+    server_chooses        the server's first cipher is taken, and not the client's
+    curve                 as OpenSSL names it; "" for its choice
+    """
+
+    cert: str
+    key: str = field(repr=False)
+    client_ca: str = ""
+    requires_client: bool = False
+    allowed_sans: tuple[str, ...] = ()
+    min_version: str = "TLS12"
+    max_version: str = "TLS13"
+    ciphers: str = ""
+    server_chooses: bool = True
+    curve: str = ""
+
+    def __post_init__(self) -> None:
+        if not {self.min_version, self.max_version} <= {"TLS12", "TLS13"}:
+            raise ValueError(f"TlsSettings: no versions {self.min_version} and {self.max_version}")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings(CountsModel):
+    """What a web configuration file asks for.
+
+    tls       None for none
+    headers   of every answer
+    interval  seconds in which one more request is allowed; 0 for any number
+    burst     requests that are allowed at once
+    users     name -> bcrypt hash; empty for no passwords
+    """
+
+    tls: TlsSettings | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    interval: float = 0.0
+    burst: int = 0
+    users: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources(PlainModel):
+    """The files that a configuration was read from; config/sources.py compares them with the disk.
+
+    files   path -> SHA-256 of the content in hex, "" where it cannot be read; owner, group and mode. Every file that
+            was read, C texts too, in the order of reading
+    globs   pattern of `include:` -> what it found
+    absent  files that would have been read if they had been there: programs/ beside the main file hides bundled ones
+    """
+
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    globs: dict[str, list[str]] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+
+
 # How PlainModel reads and writes JSON values
 
 _TYPES: dict[type, dict[str, Any]] = {}
+_shown = reprlib.Repr()
+_shown.maxlevel = 0  # nothing that is within a list or mapping: it may be a key or a password
 
 
 def _types(model: Any) -> dict[str, Any]:
-    """Fields of a dataclass and their types."""
+    """Return the fields of a dataclass and their types."""
     if model not in _TYPES:
         hints = get_type_hints(model)
         _TYPES[model] = {each.name: hints[each.name] for each in fields(model)}
@@ -204,43 +288,49 @@ def _plain(value: Any) -> Any:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | StrEnum) else value
 
 
 def _value(wanted: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        return _one_of(arguments, value, where)
+        return _one_of([each for each in arguments if each is not type(None) or value is None], value, where)
     if origin is Literal:
-        return _checked(value in arguments, value, where)
+        return _checked(isinstance(value, str) and value in arguments, value, where)
     if origin is list:
         _checked(isinstance(value, list | tuple), value, where)
         return [_value(arguments[0], inner, where) for inner in value]
-    if origin is dict:
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            _checked(isinstance(value, list | tuple), value, where)
+            return tuple([_value(arguments[0], inner, where) for inner in value])
+        _checked(isinstance(value, list | tuple) and len(value) == len(arguments), value, where)
+        return tuple([_value(each, inner, where) for each, inner in zip(arguments, value, strict=True)])
+    if origin in (dict, Mapping):
         _checked(isinstance(value, Mapping), value, where)
-        return {key: _value(arguments[1], inner, where) for key, inner in value.items()}
-    if wanted is Any or wanted is None or wanted is type(None):
+        return {_value(arguments[0], key, where): _value(arguments[1], inner, where) for key, inner in value.items()}
+    if wanted is Any or wanted is type(None):
         return _checked(wanted is Any or value is None, value, where)
-    if wanted is Path:
-        _checked(isinstance(value, str | Path), value, where)
-        return Path(value)
     if issubclass(wanted, PlainModel) and isinstance(value, Mapping):
         return wanted.model_validate(value)
+    if issubclass(wanted, Path | StrEnum):
+        _checked(isinstance(value, str | wanted), value, where)
+        return wanted(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return _checked(isinstance(value, wanted) and (wanted is bool) >= isinstance(value, bool), value, where)
 
 
-def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
-    for choice in choices:
+def _one_of(choices: list[Any], value: Any, where: str) -> Any:
+    for choice in choices[:-1]:
         try:
             return _value(choice, value, where)
         except ValueError:
             continue
-    return _checked(False, value, where)
+    return _value(choices[-1], value, where)
 
 
 def _checked(fits: bool, value: Any, where: str) -> Any:
     if not fits:
-        raise ValueError(f"{where}: {value!r} is of another type")
+        raise ValueError(f"{where}: {_shown.repr(value)} is of another type")
     return value

@@ -14,14 +14,11 @@ memory. The seals keep the size: the memfd cannot shrink under a reader, nor gro
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from exporter.binding.bind import Binding, bind_all
-from exporter.ipc.messages import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 from exporter.program import Program
 from exporter.spec import ProgramSpec
 
@@ -107,18 +104,6 @@ def layout(bindings: Sequence[Binding], possible_cpus: int, label_length: int) -
         text = len(first.labels) * (max(longest, label_length) + 1) + 1
         laid_out.append(FamilyLayout(name, first.label_names, width, max(b.max_series for b in entries) + others, text))
     return TotalsLayout(tuple(laid_out), tuple(sorted({b.map for b in bindings if b.drained}))[:MOST_DRAINED])
-
-
-def create(size: int) -> int:
-    """Create a sealed memfd of so many zero bytes and return its descriptor. OSError."""
-    fd = os.memfd_create("totals", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _pages(size: int) -> int:

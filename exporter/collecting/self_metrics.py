@@ -15,24 +15,13 @@ from exporter import __version__
 from exporter.binding.map_memory import map_memory
 from exporter.collecting.collector import CollectReport, MetricReport
 from exporter.collecting.text import exposition
+from exporter.ipc.protocol import ReloadReport
 from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel import cpus, map_types
 from exporter.kernel.own_process import OwnProcess, own_process
 from exporter.program import Map, Program, State, hidden
 
 _possible_cpus = cache(cpus.possible)  # as long as the machine is up
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """How the last reload of the configuration ended, as the supervisor reports it (reload.Report)."""
-
-    sha256: str
-    timestamp: float  # Unix time
-    successful: bool
-    disabled: bool
-    reloads: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +46,7 @@ class ServerStatus:
     restarts: int = 0
     connected: bool = True
     web: WebConfiguration | None = None
-    configuration: Configuration | None = None
+    configuration: ReloadReport | None = None
     run_times: RunTimes = field(default_factory=RunTimes)
     armed: bool | None = None
 
@@ -89,7 +78,7 @@ def _server(value: Callable[[ServerStatus], float | None]) -> Callable[[_Page], 
     return lambda page: [((), value(page.status))]
 
 
-def _config(value: Callable[[Configuration], float]) -> Callable[[_Page], _Samples]:
+def _config(value: Callable[[ReloadReport], float]) -> Callable[[_Page], _Samples]:
     return lambda page: [((), value(c)) for c in [page.status.configuration] if c is not None]
 
 

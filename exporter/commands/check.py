@@ -13,11 +13,12 @@ from exporter.commands import verdicts
 from exporter.commands.exit_codes import EXIT_CONFIG, EXIT_LOAD, EXIT_OK, EXIT_RIGHTS, EXIT_USAGE
 from exporter.commands.printing import print_findings, print_variant
 from exporter.commands.verdicts import Verdict
+from exporter.ipc.protocol import WebConfigRead
 from exporter.kernel import rights
 from exporter.loading.compiling import compiler
 from exporter.loading.lint import rules
 from exporter.loading.target import TargetError
-from exporter.supervisor import read_web_config
+from exporter.supervisor.config_reader import read_in_child, read_web_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def _read(options: argparse.Namespace, path: Path) -> tuple[config.LoadedConfig 
     except config.ConfigErrors as errors:
         mistakes += map(str, errors.findings)
     if options.web_file:
-        web = read_web_config.read(options.web_file, options.trust_owner)
+        web = read_in_child(read_web_config, WebConfigRead, options.web_file, options.trust_owner)
         mistakes += map(": ".join, web.mistakes)
         warnings += map(": ".join, web.warnings)
     return loaded, mistakes, warnings

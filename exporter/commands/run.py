@@ -8,7 +8,6 @@ import contextlib
 import gc
 import os
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -20,14 +19,16 @@ from typing import NoReturn
 from exporter import __version__, config, log
 from exporter.commands.exit_codes import EXIT_CONFIG, EXIT_RIGHTS, EXIT_RUNTIME
 from exporter.commands.printing import print_findings
-from exporter.kernel import boot, credentials, malloc, rights
+from exporter.ipc.protocol import ConfigRead, WebConfigRead
+from exporter.kernel import boot, malloc, rights
 from exporter.loading import artifact, build, cache_key, load_program, target
 from exporter.loading.build import Host
 from exporter.loading.compiling import compiler, scratch
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Program
 from exporter.spec import Config, ProgramSpec
-from exporter.supervisor import adoption, overhead, read_config, read_web_config, server_unit, web_config
+from exporter.supervisor import adoption, overhead, server_unit, web_config
+from exporter.supervisor.config_reader import read_config, read_in_child, read_web_config
 from exporter.supervisor.crash_record import CrashRecord
 from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.quarantine import CrashGuard
@@ -140,14 +141,12 @@ class _Load:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._parent = os.getpid()
 
     def limit(self, config: Config) -> None:
         """For loaders that are forked from now on."""
         self._host = replace(self._host, map_memory=config.limits.map_memory)
 
     def __call__(self, program: ProgramSpec) -> tuple[Program, Descriptors]:
-        credentials.die_with_parent(signal.SIGKILL, self._parent)
         with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
             os.nice(LOADER_NICE)
         return load_program.load_program(program, self._host)
@@ -160,7 +159,7 @@ def _guard(host: Host, state_dir: Path) -> CrashGuard:
 def _child(options: RunOptions) -> ServerFunction:
     """A server that is forked from the supervisor, with sockets that listen from now on."""
     listeners = listening.sockets(options.listen, from_service_manager=options.systemd_socket)
-    secure = options.web is not None and bool((options.web.first.settings or {}).get("tls"))
+    secure = options.web is not None and bool(options.web.first.settings and options.web.first.settings.tls)
     for sock in listeners:
         log.get().info("listening", url=listening.url(sock, options.metrics_path, secure=secure))
         if not options.systemd_socket:
@@ -217,7 +216,7 @@ def command(options: argparse.Namespace) -> int:
         log.get().error(refusal)
         return EXIT_RIGHTS
     files = options.config_file, tuple(options.trust_owner)
-    found = read_config.read(*files)
+    found = read_in_child(read_config, ConfigRead, *files)
     print_findings(map(": ".join, found.mistakes), map(": ".join, found.warnings))
     if found.config is None:
         return EXIT_CONFIG
@@ -235,9 +234,7 @@ def command(options: argparse.Namespace) -> int:
             account=options.user,
             record=options.record,
             compiles=options.compiles,
-            source=ConfigSource(
-                lambda: read_config.answer(*files), found, options.disable_file, options.reload_interval
-            ),
+            source=ConfigSource(lambda: read_config(*files), found, options.disable_file, options.reload_interval),
             state_dir=options.state_dir,
             web=web,
             systemd_socket=options.systemd_socket,
@@ -252,8 +249,8 @@ def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_config.Web
     """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
     if path is None:
         return None
-    found = read_web_config.read(path, trust_owner)
+    found = read_in_child(read_web_config, WebConfigRead, path, trust_owner)
     print_findings(map(": ".join, found.mistakes), map(": ".join, found.warnings))
     if found.settings is None:
         raise config.ConfigErrors(())
-    return web_config.WebConfigSource(lambda: read_web_config.answer(path, trust_owner), found)
+    return web_config.WebConfigSource(lambda: read_web_config(path, trust_owner), found)

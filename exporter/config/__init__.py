@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.config.bundled import bundled_dir
 from exporter.config.findings import ConfigErrors, Finding, Findings, Mark, in_order
-from exporter.config.sources import Sources
-from exporter.spec import Config, Limits
+from exporter.spec import Config, Limits, Sources
 
 if TYPE_CHECKING:
     from exporter.config.merge import Merge

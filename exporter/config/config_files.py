@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.config import sources
-from exporter.config.sources import MAX_BYTES, Sources
+from exporter.config.sources import MAX_BYTES
 from exporter.kernel.ownership import other_writers
+from exporter.spec import Sources
 
 
 class FileError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from exporter.config.sources import Sources
+from exporter.spec import Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Finding:
         return f"{self.mark.position}: {self.text}"
 
 
-def lines(findings: Iterable[Finding]) -> list[tuple[str, str]]:
-    """Return (position, text) of each, for the answer of the child that reads."""
-    return [(finding.mark.position, finding.text) for finding in findings]
+def lines(findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
+    """Return where and what of each: (file:line:column, sentence)."""
+    return tuple((finding.mark.position, finding.text) for finding in findings)
 
 
 class ConfigErrors(Exception):  # noqa: N818  (it is a list of them)

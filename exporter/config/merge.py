@@ -165,7 +165,7 @@ class Merge:
         use = valid.document
         directories = [self._beside, self.bundled]
         path, absent = bundled.find(use.use, directories)
-        self.reader.sources.absent += absent
+        self.reader.sources.absent.extend(absent)
         mark = at(node, ["use"]).mark
         if path is None:
             known = sorted({known for directory in directories for known in bundled.names(directory)})

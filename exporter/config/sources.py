@@ -6,46 +6,27 @@ import glob
 import hashlib
 import os
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from exporter.spec import Sources
 
 MAX_BYTES = 4 << 20  # the largest config seen in the field has 200 kB
 
-Fingerprint = tuple[str, str]  # SHA-256 of a file's content in hex, "" where it cannot be read; owner, group and mode
+Fingerprint = tuple[str, str]  # as in Sources.files
 
 
-@dataclass(slots=True)
-class Sources:
-    """files    every file that was read, including C texts, in the order of reading
-    globs    the matches of each pattern of `include:`
-    absent   files that would be read if they existed: programs/ beside the main file overrides bundled programs
-    """
+def digest(sources: Sources) -> str:
+    """Return the SHA-256 of the contents of all files in the order of reading, without their names and paths."""
+    return hashlib.sha256("\n".join(content for content, _ in sources.files.values()).encode()).hexdigest()
 
-    files: dict[str, Fingerprint] = field(default_factory=dict)
-    globs: dict[str, list[str]] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the contents of all files in the order of reading, without their names and paths."""
-        return hashlib.sha256("\n".join(content for content, _ in self.files.values()).encode()).hexdigest()
-
-    def changed(self) -> bool:
-        """Return True if reading again would find another content, owner, mode or file. Takes a millisecond, no
-        YAML."""
-        return (
-            any(os.path.isfile(path) for path in self.absent)
-            or any(matches(pattern) != before for pattern, before in self.globs.items())
-            or any(fingerprint(path) != before for path, before in self.files.items())
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {"files": list(self.files.items()), "globs": self.globs, "absent": self.absent}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Sources:
-        files = {path: (content, owner) for path, (content, owner) in document["files"]}
-        return cls(files, document["globs"], document["absent"])
+def changed(sources: Sources) -> bool:
+    """Return True if reading again would find another content, owner, mode or file. Takes a millisecond, no YAML."""
+    return (
+        any(os.path.isfile(path) for path in sources.absent)
+        or any(matches(pattern) != before for pattern, before in sources.globs.items())
+        or any(fingerprint(path) != before for path, before in sources.files.items())
+    )
 
 
 def matches(pattern: str) -> list[str]:

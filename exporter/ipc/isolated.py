@@ -1,14 +1,11 @@
-"""A function in a child process of its own -> the text it answered, all that it printed, and how it ended.
-
-For code that may end the process, crash, or leave much memory behind. The child dies with the thread that called.
-"""
+"""Forked children: for code that may crash or leave much memory behind, and for the supervisor (children.py there)."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -29,43 +26,79 @@ class Outcome:
     @property
     def last_words(self) -> str:
         """How it ended, and the last line that it printed."""
-        how = f"signal {-self.status}" if self.status < 0 else f"exit code {self.status}"
-        last = self.output.strip().rpartition("\n")[2]
-        return f"{how}: {last or 'no word'}"
+        return f"{ending(self.status)}: {self.output.strip().rpartition(chr(10))[2] or 'no word'}"
+
+
+def ending(status: int) -> str:
+    """Return what an exit code, or -N for signal N, is called."""
+    return f"signal {-status}" if status < 0 else f"exit code {status}"
 
 
 def run_isolated(work: Callable[[IO[bytes]], str]) -> Outcome:
-    """Forks and calls `work` with the file that its standard output and error go to. OSError where it cannot fork."""
-    parent = os.getpid()
-    with open(os.memfd_create("output"), "w+b") as output:  # there may be no directory to write to
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            _child(work, parent, writing, output)
-        os.close(writing)
+    """Call `work` in a child and wait for it. OSError where no process can be had.
+
+    `work` is given the file that its standard output and error go to.
+    """
+    # Files in memory: there may be no directory to write to.
+    with open(os.memfd_create("output"), "w+b") as output, open(os.memfd_create("answer"), "w+b") as answer:
+        child = fork(lambda: _write(work, output, answer))
         try:
-            with open(reading, encoding="utf-8") as pipe:
-                answer = pipe.read()
+            _, status = os.waitpid(child, 0)
         except BaseException:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise
-        _, status = os.waitpid(child, 0)
-        output.seek(0)
-        return Outcome(answer, output.read().decode(errors="replace"), os.waitstatus_to_exitcode(status))
+        for file in (output, answer):
+            file.seek(0)
+        text, printed = answer.read().decode(), output.read().decode(errors="replace")
+        return Outcome(text, printed, os.waitstatus_to_exitcode(status))
 
 
-def _child(work: Callable[[IO[bytes]], str], parent: int, writing: int, output: IO[bytes]) -> None:
+def fork(work: Callable[[], object], keep: Sequence[int] | None = None) -> int:
+    """Fork a child that calls `work` and ends. Return its pid. OSError where no process can be had.
+
+    The child ends with the thread that called, has default signal handlers, and inherits the standard streams and the
+    descriptors `keep`; all of them where that is None.
+    """
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
     status = 1
     try:
         die_with_parent(signal.SIGKILL, parent)
-        faulthandler.disable()  # a crash here is told in one sentence by the parent
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-        with open(writing, "w", encoding="utf-8") as pipe:
-            pipe.write(work(output))
+        _reset_signals()
+        if keep is not None:
+            _close_all_but(keep)
+        work()
         status = 0
     except BaseException as error:  # noqa: BLE001 (this process has no other way to say it)
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)  # no atexit: bcc's would detach, and Python's belongs to the parent
+
+
+def _write(work: Callable[[IO[bytes]], str], output: IO[bytes], answer: IO[bytes]) -> None:
+    faulthandler.disable()  # the parent reports a crash in one sentence
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    answer.write(work(output).encode())
+    answer.flush()
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    # A terminal sends these to the whole group: they are the parent's matter.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _close_all_but(keep: Sequence[int]) -> None:
+    """Close-on-exec does not help, there is no exec; a server with a program descriptor could read kernel memory."""
+    last = 2
+    for fd in sorted(keep):
+        os.closerange(last + 1, fd)
+        last = fd
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))

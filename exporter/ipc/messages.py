@@ -1,71 +1,61 @@
-"""Documents and file descriptors over a Unix socket: loader to supervisor, supervisor to server.
+"""Bytes and file descriptors over a Unix socket; protocol.py says what the bytes mean.
 
 One message is several SEQPACKET packets: a header that says how many descriptors follow and carries a sealed memfd with
-the JSON document (a SEQPACKET packet of 300 kB is refused by the kernel), then the descriptors in chunks, because one
+the content (a SEQPACKET packet of 300 kB is refused by the kernel), then the descriptors in chunks, because one
 SCM_RIGHTS message holds at most SCM_MAX_FD of them (include/net/scm.h; unix(7)).
 """
 
 from __future__ import annotations
 
 import array
-import fcntl
-import json
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-VERSION = 1
+from exporter.kernel import memfd
+
 SCM_MAX_FD = 253
-DOCUMENT_LIMIT = 64 << 20  # bytes; a program with its layouts is some 20 kB
+CONTENT_LIMIT = 64 << 20  # bytes; a program with its layouts is some 20 kB
 
-_HEADER = struct.Struct("<4sII")  # magic, version, number of descriptors after the document
+_HEADER = struct.Struct("<4sII")  # magic, version of this framing, number of descriptors after the content
 _MAGIC = b"bpfx"
+_VERSION = 1
 _MORE = b"fds"
-
-F_ADD_SEALS = 1033  # include/uapi/linux/fcntl.h; the module fcntl has the names from Python 3.8 on only where libc does
-F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 
 
 class ProtocolError(Exception):
-    """The peer sent something that is not a message of this version."""
+    """The peer sent something that is not a message of this version.
+
+    program  the name of the program that the message describes, "" where it has none; None for any other message
+    """
+
+    def __init__(self, text: str, program: str | None = None) -> None:
+        super().__init__(text)
+        self.program = program
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends for `send` and `receive`."""
+    """Return two connected ends for `send` and `receive`."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(sock: socket.socket, document: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one document and the descriptors that belong to it; the caller keeps and closes its own copies.
+def send(sock: socket.socket, content: bytes, fds: Sequence[int] = ()) -> None:
+    """Send the content and the descriptors that belong to it; the caller keeps and closes its own copies.
 
     OSError if the peer is gone.
     """
-    memfd = sealed(document)
+    fd = memfd.of_content("message", content)
     try:
-        socket.send_fds(sock, [_HEADER.pack(_MAGIC, VERSION, len(fds))], [memfd], socket.MSG_NOSIGNAL)
+        socket.send_fds(sock, [_HEADER.pack(_MAGIC, _VERSION, len(fds))], [fd], socket.MSG_NOSIGNAL)
     finally:
-        os.close(memfd)
+        os.close(fd)
     for start in range(0, len(fds), SCM_MAX_FD):
         socket.send_fds(sock, [_MORE], list(fds[start : start + SCM_MAX_FD]), socket.MSG_NOSIGNAL)
 
 
-def sealed(document: Mapping[str, Any]) -> int:
-    """A descriptor of the document that nobody can change; for `read_document`, and the caller's to close."""
-    memfd = os.memfd_create("document", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with os.fdopen(memfd, "wb", closefd=False) as stream:
-            stream.write(json.dumps(document, separators=(",", ":")).encode())
-        fcntl.fcntl(memfd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-    except BaseException:
-        os.close(memfd)
-        raise
-    return memfd
-
-
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next document and its descriptors (close-on-exec, the caller's to close), or None at the end of the stream.
+def receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Return the next content and its descriptors (close-on-exec, the caller's to close); None: the stream ended.
 
     ProtocolError for anything else than a message of this version; descriptors that came with it are closed.
     """
@@ -76,23 +66,35 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         if len(data) != _HEADER.size or len(fds) != 1:
             raise ProtocolError(f"a header of {len(data)} bytes and {len(fds)} descriptors")
         magic, version, expected = _HEADER.unpack(data)
-        if magic != _MAGIC or version != VERSION:
-            raise ProtocolError(f"message {magic!r} of version {version}, expected {_MAGIC!r} of version {VERSION}")
-        memfd = fds.pop()
+        if magic != _MAGIC or version != _VERSION:
+            raise ProtocolError(f"message {magic!r} of version {version}, expected {_MAGIC!r} of version {_VERSION}")
+        fd = fds.pop()
         try:
-            document = read_document(memfd)
+            content = read(fd)
         finally:
-            os.close(memfd)
+            os.close(fd)
         while len(fds) < expected:
             data, more = _receive_packet(sock, len(_MORE), SCM_MAX_FD)
             fds += more
             if data != _MORE or not more:
                 raise ProtocolError(f"{len(fds)} of {expected} descriptors came")
     except BaseException:
-        for fd in fds:
-            os.close(fd)
+        close(fds)
         raise
-    return document, fds
+    return content, fds
+
+
+def read(fd: int) -> bytes:
+    """Return the whole of a file in memory. ProtocolError where it is too large; the descriptor stays open."""
+    size = os.fstat(fd).st_size
+    if size > CONTENT_LIMIT:
+        raise ProtocolError(f"a message of {size} bytes, more than {CONTENT_LIMIT}")
+    return os.pread(fd, size, 0)
+
+
+def close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _receive_packet(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes, list[int]]:
@@ -103,21 +105,6 @@ def _receive_packet(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(payload[: len(payload) // 4 * 4])
     if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-        for fd in fds:
-            os.close(fd)
+        close(fds)
         raise ProtocolError("a packet was cut: too many descriptors open here, or a foreign peer")
     return data, list(fds)
-
-
-def read_document(memfd: int) -> dict[str, Any]:
-    """What was given to `sealed`. ProtocolError for anything else; the descriptor stays open."""
-    try:
-        size = os.fstat(memfd).st_size
-        if size > DOCUMENT_LIMIT:
-            raise ProtocolError(f"a document of {size} bytes, more than {DOCUMENT_LIMIT}")
-        document = json.loads(os.pread(memfd, size, 0))
-    except ValueError as error:
-        raise ProtocolError(f"a document that is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ProtocolError("a document that is not an object")
-    return document

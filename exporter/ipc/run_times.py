@@ -1,18 +1,19 @@
-"""What programs take of the CPU, as the supervisor tells the server: numbers only, never a program's descriptor."""
+"""What programs take of the CPU: numbers that the supervisor measures and the server shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+
+from exporter.spec import CountsModel
 
 
 @dataclass(frozen=True, slots=True)
-class RunTime:
-    """Of one program, whatever it was loaded as. None: nobody knows.
+class RunTime(CountsModel):
+    """The CPU time of one program of the configuration, whatever was loaded for it. None: not measured.
 
     share    CPU seconds per second over all CPUs in the last window, traps of uprobes added; None if it does not run
-    budget   what it may take of that; None for as much as it likes
+    budget   CPU seconds per second that the program may take; None for no limit
     exceeded how often it was detached because it took more
     missed   runs that the kernel passed over
     seconds  that all of its runs took; only where every run is counted
@@ -28,17 +29,11 @@ class RunTime:
 
 
 @dataclass(frozen=True, slots=True)
-class RunTimes:
-    """Of all programs. `trap`: seconds that an event of a uprobe costs beside its program; None where there is none."""
+class RunTimes(CountsModel):
+    """The run times of all programs, by name.
+
+    trap  seconds that an event of a uprobe costs beside its program; None where there is none
+    """
 
     programs: Mapping[str, RunTime] = field(default_factory=dict)
     trap: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"programs": {name: asdict(each) for name, each in self.programs.items()}, "trap": self.trap}
-
-
-def from_json(document: Mapping[str, Any]) -> RunTimes:
-    """What `to_json` gave. AttributeError, LookupError, TypeError or ValueError for anything else."""
-    programs = {name: RunTime(**each) for name, each in document["programs"].items()}
-    return RunTimes(programs, document["trap"])

@@ -18,7 +18,7 @@ from typing import Any
 from exporter import log
 from exporter.kernel.ownership import other_writers
 from exporter.loading.cache_key import FORMAT, CacheKey
-from exporter.program import Map, map_from_json
+from exporter.program import Map
 
 _UNUSED_SECONDS = 90 * 86400
 _NEW_SECONDS = 3600  # no write takes so long
@@ -207,7 +207,7 @@ def _function(document: dict[str, Any]) -> Function:
 
 _READ: dict[str, Any] = {
     "cache_key": lambda document: CacheKey(**document),
-    "maps": lambda maps: tuple(map_from_json(m) for m in maps),
+    "maps": lambda maps: tuple(map(Map.model_validate, maps)),
     "functions": lambda functions: tuple(_function(f) for f in functions),
     "btf": _bytes,
     "btf_types": lambda types: {name: (key_id, value_id) for name, (key_id, value_id) in types.items()},

@@ -1,4 +1,4 @@
-"""The server's process: what it opens while it may, the rights that it drops, and what the supervisor tells it.
+"""The server's process: what it opens while it may, the rights that it drops, and the messages that it receives.
 
 It is given listening sockets, descriptors of what only root may open, map descriptors and the memory of totals. It
 answers every route once (a module imported later could not be read from a private venv), drops its rights, and only
@@ -15,14 +15,15 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from exporter import log
 from exporter.decoders import Names
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import Hello, ToServer
 from exporter.kernel import credentials, features
 from exporter.server.registry import ProgramRegistry
-from exporter.spec import Limits
 from exporter.web import threads
 from exporter.web.access import AccessControl
 from exporter.web.application import Application, Request
@@ -34,7 +35,7 @@ READS_WITHOUT_RIGHTS = (5, 19)  # the first kernel that lets a process without C
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What a server knows of the command line."""
+    """The server's part of the command line."""
 
     account: tuple[int, int]  # uid and gid
     metrics_path: str
@@ -62,31 +63,33 @@ class Http:
 
 def serve(supervisor: socket.socket, listeners: Sequence[socket.socket], options: ServerOptions) -> NoReturn:
     """Serve until the supervisor ends. The caller is a forked child with no other descriptors than these."""
-    greeting = messages.receive(supervisor)
-    if greeting is None:
+    received = protocol.receive(supervisor, Hello)
+    if received is None:
         os._exit(0)
-    programs, http = start(*greeting, listeners, options)
+    programs, http = start(*received, listeners, options)
     follow(supervisor, programs, http.begin)
     os._exit(0)  # without a supervisor nothing is attached any more
 
 
 def start(
-    document: dict[str, Any], fds: list[int], listeners: Sequence[socket.socket], options: ServerOptions
+    hello: Hello, fds: list[int], listeners: Sequence[socket.socket], options: ServerOptions
 ) -> tuple[ProgramRegistry, Http]:
-    """Drop all rights, after the supervisor's first message. Owns `fds`. Gives the programs, and what answers requests
-    for them once it has begun."""
+    """Drop all rights, after the supervisor's first message. Owns `fds`.
+
+    Return the programs, and the threads that answer requests for them once they have begun.
+    """
     release = features.version(os.uname().release)
     uid, gid = options.account
     keep = frozenset() if release >= READS_WITHOUT_RIGHTS else frozenset({credentials.CAP_BPF})
-    names = Names.of(dict(zip(document["names"], fds, strict=True)))
-    programs = ProgramRegistry(names, Limits.model_validate(document["limits"]), unprivileged=not keep)
-    programs.take(document, [])
+    names = Names.of(dict(zip(hello.files, fds, strict=True)))
+    programs = ProgramRegistry(names, hello.limits, unprivileged=not keep)
+    programs.update(hello)
     application = Application(programs, options.metrics_path)
     _rehearse(application, options.metrics_path)
     gc.freeze()  # what was imported stays: looking through it again and again would hold up a scrape now and then
     http = HttpServer(listeners, application)
     programs.access_control = AccessControl(http)
-    programs.access_control.apply(news["settings"] if (news := document.get("web")) else None)
+    programs.access_control.apply(hello.web.settings if hello.web else None)
     credentials.drop_to(uid, gid, keep)
     if options.supervisor is not None:
         credentials.die_with_parent(signal.SIGKILL, options.supervisor)  # setuid(2) clears it: so after that
@@ -101,31 +104,30 @@ def follow(
     on_complete: Callable[[], None],
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take what the supervisor tells until it has gone.
+    """Apply the supervisor's messages until its end.
 
-    on_complete  is called when it has said of every program what it does: a scrape before that would miss what is there
+    on_complete  is called when every program was described: a scrape before that would miss what is there
     on_ready     is called when all programs were tried
     """
-    complete = told = False
+    complete = ready = False
     while True:
         try:
-            message = messages.receive(supervisor)
-        except messages.ProtocolError as error:  # its packets are boundaries: the next message starts with its own
-            log.get().error("a message of the supervisor was not understood: what runs goes on", why=str(error))
-            continue
-        except OSError:  # it was killed with something of ours unread
+            received = protocol.receive(supervisor, ToServer)
+            if received is None:
+                return
+            programs.update(*received)
+        except ProtocolError as error:  # a packet is a boundary: the next message starts with its own
+            programs.refuse(error)
+        except OSError:  # it was killed with a message of this process unread
             return
-        if message is None:
-            return
-        programs.take(*message)
         if programs.complete() and not complete:
             on_complete()
             complete = True
-        if programs.ready() and not told:
+        if programs.ready() and not ready:
             with contextlib.suppress(OSError):
-                supervisor.send(b"ready")  # not before: what comes after `systemctl start` may scrape at once
+                protocol.send_ready(supervisor)  # not before: what comes after `systemctl start` may scrape at once
             on_ready()
-            told = True
+            ready = True
 
 
 def _rehearse(application: Application, metrics_path: str) -> None:

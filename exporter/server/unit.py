@@ -13,10 +13,12 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from exporter import __version__, log
-from exporter.ipc import messages
+from exporter.ipc import messages, protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import Hello
 from exporter.program import State
 from exporter.server import watchdog
 from exporter.server.process import ServerOptions, follow, start
@@ -25,9 +27,8 @@ from exporter.systemd import notify
 
 FIRST_WAIT = 30.0  # seconds that a server waits for its first supervisor; the service manager starts it again
 SHORTEST, LONGEST = 0.05, 2.0  # seconds between two tries to connect
+RESTART = "systemctl restart bpf-exporter-supervisor bpf-exporter"
 GREETING_TIMEOUT = 20.0  # seconds that a supervisor may take to greet: it may be busy with another one's end
-
-Greeting = tuple[dict[str, Any], list[int]]
 
 
 class AskedToEndError(BaseException):
@@ -35,14 +36,13 @@ class AskedToEndError(BaseException):
 
 
 class NoSupervisorError(Exception):
-    """Nobody answers at the socket; the text says why."""
+    """No supervisor answers at the socket; the text has the error."""
 
 
 def serve(path: Path, listeners: Sequence[socket.socket], options: ServerOptions) -> NoReturn:
     """Serve until SIGTERM. NoSupervisorError where there is none from the start, OSError where rights are missing."""
-    connection, greeting = _connect(path, time.monotonic() + FIRST_WAIT)
-    _compare_versions(greeting[0])
-    programs, http = start(*greeting, listeners, options)
+    connection, hello, fds = _connect(path, time.monotonic() + FIRST_WAIT)
+    programs, http = start(hello, fds, listeners, options)
     watchdog.start(programs)
     try:
         signal.signal(signal.SIGTERM, _asked)
@@ -50,12 +50,10 @@ def serve(path: Path, listeners: Sequence[socket.socket], options: ServerOptions
             follow(connection, programs, http.begin, lambda: _announce(programs))
             connection.close()
             programs.set_connected(False)
-            log.get().warning("the supervisor has gone: serving on from the maps that are here", socket=str(path))
-            connection, (document, fds) = _connect(path)
-            for fd in fds:  # the names of this host are open
-                os.close(fd)
-            _compare_versions(document)
-            programs.take(document, [])
+            log.get().warning("the supervisor is gone: scrapes are answered from its maps", socket=str(path))
+            connection, hello, fds = _connect(path)
+            messages.close(fds)  # this server has them open
+            programs.update(hello)
             programs.set_connected(True)
             log.get().info("the supervisor is back", socket=str(path))
     except AskedToEndError:
@@ -74,28 +72,31 @@ def _announce(programs: ProgramRegistry) -> None:
     notify("READY=1", f"STATUS={states.count(State.RUNNING)} of {len(states)} programs running")
 
 
-def _compare_versions(document: dict[str, Any]) -> None:
-    if (theirs := document.get("version")) != __version__:
-        hint = "systemctl restart bpf-exporter-supervisor bpf-exporter"
-        log.get().warning("the supervisor is of another version", supervisor=theirs, server=__version__, hint=hint)
+def _compare_versions(release: str) -> None:
+    if release != __version__:
+        log.get().warning("the supervisor is of another version", supervisor=release, server=__version__, hint=RESTART)
 
 
-def _connect(path: Path, deadline: float | None = None) -> tuple[socket.socket, Greeting]:
-    """A connection, and what it was greeted with. One that is closed without a word was refused."""
+def _connect(path: Path, deadline: float | None = None) -> tuple[socket.socket, Hello, list[int]]:
+    """Return a connection, and the greeting with its descriptors. One that is closed without a greeting was refused."""
     pause = SHORTEST
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             sock.connect(str(path))
             sock.settimeout(GREETING_TIMEOUT)
-            if greeting := messages.receive(sock):
+            if received := protocol.receive(sock, Hello):
                 sock.settimeout(None)
-                return sock, greeting
-            why = "it closed the connection (another server is connected, or this is not the server's user)"
-        except (OSError, messages.ProtocolError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+                _compare_versions(received[0].release)
+                return sock, *received
+            cause = "it closed the connection (another server is connected, or this is not the server's user)"
+        except ProtocolError as error:
+            cause = str(error)
+            log.get().error("the supervisor's greeting was not understood", error=cause, hint=RESTART)
+        except OSError as error:
+            cause = error.strerror or str(error)
         sock.close()
         if deadline is not None and time.monotonic() > deadline:
-            raise NoSupervisorError(f"supervisor: connect {path}: {why} (systemctl status bpf-exporter-supervisor)")
+            raise NoSupervisorError(f"supervisor: connect {path}: {cause} (systemctl status bpf-exporter-supervisor)")
         time.sleep(pause)
         pause = min(LONGEST, 2 * pause)

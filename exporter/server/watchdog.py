@@ -16,7 +16,7 @@ from exporter.systemd import notify, watchdog_interval
 
 class Checked(Protocol):
     def read_one_map(self) -> str:
-        """Read a map, or know that one was just read; why it cannot be read, "" if it can or there is none."""
+        """Read a map, unless one was just read. Return the error, "" for none and where there is no map."""
 
 
 def start(programs: Checked) -> None:
@@ -28,8 +28,8 @@ def start(programs: Checked) -> None:
 
 def _run(programs: Checked, seconds: float) -> NoReturn:
     while True:
-        if why := programs.read_one_map():
-            log.get().error("no map can be read: the service manager will end this process", why=why)
+        if error := programs.read_one_map():
+            log.get().error("no map can be read: the service manager will end this process", error=error)
         else:
             notify("WATCHDOG=1")
         time.sleep(seconds)

@@ -1,60 +1,95 @@
-"""A child that reads files, says one thing and ends: a part of the supervisor's loop.
+"""Configuration files, read in a child that ends.
 
-What it needs to read them (pydantic, PyYAML) goes with it, and a file that hangs or breaks it harms nobody else.
+pydantic, PyYAML and OpenSSL (16 MB) go with the child, and a file that hangs or breaks it harms no other process.
 """
 
 from __future__ import annotations
 
+import os
 import selectors
 import time
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Generic, TypeVar
 
-from exporter.ipc import messages
+from exporter import config
+from exporter.config.findings import ConfigErrors, lines
+from exporter.ipc import isolated, protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import ConfigRead, FilesRead, WebConfigRead
 from exporter.supervisor import children
 from exporter.supervisor.children import Child
 
 DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual
-ANSWER_TIMEOUT = 10.0  # seconds that it may take over its one message
+ANSWER_TIMEOUT = 10.0  # seconds that a child may take over its one message
 
-Read = TypeVar("Read")
+Result = TypeVar("Result", bound=FilesRead)
 
 
-class ConfigReader(Generic[Read]):
-    """One child at a time.
+def read_config(path: Path, trust_owner: Collection[int]) -> ConfigRead:
+    """Return the configuration of a daemon, whose files must belong to root or to `trust_owner`. For a child."""
+    try:
+        loaded = config.load(path, trust_owner=trust_owner, enforce_owner=True)
+    except ConfigErrors as errors:
+        return ConfigRead(mistakes=lines(errors.findings), sources=errors.sources)
+    return ConfigRead(config=loaded.config, warnings=lines(loaded.warnings), sources=loaded.sources)
 
-    answer      runs in it
-    understood  what its document says; LookupError, TypeError or ValueError where that is nothing
-    done        is given what was read, or None and why
+
+def read_web_config(path: Path, trust_owner: Collection[int]) -> WebConfigRead:
+    """Return the web configuration and the certificates that it names. For a child."""
+    from exporter.web.config import web_file
+
+    try:
+        loaded = web_file.load(path, {0, os.geteuid(), *trust_owner})
+    except ConfigErrors as errors:
+        return WebConfigRead(mistakes=lines(errors.findings), sources=errors.sources)
+    return WebConfigRead(settings=loaded.settings, warnings=lines(loaded.warnings), sources=loaded.sources)
+
+
+def read_in_child(
+    read: Callable[[Path, Collection[int]], Result], wanted: type[Result], path: Path, trust_owner: Collection[int]
+) -> Result:
+    """Return what `read` finds. OSError where no process can be had."""
+    outcome = isolated.run_isolated(lambda _: protocol.encode(read(path, trust_owner)).decode())
+    if outcome.answer:
+        return protocol.decode(outcome.answer.encode(), wanted)
+    return wanted(mistakes=((str(path), f"read: the process that reads it ended with {outcome.last_words}"),))
+
+
+class ConfigReader(Generic[Result]):
+    """One reading child at a time, as a part of the supervisor's loop.
+
+    read    runs in the child
+    wanted  the message that it answers with
+    done    is given what was read, or None and the error
     """
 
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        answer: Callable[[], dict[str, Any]],
-        understood: Callable[[dict[str, Any]], Read],
-        done: Callable[[Read | None, str], None],
+        read: Callable[[], Result],
+        wanted: type[Result],
+        done: Callable[[Result | None, str], None],
     ) -> None:
         self._selector = selector
-        self._answer = answer
-        self._understood = understood
+        self._read = read
+        self._wanted = wanted
         self._done = done
         self._child: Child | None = None
         self._deadline = 0.0
 
     @property
-    def reads(self) -> bool:
-        """Whether there is a child now."""
+    def is_reading(self) -> bool:
         return self._child is not None
 
     def begin(self) -> None:
-        """OSError where there is no process to be had. Not while one reads."""
-        self._child = child = children.ask(self._answer)
+        """Start a child, when none reads. OSError where no process can be had."""
+        self._child = child = children.fork(lambda sock: protocol.send(sock, self._read()))
         self._deadline = time.monotonic() + DEADLINE
         self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_answer(child))
 
     def due(self) -> list[float]:
-        """When `work` has to be called at the latest, by the monotonic clock."""
+        """Return when `work` has to be called at the latest, by the monotonic clock."""
         return [] if self._child is None else [self._deadline]
 
     def work(self) -> None:
@@ -63,7 +98,7 @@ class ConfigReader(Generic[Read]):
             self._done(None, f"no answer within {DEADLINE:.0f} s (host overloaded?)")
 
     def end(self) -> None:
-        """Nobody waits for it any more; `done` is not told."""
+        """Kill the child; `done` is not called."""
         if self._child is not None:
             self._child.kill()
             self._reap(self._child)
@@ -71,20 +106,19 @@ class ConfigReader(Generic[Read]):
     def _on_answer(self, child: Child) -> bool:
         """Its message came, or its end of the socket closed."""
         if child is not self._child:
-            return False  # it was given up in this round of the loop
+            return False  # it was killed in this round of the loop
         child.sock.settimeout(ANSWER_TIMEOUT)
-        read, why = None, ""
+        result, error = None, ""
         try:
-            message = messages.receive(child.sock)
-            read = self._understood(message[0]) if message else None
-        except (messages.ProtocolError, LookupError, OSError, TypeError, ValueError) as error:
-            why = f"its message was not understood: {type(error).__name__}: {error} (please report it)"
+            received = protocol.receive(child.sock, self._wanted)
+            result = received[0] if received else None
+        except (ProtocolError, OSError) as reason:
+            error = f"its message was not understood: {reason} (please report it)"
             child.kill()
         status = self._reap(child)
-        if read is None and not why:
-            how = f"signal {-status}" if status < 0 else f"exit code {status}"
-            why = f"the process that reads it ended with {how} and no word (out of memory?)"
-        self._done(read, why)
+        if result is None and not error:
+            error = f"the process that reads it ended with {isolated.ending(status)} and no word (out of memory?)"
+        self._done(result, error)
         return False
 
     def _reap(self, child: Child) -> int:

@@ -21,22 +21,18 @@ from typing import Any
 
 from exporter import log
 from exporter.binding.bind import BindingError, bind_all
-from exporter.ipc import messages
-from exporter.program import Program, State, from_json
-from exporter.spec import ProgramSpec
-from exporter.supervisor import handover
+from exporter.ipc import messages, protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import Loaded, Stored
+from exporter.kernel import memfd
+from exporter.program import State
 from exporter.supervisor.adoption import IsUnchanged
 from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.reload_plan import same_in_kernel, same_series
 from exporter.systemd import barrier, remove_fd, store_fd
 
-VERSION = 1  # of the stored document; a store of another version is closed, all of it
 _DOCUMENT = re.compile(r"(?P<token>[0-9]+)\.d(?P<generation>[0-9]+)")
 _TOKEN = re.compile(r"(?P<token>[0-9]+)\.")
-
-
-class ForeignStoreError(ValueError):
-    """A document of another version, or none at all."""
 
 
 @dataclass(slots=True)
@@ -56,14 +52,10 @@ class _Found:
     """A program that an earlier supervisor stored. `fds`: by name."""
 
     token: int
-    document: Mapping[str, Any]
+    message: Stored
     name: str
     generation: int
     fds: Mapping[str, int]
-
-    @property
-    def spec(self) -> ProgramSpec:
-        return ProgramSpec.model_validate(self.document["spec"])
 
 
 class FdStore:
@@ -89,15 +81,16 @@ class FdStore:
 
         One whose metrics are others than before has no memory of totals then."""
         wanted = {entry.spec.name: entry for entry in self._entries if entry.program.state is State.LOADING}
-        candidates: list[tuple[_Found, ManagedProgram, Program]] = []
+        candidates: list[tuple[_Found, ManagedProgram]] = []
         for found in self._found():
-            with contextlib.suppress(AttributeError, BindingError, LookupError, TypeError, ValueError):
-                entry, program = wanted.get(found.spec.name), from_json(found.document["program"])
-                if entry is not None and same_in_kernel(found.spec, entry.spec):
-                    bind_all(entry.spec.metrics, program.maps, entry.spec.maps)
-                    candidates.append((found, entry, program))
-        answers = same([(entry.spec, program) for _, entry, program in candidates]) if candidates else []
-        for (found, entry, _), is_same in zip(candidates, answers, strict=True):
+            entry = wanted.get(found.message.spec.name)
+            if entry is not None and same_in_kernel(found.message.spec, entry.spec):
+                with contextlib.suppress(BindingError):
+                    bind_all(entry.spec.metrics, found.message.loaded.program.maps, entry.spec.maps)
+                    candidates.append((found, entry))
+        programs = [(entry.spec, found.message.loaded.program) for found, entry in candidates]
+        answers = same(programs) if programs else []
+        for (found, entry), is_same in zip(candidates, answers, strict=True):
             if is_same and entry not in self._stored:
                 self._take_over(found, entry)
         adopted = {name for stored in self._stored.values() for name in (*stored.names.values(), stored.document)}
@@ -116,28 +109,29 @@ class FdStore:
             for name, fd in self._passed.items():
                 if match := _DOCUMENT.fullmatch(name):
                     token, generation = int(match["token"]), int(match["generation"])
-                    document = _read(fd)
-                    names = [*document["names"], *([document["totals"]] if document["totals"] else [])]
+                    message = protocol.decode(messages.read(fd), Stored)
+                    names = [*message.names, *([message.totals] if message.totals else [])]
                     newer = token not in found or found[token].generation < generation
                     if newer and all(name in self._passed for name in names):
                         fds = {name: self._passed[name] for name in names}
-                        found[token] = _Found(token, document, name, generation, fds)
-        except (ForeignStoreError, LookupError, TypeError) as error:
-            log.get().warning("what systemd kept is of another version: starting clean", why=str(error))
+                        found[token] = _Found(token, message, name, generation, fds)
+        except (OSError, ProtocolError) as error:
+            log.get().warning("what systemd kept is of another version: starting clean", error=str(error))
             return []
         return list(found.values())
 
     def _take_over(self, found: _Found, entry: ManagedProgram) -> None:
-        document = found.document
-        entry.program, entry.fds = handover.unpack(document["program"], [found.fds[name] for name in document["names"]])
-        entry.since = document["since"]
-        names = {found.fds[name]: name for name in document["names"]}
-        goes_on = document["label_length"] == self.label_length and same_series(found.spec, entry.spec)
-        if document["totals"] and goes_on:
-            entry.totals = found.fds[document["totals"]]
-            names[entry.totals] = document["totals"]
+        message = found.message
+        entry.program = message.loaded.program
+        entry.fds = message.loaded.with_numbers([found.fds[name] for name in message.names])
+        entry.since = message.since
+        names = {found.fds[name]: name for name in message.names}
+        goes_on = message.label_length == self.label_length and same_series(message.spec, entry.spec)
+        if message.totals and goes_on:
+            entry.totals = found.fds[message.totals]
+            names[entry.totals] = message.totals
         stored = _Stored(found.token, entry, names, found.name, found.generation)
-        stored.made_of = (*_made_of(entry)[:4], found.spec, entry.since)  # with another entry it is stored anew
+        stored.made_of = (*_made_of(entry)[:4], message.spec, entry.since)  # with another entry it is stored anew
         self._stored[entry] = stored
         os.close(self._passed[found.name])
         log.get().info("program taken over", program=entry.spec.name, attachments=len(entry.fds.links))
@@ -174,7 +168,7 @@ class FdStore:
         if stored is None:
             stored = self._stored[entry] = _Stored(self._next_token, entry)
             self._next_token += 1
-        document, numbers = handover.pack(entry.program, entry.fds)
+        loaded, numbers = Loaded.of(entry.program, entry.fds)
         wanted = [*numbers, *([] if entry.totals is None else [entry.totals])]
         stale = [stored.names.pop(fd) for fd in _stale(stored, made_of, wanted)]
         stored.generation += 1
@@ -183,16 +177,15 @@ class FdStore:
             if fd not in stored.names:
                 stored.names[fd] = f"{stored.token}.{stored.generation}.{len(stored.names)}"
                 self._store(stored.names[fd], fd)
-        described = {
-            "version": VERSION,
-            "spec": entry.spec.model_dump(mode="json"),
-            "program": document,
-            "names": [stored.names[fd] for fd in numbers],
-            "totals": None if entry.totals is None else stored.names[entry.totals],
-            "label_length": self.label_length,
-            "since": entry.since,
-        }
-        fd = messages.sealed(described)
+        message = Stored(
+            entry.spec,
+            loaded,
+            names=tuple(stored.names[fd] for fd in numbers),
+            totals=None if entry.totals is None else stored.names[entry.totals],
+            label_length=self.label_length,
+            since=entry.since,
+        )
+        fd = memfd.of_content("program", protocol.encode(message))
         self._store(stored.document, fd)
         os.close(fd)
         self._remove([*([before] if before else []), *stale])  # last: the one before is whole until this one is
@@ -241,13 +234,3 @@ def _stale(stored: _Stored, made_of: tuple[Any, ...], wanted: Sequence[int]) -> 
             others.add(memory[0])
         stale |= others & set(stored.names)
     return stale
-
-
-def _read(fd: int) -> dict[str, Any]:
-    try:
-        document = messages.read_document(fd)
-    except (OSError, messages.ProtocolError) as error:
-        raise ForeignStoreError(str(error)) from error
-    if document.get("version") != VERSION:
-        raise ForeignStoreError(f"version {document.get('version')!r}, expected {VERSION}")
-    return document

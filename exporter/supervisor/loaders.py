@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import selectors
+import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter import log
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import Loaded
 from exporter.kernel import memory
-from exporter.program import Reason
-from exporter.supervisor import children, handover
+from exporter.program import Descriptors, Program, Reason
+from exporter.spec import ProgramSpec
+from exporter.supervisor import children
 from exporter.supervisor.children import Child
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.managed_program import ManagedProgram, failed
+
+LoadFunction = Callable[[ProgramSpec], tuple[Program, Descriptors]]
 
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
@@ -38,7 +45,7 @@ class Loaders:
 
     def __init__(
         self,
-        load: handover.LoadFunction,
+        load: LoadFunction,
         selector: selectors.BaseSelector,
         done: Callable[[ManagedProgram], None],
         admit: Callable[[list[ManagedProgram]], list[ManagedProgram]] = list,
@@ -73,7 +80,7 @@ class Loaders:
             loader.child.kill()
             self._reap(loader)
             text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
-            loader.entry.program = handover.failed(loader.entry.spec, Reason.TIMEOUT, text)
+            loader.entry.program = failed(loader.entry.spec, Reason.TIMEOUT, text)
             self._done(loader.entry)
         if self._unasked:
             self._queue, self._unasked = self._admit(self._queue), False
@@ -97,10 +104,10 @@ class Loaders:
 
     def _start(self, entry: ManagedProgram) -> None:
         try:
-            child = children.fork(lambda sock: handover.load_and_send(self._load, entry.spec, sock))
+            child = children.fork(lambda sock: load_and_send(self._load, entry.spec, sock))
         except OSError as error:
             text = f"{entry.spec.name}: load: the loader cannot be started: {error.strerror or error}"
-            entry.program = handover.failed(entry.spec, Reason.INTERNAL, text)
+            entry.program = failed(entry.spec, Reason.INTERNAL, text)
             self._done(entry)
             return
         log.get().info("loading", program=entry.spec.name)
@@ -113,21 +120,21 @@ class Loaders:
         if loader not in self._running:
             return False  # it was dropped in this round of the loop
         loader.child.sock.settimeout(ANSWER_TIMEOUT)
-        entry, loaded, nonsense = loader.entry, None, ""
+        entry, received, nonsense = loader.entry, None, ""
         try:
-            message = messages.receive(loader.child.sock)
-            loaded = handover.unpack(*message) if message else None
-        except (messages.ProtocolError, OSError) as error:
+            received = protocol.receive(loader.child.sock, Loaded)
+        except (ProtocolError, OSError) as error:
             nonsense = f"{entry.spec.name}: load: the loader's message was not understood: {error} (please report it)"
-        if loaded is None:
+        if received is None:
             loader.child.kill()
         status = self._reap(loader)
-        if loaded is not None:
-            entry.program, entry.fds = loaded
+        if received is not None:
+            message, fds = received
+            entry.program, entry.fds = message.program, message.with_numbers(fds)
         elif nonsense:
-            entry.program = handover.failed(entry.spec, Reason.INTERNAL, nonsense)
+            entry.program = failed(entry.spec, Reason.INTERNAL, nonsense)
         else:
-            entry.program = handover.failed_without_a_word(entry.spec, status)
+            entry.program = _failed_without_message(entry.spec, status)
         self._done(entry)
         return False
 
@@ -135,3 +142,23 @@ class Loaders:
         self._selector.unregister(loader.child.sock)
         self._running.remove(loader)
         return loader.child.reap()
+
+
+def load_and_send(load: LoadFunction, spec: ProgramSpec, sock: socket.socket) -> None:
+    """Load a program and send what became of it. The loader's whole life: its descriptors go on in the supervisor."""
+    try:
+        message, fds = Loaded.of(*load(spec))
+    except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
+        text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
+        message, fds = Loaded(failed(spec, Reason.INTERNAL, text)), []
+    protocol.send(sock, message, fds)
+
+
+def _failed_without_message(spec: ProgramSpec, status: int) -> Program:
+    """Return the program of a loader that ended with this exit code, or by signal -`status`, and sent nothing."""
+    if status >= 0:
+        text = f"{spec.name}: load: the loader ended with exit code {status} and no word (please report it)"
+        return failed(spec, Reason.INTERNAL, text)
+    hint = "out of memory? see the kernel's log" if status == -signal.SIGKILL else "see the kernel's log"
+    text = f"{spec.name}: load: the loader was killed by {signal.Signals(-status).name} ({hint})"
+    return failed(spec, Reason.KILLED, text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from exporter import log
-from exporter.program import Descriptors, Program, State, pair, to_json
+from exporter.ipc.protocol import ProgramState
+from exporter.program import Descriptors, Program, Reason, State, pair
 from exporter.spec import ProgramSpec
 
 SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
@@ -32,21 +32,18 @@ class ManagedProgram:
     def of(cls, spec: ProgramSpec) -> ManagedProgram:
         return cls(spec, Program(spec.name, State.LOADING if spec.enabled else State.DISABLED))
 
-    def for_server(self) -> tuple[dict[str, Any], list[int]]:
-        """What the server is told: the program's document, its configuration, its maps and the memory of its totals;
-        never a program or a link. Maps are read-only but those whose entries the server itself has to delete."""
+    def for_server(self) -> tuple[ProgramState, list[int]]:
+        """Return the message to the server and its descriptors: maps and the memory of totals, never a program or link.
+
+        Maps are read-only but those whose entries the server itself has to delete.
+        """
         names = list(self.fds.readonly)
         writable = {name for name, options in self.spec.maps.items() if options.ttl}
         writable.update(*(pair(name) for name, options in self.spec.maps.items() if options.drain))
         given = {**self.fds.readonly, **{name: fd for name, fd in self.fds.maps.items() if name in writable}}
-        memory = [] if self.totals is None else [self.totals]
-        document = {
-            **to_json(self.program),
-            "spec": self.spec.model_dump(mode="json"),
-            "maps": names,
-            "totals": len(memory),
-        }
-        return document, [*(given[name] for name in names), *memory]
+        totals = [] if self.totals is None else [self.totals]
+        message = ProgramState(self.program, self.spec, tuple(names), bool(totals))
+        return message, [*(given[name] for name in names), *totals]
 
     def detach(self) -> None:
         """Let go of everything in the kernel, and of the totals."""
@@ -56,9 +53,14 @@ class ManagedProgram:
         seconds = round(time.monotonic() - began, 1)
         if seconds >= SLOW_CLOSE:
             why = "the kernel detaches them one after another: see docs/attach.md"
-            log.get().warning("detaching took long", program=self.spec.name, links=links, seconds=seconds, why=why)
+            log.get().warning("detaching took long", program=self.spec.name, links=links, seconds=seconds, error=why)
 
     def forget_totals(self) -> None:
         if self.totals is not None:
             os.close(self.totals)
             self.totals = None
+
+
+def failed(spec: ProgramSpec, reason: Reason, text: str) -> Program:
+    """Return the program of a spec that failed."""
+    return Program(spec.name, State.FAILED, reason=reason, text=text)

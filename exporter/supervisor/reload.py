@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from exporter import log
 from exporter.binding.bind import BindingError, bind_all
-from exporter.config.sources import Sources
+from exporter.config import sources
+from exporter.ipc.protocol import ConfigRead, ReloadReport
 from exporter.program import Reason, State
-from exporter.spec import Config, ProgramSpec
-from exporter.supervisor import handover, read_config
+from exporter.spec import Config, ProgramSpec, Sources
 from exporter.supervisor.config_reader import ConfigReader
 from exporter.supervisor.loaders import Loaders
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.managed_program import ManagedProgram, failed
 from exporter.supervisor.reload_plan import Action, Plan, Step, plan, refusals, runs, same_series, staying
 from exporter.systemd import notify
 
@@ -32,29 +32,16 @@ from exporter.systemd import notify
 class ConfigSource:
     """Where the configuration comes from.
 
-    answer    runs in a forked child: configuration.answer of the files
+    read      reads the files, in a forked child
     first     what was read of them at start
     disable_file  while it exists nothing is attached
-    interval  seconds between two looks at the files; 0 for none, SIGHUP is looked at always
+    interval  seconds between two checks of the files; 0 for SIGHUP alone
     """
 
-    answer: Callable[[], dict[str, Any]]
-    first: read_config.ConfigResult
+    read: Callable[[], ConfigRead]
+    first: ConfigRead
     disable_file: Path
     interval: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
-    """What metrics say. `sha256` and `timestamp` (Unix time): of the last configuration that ran as it is written.
-    `reloads` and `failures`: how many there were so far, and how many of them were not successful."""
-
-    sha256: str
-    timestamp: float
-    successful: bool
-    disabled: bool
-    reloads: int = 0
-    failures: int = 0
 
 
 class Running(Protocol):
@@ -95,9 +82,9 @@ class Reload:
         self._files = source.first.sources  # of the last configuration that was read, also of a wrong one
         self._asked = False
         self._look = time.monotonic() + source.interval
-        self._reader = ConfigReader(selector, source.answer, read_config.understood, self._on_read)
+        self._reader = ConfigReader(selector, source.read, ConfigRead, self._on_read)
         self._pending: _Pending | None = None
-        self.report = ReloadReport(self._files.digest(), time.time(), True, is_disabled(source))
+        self.report = ReloadReport(sources.digest(self._files), time.time(), True, is_disabled(source))
         if self.report.disabled:
             self._say_disabled()
             for entry in running.entries:
@@ -110,7 +97,7 @@ class Reload:
     def due(self) -> list[float]:
         """When `work` has to be called at the latest, by the monotonic clock."""
         times = [self._look] if self._source.interval else []
-        if self._reader.reads:
+        if self._reader.is_reading:
             return [*times, *self._reader.due()]
         return [0.0] if self._asked or self._is_loaded() else times
 
@@ -118,16 +105,16 @@ class Reload:
         now = time.monotonic()
         if self._source.interval and now >= self._look:
             self._look = now + self._source.interval
-            changed = is_disabled(self._source) != self.report.disabled or self._files.changed()
+            changed = is_disabled(self._source) != self.report.disabled or sources.changed(self._files)
             self._asked = self._asked or changed
         self._reader.work()
-        if self._asked and not self._reader.reads:
+        if self._asked and not self._reader.is_reading:
             self._asked = False
             self._begin()
-        if not self._reader.reads and self._pending is not None and self._is_loaded():
+        if not self._reader.is_reading and self._pending is not None and self._is_loaded():
             if any(step.do is Action.BIND and not _is_running(step.entry) for step in self._pending.plan.steps):
                 # A lifetime or a budget ended it while others were loaded: there are no maps to bind to any more.
-                self._load(self._pending.config, self._pending.sources, outdated=self._pending.outdated)
+                self._load(self._pending.config, self._pending.files, outdated=self._pending.outdated)
             else:
                 self._exchange()
 
@@ -146,9 +133,9 @@ class Reload:
         except OSError as error:
             self._failed([("configuration", f"no process to read with: {error.strerror or error}")])
 
-    def _on_read(self, read: read_config.ConfigResult | None, why: str) -> None:
+    def _on_read(self, read: ConfigRead | None, error: str) -> None:
         if read is None:
-            self._failed([("configuration", why)])
+            self._failed([("configuration", error)])
             return
         self._files = read.sources
         for place, text in read.warnings:
@@ -191,7 +178,7 @@ class Reload:
 
     # Loading, and the exchange
 
-    def _load(self, config: Config, sources: Sources, *, outdated: bool = False) -> None:
+    def _load(self, config: Config, files: Sources, *, outdated: bool = False) -> None:
         """Take away what is to go, and start loading what is to come."""
         self._running.limit(config)
         specs = allowed(config.programs, self.report.disabled)
@@ -201,7 +188,7 @@ class Reload:
         for entry in before.values():
             if entry not in tried.values():
                 self._abandon(entry)
-        self._pending = _Pending(planned, tried, config, sources, outdated)
+        self._pending = _Pending(planned, tried, config, files, outdated)
         for entry in tried.values():
             if entry not in before.values():
                 self._loaders.add(entry)
@@ -253,7 +240,7 @@ class Reload:
         if left or pending.outdated:
             self._finish(replace(self.report, successful=False))
         else:
-            digest = pending.sources.digest()
+            digest = sources.digest(pending.files)
             self._finish(replace(self.report, sha256=digest, timestamp=time.time(), successful=True))
 
     def _take(
@@ -272,7 +259,7 @@ class Reload:
         if candidate is not None:
             if refused:
                 candidate.detach()
-                candidate.program = handover.failed(candidate.spec, Reason.BINDING, refused)
+                candidate.program = failed(candidate.spec, Reason.BINDING, refused)
             elif candidate.program.state is State.RUNNING:
                 self._running.new_totals(candidate)
             return candidate, True
@@ -319,7 +306,7 @@ class _Pending:
     plan: Plan
     tried: dict[str, ManagedProgram]
     config: Config
-    sources: Sources
+    files: Sources
     outdated: bool = False
 
 

@@ -8,10 +8,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from exporter import log
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import ToServer
 from exporter.supervisor import children
 from exporter.supervisor.children import Child
 
@@ -70,22 +72,22 @@ class ServerChild:
         try:
             self._child = child = children.fork(self._serve, self._keep)
         except OSError as error:  # no process or descriptor to be had: what is attached goes on counting
-            log.get().error("server cannot be started: trying again", why=str(error), after=f"{RETRY:.0f} s")
+            log.get().error("server cannot be started: trying again", error=str(error), after=f"{RETRY:.0f} s")
             self._due = time.monotonic() + RETRY
             return
         child.sock.settimeout(SEND_TIMEOUT)
         self._started, self.ready = time.monotonic(), False
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_end(child))
-        self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_word(child))
+        self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_message(child))
         self._starts += 1
         self._greet(self._starts - 1)
 
-    def tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send one message. Nothing where no server runs: the next one is told everything."""
+    def send(self, message: ToServer, fds: Sequence[int] = ()) -> None:
+        """Send a message. Nothing happens where no server runs: the next one is told everything."""
         if self._child is None:
             return
         try:
-            messages.send(self._child.sock, document, fds)
+            protocol.send(self._child.sock, message, fds)
         except OSError as error:
             log.get().warning("the server does not take messages: starting another one", error=str(error))
             self._child.kill()  # its pidfd wakes the loop
@@ -105,16 +107,18 @@ class ServerChild:
                 child.kill()
         self._forget(child)
 
-    def _on_word(self, child: Child) -> bool:
-        """Anything from the server means that it serves; what it says is not read, because it is not trusted."""
+    def _on_message(self, child: Child) -> bool:
+        """The server is ready, or ended."""
         if child is not self._child:
             return False  # it ended in this round of the loop
         try:
-            word = child.sock.recv(16)
+            self.ready = protocol.receive_ready(child.sock) is not None
         except OSError:
-            word = b""
-        self.ready = bool(word)
-        self._selector.unregister(child.sock)  # it has no more to say, and its end is seen by its pidfd
+            self.ready = False
+        except ProtocolError as error:
+            log.get().error("the server's message was not understood: starting another one", error=str(error))
+            child.kill()
+        self._selector.unregister(child.sock)  # it sends no more, and its pidfd says when it ends
         return False
 
     def _on_end(self, child: Child) -> bool:

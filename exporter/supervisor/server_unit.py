@@ -15,10 +15,11 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from exporter import log
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.messages import ProtocolError
+from exporter.ipc.protocol import ToServer
 from exporter.supervisor.server_forked import SEND_TIMEOUT, Greet
 
 MODE = 0o660
@@ -92,12 +93,12 @@ class ServerConnection:
     def work(self) -> None:
         """Nothing by itself: the service manager starts servers."""
 
-    def tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send one message. Nothing where no server is connected: the next one is told everything."""
+    def send(self, message: ToServer, fds: Sequence[int] = ()) -> None:
+        """Send a message. Nothing happens where no server is connected: the next one is told everything."""
         if self._sock is None:
             return
         try:
-            messages.send(self._sock, document, fds)
+            protocol.send(self._sock, message, fds)
         except OSError as error:
             log.get().warning("the server does not take messages: it has to connect again", error=str(error))
             self._forget()
@@ -119,40 +120,42 @@ class ServerConnection:
             return False
         pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid not in (0, self._uid):  # one that was started as root drops its rights when it has been greeted
-            log.get().warning("refused a connection", uid=uid, pid=pid, why=f"the server's user is {self._uid}")
+            log.get().warning("refused a connection", uid=uid, pid=pid, error=f"the server's user is {self._uid}")
             sock.close()
             return False
         if self._sock is not None and not _has_ended(self._sock):
-            log.get().warning("refused a second server", pid=pid, why=f"process {self._pid} is connected and lives")
+            log.get().warning("refused a second server", pid=pid, error=f"process {self._pid} is connected and lives")
             sock.close()
             return False
         if self._sock is not None:
             self._forget()
         self._sock, self._ready = sock, False
         sock.settimeout(SEND_TIMEOUT)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_word(sock))
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_message(sock))
         self._servers += pid != self._pid
         self._pid = pid
         log.get().info("server connected", pid=pid)
         self._greet(self._servers - 1)
         return False
 
-    def _on_word(self, sock: socket.socket) -> bool:
-        """What a server says is not read, because it is not trusted; its end is noticed. It has one word to say: one
-        that goes on must not keep this loop turning."""
+    def _on_message(self, sock: socket.socket) -> bool:
+        """The server is ready, or ended. It sends one message: one that goes on must not keep this loop turning."""
         if sock is not self._sock:
-            return False  # it was let go in this round of the loop
+            return False  # it was disconnected in this round of the loop
+        message, error = None, ""
         try:
-            word = sock.recv(16)
+            message = protocol.receive_ready(sock)
         except OSError:
-            word = b""
-        if not word:
-            log.get().warning(
-                "the server has gone: the kernel goes on counting until the next one comes", pid=self._pid
-            )
-            self._forget()
-        elif self._ready:
-            log.get().warning("the server says more than it has to: it has to connect again", pid=self._pid)
+            pass
+        except ProtocolError as reason:
+            error = str(reason)
+        if message is not None and self._ready:
+            error = "a second message, where one is expected"
+        if error:
+            log.get().warning("the server's message was refused: it has to connect again", pid=self._pid, error=error)
+        elif message is None:
+            log.get().warning("the server is gone: the kernel goes on counting until the next connects", pid=self._pid)
+        if error or message is None:
             self._forget()
         self._ready = True
         return False

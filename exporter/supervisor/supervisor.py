@@ -11,23 +11,24 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 from exporter import __version__, log
 from exporter.binding import totals_layout
 from exporter.binding.bind import BindingError
 from exporter.decoders.names import open_for_root
+from exporter.ipc import isolated
+from exporter.ipc.protocol import ConfigState, Hello, Measurements, ProgramList, ToServer
 from exporter.ipc.run_times import RunTimes
-from exporter.kernel import cpus
+from exporter.kernel import cpus, memfd
 from exporter.program import Reason, State
 from exporter.spec import Config, ProgramSpec
-from exporter.supervisor import handover, web_config
 from exporter.supervisor.adoption import IsUnchanged
 from exporter.supervisor.fd_store import FdStore
 from exporter.supervisor.lifetimes import Lifetimes
-from exporter.supervisor.loaders import Loaders
+from exporter.supervisor.loaders import Loaders, LoadFunction
 from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.overhead import Overhead, OverheadOptions
 from exporter.supervisor.quarantine import CrashGuard, Quarantine
@@ -35,6 +36,7 @@ from exporter.supervisor.reload import ConfigSource, Reload, allowed, is_disable
 from exporter.supervisor.sampled_cpus import SampledCpus
 from exporter.supervisor.server_forked import Greet
 from exporter.supervisor.watchdog import Watchdog
+from exporter.supervisor.web_config import WebConfigSource, WebConfigWatch
 from exporter.systemd import notify, take_fds
 
 DEFAULTS = Config()
@@ -63,8 +65,8 @@ class ServerLink(Part, Protocol):
     def ready(self) -> bool:
         """Whether the service may be said to be up, once all programs were tried."""
 
-    def tell(self, document: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send one message; nothing where no server is, because the next one is told everything."""
+    def send(self, message: ToServer, fds: Sequence[int] = ()) -> None:
+        """Send a message; nothing happens where no server is, because the next one is told everything."""
 
     def ask_to_end(self) -> None: ...
 
@@ -94,14 +96,14 @@ class Supervisor:
         self,
         specs: Sequence[ProgramSpec],
         *,
-        load: handover.LoadFunction,
+        load: LoadFunction,
         server: ServerFunction,
         config: Config = DEFAULTS,
         record: RecordFunction | None = None,
         source: ConfigSource | None = None,
         limit: Callable[[Config], None] = lambda _: None,
         guard: CrashGuard | None = None,
-        web: web_config.WebConfigSource | None = None,
+        web: WebConfigSource | None = None,
         overhead: OverheadOptions = OverheadOptions(),  # noqa: B008 - frozen
         adopt: IsUnchanged | None = None,
     ) -> None:
@@ -138,7 +140,7 @@ class Supervisor:
         self._reload = None if source is None else Reload(source, self._selector, self._loaders, self)
         if self._reload is not None:
             self._parts = (*self._parts, self._reload)
-        self._web = None if web is None else web_config.WebConfigWatch(web, self._selector, self._server.tell)
+        self._web = None if web is None else WebConfigWatch(web, self._selector, self._server.send)
         if self._web is not None:
             self._parts = (*self._parts, self._web)
         if self._store is not None:
@@ -216,7 +218,7 @@ class Supervisor:
 
     def _tell_run_times(self, times: RunTimes) -> None:
         armed = None if self._quarantine is None else self._quarantine.armed
-        self._server.tell({"run_times": times.to_json(), "armed": armed})
+        self._server.send(Measurements(times, armed))
 
     def _admit(self, entries: list[ManagedProgram]) -> list[ManagedProgram]:
         """Those that may be loaded; of the others it is said why not."""
@@ -263,7 +265,7 @@ class Supervisor:
         for entry in [entry for entry in entries if entry not in self._entries]:
             self._say(entry)
         self._entries[:] = entries
-        self._server.tell({"programs": [entry.spec.name for entry in entries], "news": len(news)})
+        self._server.send(ProgramList(tuple(entry.spec.name for entry in entries), len(news)))
         for entry in news:
             self._tell(entry)
         self._let_go(gone)
@@ -291,14 +293,13 @@ class Supervisor:
     def reloaded(self) -> None:
         """Tell the server what there is to say of the configuration, and its limits."""
         if self._reload is not None:
-            limits = self._config.limits.model_dump()
-            self._server.tell({"configuration": asdict(self._reload.report), "limits": limits})
+            self._server.send(ConfigState(self._reload.report, self._config.limits))
 
     def _memory_of_totals(self, entry: ManagedProgram) -> int | None:
         try:
             length = self._config.limits.label_length
             plan = totals_layout.of_program(entry.program, entry.spec, cpus.possible(), length)
-            return totals_layout.create(plan.size)
+            return memfd.of_size("totals", plan.size)
         except (BindingError, OSError) as error:
             self._log.warning("totals will not outlive a server", program=entry.spec.name, why=str(error))
             return None
@@ -323,15 +324,15 @@ class Supervisor:
 
     def _greet(self, restarts: int) -> None:
         opened = open_for_root()
-        hello = {
-            "programs": [e.spec.name for e in self._entries],
-            "restarts": restarts,
-            "version": __version__,
-            "limits": self._config.limits.model_dump(),
-            "names": list(opened),
-            "web": None if self._web is None else self._web.news(),
-        }
-        self._server.tell(hello, list(opened.values()))
+        hello = Hello(
+            release=__version__,
+            restarts=restarts,
+            programs=tuple(e.spec.name for e in self._entries),
+            files=tuple(opened),
+            limits=self._config.limits,
+            web=None if self._web is None else self._web.state(),
+        )
+        self._server.send(hello, list(opened.values()))
         for fd in opened.values():
             os.close(fd)
         self.reloaded()
@@ -345,23 +346,18 @@ class Supervisor:
         if self._store is not None:
             self._store.work()  # first: what a scrape has shown must not be lost with this process
         if entry in self._entries:
-            self._server.tell(*entry.for_server())
+            self._server.send(*entry.for_server())
 
     # The end
 
     def _write_record(self) -> None:
-        if self._record is None:
+        record = self._record
+        if record is None:
             self._log.warning("SIGUSR1 ignored: started without --record, there is no directory to write to")
             return
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._record(self._entries)
-                os._exit(0)
-            except BaseException as error:  # noqa: BLE001 - a child's last words, whatever went wrong
-                self._log.error("record was not written", error=f"{type(error).__name__}: {error}")
-                os._exit(1)
-        os.waitpid(pid, 0)
+        outcome = isolated.run_isolated(lambda _: record(self._entries) or "")
+        if outcome.status:
+            self._log.error("record was not written", error=outcome.last_words)
 
     def _end(self) -> None:
         started = monotonic()

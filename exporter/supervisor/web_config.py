@@ -11,13 +11,13 @@ import math
 import os
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from exporter import log
-from exporter.config.sources import Sources
-from exporter.supervisor import read_web_config
+from exporter.config import sources
+from exporter.ipc.protocol import WebConfigRead, WebState
+from exporter.spec import Sources
 from exporter.supervisor.config_reader import ConfigReader
 
 LOOKS = 1.0  # seconds between two looks
@@ -26,22 +26,23 @@ TRIES_AGAIN = 60.0  # seconds after which files are read again that nobody could
 
 @dataclass(frozen=True, slots=True)
 class WebConfigSource:
-    """answer  runs in a forked child: web_configuration.answer of the file
-    first   what was read of it at start, without mistakes
+    """Where the web configuration comes from.
+
+    read   reads the files, in a forked child
+    first  what was read of them at start, without mistakes
     """
 
-    answer: Callable[[], dict[str, Any]]
-    first: read_web_config.WebConfigResult
+    read: Callable[[], WebConfigRead]
+    first: WebConfigRead
 
 
 class WebConfigWatch:
-    """A part of the supervisor's loop. `tell` is given a message for the server."""
+    """A part of the supervisor's loop. `send` sends a message to the server."""
 
     def __init__(
-        self, source: WebConfigSource, selector: selectors.BaseSelector, tell: Callable[[dict[str, Any]], None]
+        self, source: WebConfigSource, selector: selectors.BaseSelector, send: Callable[[WebState], None]
     ) -> None:
-        self._source = source
-        self._tell = tell
+        self._send = send
         self._settings = source.first.settings
         self._files = source.first.sources
         self._successful = True
@@ -50,11 +51,11 @@ class WebConfigWatch:
         self._written: object = None  # at the last look
         self._look = time.monotonic()
         self._again = math.inf  # when files that look as they did are read all the same
-        self._reader = ConfigReader(selector, source.answer, read_web_config.understood, self._on_read)
+        self._reader = ConfigReader(selector, source.read, WebConfigRead, self._on_read)
 
-    def news(self) -> dict[str, Any]:
-        """What the server is told: the last settings without mistakes, and whether the files still say that."""
-        return {"settings": self._settings, "successful": self._successful, "timestamp": self._timestamp}
+    def state(self) -> WebState:
+        """Return the message to the server."""
+        return WebState(self._settings, self._successful, self._timestamp)
 
     def due(self) -> list[float]:
         """When `work` has to be called at the latest, by the monotonic clock."""
@@ -63,7 +64,7 @@ class WebConfigWatch:
     def work(self) -> None:
         now = time.monotonic()
         self._reader.work()
-        if not self._reader.reads and now >= self._look:
+        if not self._reader.is_reading and now >= self._look:
             self._look = now + LOOKS
             if now >= self._again:
                 self._seen, self._again = None, math.inf
@@ -72,7 +73,7 @@ class WebConfigWatch:
                 return
             if seen != self._written:
                 self._written = seen  # somebody may be writing still: half a file could ask for no password
-            elif self._files.changed():
+            elif sources.changed(self._files):
                 self._begin()
             else:
                 self._seen = seen
@@ -84,11 +85,11 @@ class WebConfigWatch:
         try:
             self._reader.begin()
         except OSError as error:  # the next look tries again
-            log.get().error("web configuration cannot be read", why=str(error))
+            log.get().error("web configuration cannot be read", error=str(error))
 
-    def _on_read(self, found: read_web_config.WebConfigResult | None, why: str) -> None:
+    def _on_read(self, found: WebConfigRead | None, error: str) -> None:
         if found is None:
-            self._failed([("web configuration", why)])
+            self._failed([("web configuration", error)])
             self._seen = self._written  # they would do the same to the next one, unless memory or time was short
             self._again = time.monotonic() + TRIES_AGAIN
             return
@@ -99,16 +100,16 @@ class WebConfigWatch:
             return
         self._files = found.sources
         for place, text in found.warnings:
-            log.get().warning("web configuration", place=place, why=text)
+            log.get().warning("web configuration", place=place, error=text)
         log.get().info("web configuration read again", changed=found.settings != self._settings)
         self._settings, self._successful, self._timestamp = found.settings, True, time.time()
-        self._tell({"web": self.news()})
+        self._send(self.state())
 
-    def _failed(self, mistakes: Any) -> None:
+    def _failed(self, mistakes: Iterable[tuple[str, str]]) -> None:
         for place, text in mistakes:
-            log.get().error("web configuration is wrong: the last one that was right stays", place=place, why=text)
+            log.get().error("web configuration is wrong: the last one that was right stays", place=place, error=text)
         self._successful = False
-        self._tell({"web": self.news()})
+        self._send(self.state())
 
 
 def _identity(path: str) -> object:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from exporter import log
-from exporter.web.config.settings import Settings, from_json
+from exporter.spec import WebSettings
 from exporter.web.connection import Access
 from exporter.web.http_server import HttpServer
 
@@ -18,12 +17,11 @@ class AccessControl:
         self._service = server.service
         self._unrestricted = server.service.access
         self._protected: Any = None
-        self._settings: Settings | None = None
+        self._settings: WebSettings | None = None
 
-    def apply(self, document: Mapping[str, Any] | None) -> None:
-        """Apply settings (the JSON of settings.py; None: no restriction) from the next request and the next connection
-        on. KeyError, TypeError or ValueError for what are no settings; then nothing changes."""
-        settings = None if document is None else from_json(document)
+    def apply(self, settings: WebSettings | None) -> None:
+        """Apply settings (None: no restriction) from the next request and the next connection on. ValueError for
+        certificates that make no TLS; then nothing changes."""
         if settings == self._settings:
             return
         if settings is None:
@@ -41,10 +39,10 @@ class AccessControl:
             self._protected = (self._protected or Protected(self._unrestricted.handler)).use(settings)
             self._service.access = Access(self._protected, security)
         self._settings = settings
-        _log(settings or Settings())
+        _log(settings or WebSettings())
 
 
-def _log(settings: Settings) -> None:
+def _log(settings: WebSettings) -> None:
     """Log who is let in from now on, and no secret."""
     tls = settings.tls
     log.get().info(

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from bcrypt import checkpw
 
+from exporter.spec import WebSettings
 from exporter.web.application import Handler, Request, Response, text_response
-from exporter.web.config.settings import Settings
 
 REMEMBERED = 128  # passwords that were right, and as many that were wrong
 CHECKS = 3  # bcrypt runs at the same time: each takes 50 ms of a CPU, and scrapes need threads too
@@ -125,10 +125,10 @@ class Protected:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._passwords = Passwords()
-        self._settings = Settings()
+        self._settings = WebSettings()
         self._limiter = Limiter(0, 0)
 
-    def use(self, settings: Settings) -> Protected:
+    def use(self, settings: WebSettings) -> Protected:
         """Return the handler behind other settings. It remembers the same passwords, and keeps a rate limit that has
         not changed."""
         made = Protected(self._handler)

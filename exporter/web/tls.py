@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from exporter.web.config.settings import Tls
+from exporter.spec import TlsSettings
 from exporter.web.connection import ClientRefusedError, WouldBlock, WrongPortError
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # default of TLS 1.2; Debian's own list has some without ECDHE
@@ -29,7 +29,7 @@ class TlsError(ValueError):
 class TlsSecurity:
     """connection.Security by Python's ssl."""
 
-    def __init__(self, tls: Tls) -> None:
+    def __init__(self, tls: TlsSettings) -> None:
         """TlsError."""
         self._context = context(tls)
         self._context.sni_callback = _greeted
@@ -93,7 +93,7 @@ def _would_block() -> Iterator[None]:
         raise WouldBlock(to_write=True) from None
 
 
-def context(tls: Tls) -> ssl.SSLContext:
+def context(tls: TlsSettings) -> ssl.SSLContext:
     """Return the context that wraps sockets. TlsError."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version, made.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
@@ -121,7 +121,7 @@ def context(tls: Tls) -> ssl.SSLContext:
     return made
 
 
-def _certificate(made: ssl.SSLContext, tls: Tls) -> None:
+def _certificate(made: ssl.SSLContext, tls: TlsSettings) -> None:
     with _file(tls.cert) as cert, _file(tls.key) as key:
         try:
             made.load_cert_chain(cert, key, password=_no_password)

@@ -25,7 +25,7 @@ from exporter.collecting.maps.open import open_tables, with_drained
 from exporter.collecting.series.totals_store import Store
 from exporter.collecting.text import exposition
 from exporter.decoders import Names
-from exporter.kernel import bpf, cpus, credentials
+from exporter.kernel import bpf, cpus, credentials, memfd
 from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
@@ -207,7 +207,7 @@ class Server:
     def __init__(self, program: Program, spec: ProgramSpec, fds: Descriptors) -> None:
         self.program, self.spec, self.fds = program, spec, fds
         self.plan = totals_layout.of_program(program, spec, cpus.possible(), 128)
-        self.memory = totals_layout.create(self.plan.size)
+        self.memory = memfd.of_size("totals", self.plan.size)
 
     def collector(self) -> ProgramCollector:
         store = Store(self.memory, self.plan)

@@ -20,7 +20,7 @@ from exporter.collecting.maps.open import open_tables, with_drained
 from exporter.collecting.metric import FamilyCollector
 from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
-from exporter.kernel import bpf
+from exporter.kernel import bpf, memfd
 from exporter.kernel.features import Kernel
 from exporter.loading import barrier
 from exporter.program import DRAIN_EPOCHS, ODD, Map, Member, Program, State, Type
@@ -60,7 +60,7 @@ class Host:
         barrier.add(self.fds, kernel)
         self.program = Program("p", State.RUNNING, maps=MAPS)
         self.plan = totals_layout.of_program(self.program, SPEC, 1, 128)
-        self.memory = totals_layout.create(self.plan.size)
+        self.memory = memfd.of_size("totals", self.plan.size)
         self.events = 0
         self._ids = itertools.count()
 

@@ -17,12 +17,11 @@ from exporter.config import ConfigErrors
 from exporter.config.config_files import FileError, FileReader, check_owner
 from exporter.config.findings import Finding, Findings, Mark, in_order
 from exporter.config.nodes import MappingNode, Node, ScalarNode, at, compose, key_at
-from exporter.config.sources import Sources
 from exporter.config.validate import validate
 from exporter.kernel.near import did_you_mean
+from exporter.spec import Sources, TlsSettings, WebSettings
 from exporter.web import tls
 from exporter.web.config import web_document
-from exporter.web.config.settings import Settings, Tls
 
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 MOST_COST = 16  # rounds 2^16 take 4 s of CPU, for every wrong password too
@@ -30,7 +29,7 @@ MOST_COST = 16  # rounds 2^16 take 4 s of CPU, for every wrong password too
 
 @dataclass(frozen=True, slots=True)
 class LoadedWebConfig:
-    settings: Settings
+    settings: WebSettings
     warnings: tuple[Finding, ...]
     sources: Sources
 
@@ -56,7 +55,7 @@ class _Reading:
         self.report = Findings()
         self.root: Node = MappingNode(Mark(str(path)), ())
 
-    def settings(self) -> Settings | None:
+    def settings(self) -> WebSettings | None:
         """Return the settings; None after a mistake that makes the rest meaningless."""
         try:
             text = self.reader.text(self.path)
@@ -71,7 +70,7 @@ class _Reading:
         for surprise in composed.surprises:
             self.report.error(surprise.mark, surprise.text)
         if composed.root is None:
-            return None if composed.surprises else Settings()  # a file of comments has no settings
+            return None if composed.surprises else WebSettings()  # a file of comments has no settings
         self.root = composed.root
         valid = validate(web_document.WebDocument, self.root, self.report)
         if valid is None:
@@ -89,7 +88,7 @@ class _Reading:
             elif users:
                 text = f"can be read by everybody (mode {mode:04o}), who may then guess; chmod o-r {self.path}"
                 self.report.warn(key_at(self.root, ("basic_auth_users",)), f"hashes of passwords: the file {text}")
-        return Settings(secure, headers, limit.interval, limit.burst, users)
+        return WebSettings(secure, headers, limit.interval, limit.burst, users)
 
     def _error(self, path: tuple[str, ...], text: str) -> None:
         self.report.error(key_at(self.root, path), text)
@@ -101,7 +100,7 @@ class _Reading:
         check_owner(self.path, status, self.owners, "who could say who may come in")
         return stat.S_IMODE(status.st_mode)
 
-    def _tls(self, wanted: web_document.TlsServerConfig) -> Tls | None:
+    def _tls(self, wanted: web_document.TlsServerConfig) -> TlsSettings | None:
         where = ("tls_server_config",)
         asked = wanted.model_fields_set - {"client_auth_type"} or wanted.client_auth_type != "NoClientCert"
         if not asked:
@@ -140,7 +139,7 @@ class _Reading:
             self._error((*where, "cipher_suites"), text)
         if cert is None or key is None or len(self.report.errors) > before:
             return None
-        made = Tls(
+        made = TlsSettings(
             cert=cert,
             key=key,
             client_ca=authorities or "",

@@ -15,7 +15,7 @@ from exporter.collecting.collector import ProgramCollector
 from exporter.collecting.maps.open import open_tables, with_drained
 from exporter.collecting.series.totals_store import Store
 from exporter.decoders import Names
-from exporter.kernel import bpf_stats, cpus, credentials, features
+from exporter.kernel import bpf_stats, cpus, credentials, features, memfd
 from exporter.loading import build
 from exporter.program import Descriptors, Program
 from exporter.server.process import READS_WITHOUT_RIGHTS
@@ -37,7 +37,7 @@ def exact(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """By metric what it shows, by map what was `lost`, and what the kernel did not run the program for (`missed`)."""
     with product.loaded(spec, "", on) as (program, fds):
         plan = totals_layout.of_program(program, spec, cpus.possible(), 128)
-        memory = totals_layout.create(plan.size)
+        memory = memfd.of_size("totals", plan.size)
 
         def collector() -> ProgramCollector:
             return _collector(program, spec, fds, Store(memory, plan))

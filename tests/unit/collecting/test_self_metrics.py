@@ -12,6 +12,7 @@ from exporter import __version__
 from exporter.collecting import self_metrics
 from exporter.collecting.collector import CollectReport, MetricReport
 from exporter.collecting.text.exposition import page
+from exporter.ipc.protocol import ReloadReport
 from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel import bpf
 from exporter.program import DRAIN_EPOCHS, LOST_UPDATES, ODD, Attachment, Attempt, Map, Program, Reason, State
@@ -47,7 +48,7 @@ REPORT = CollectReport(
     decoder_errors={"cgroup": 2},
 )
 
-CONFIGURATION = self_metrics.Configuration("cd34", 1.75e9, successful=False, disabled=True, reloads=3, failures=2)
+CONFIGURATION = ReloadReport("cd34", 1.75e9, successful=False, disabled=True, reloads=3, failures=2)
 
 TIMES = RunTimes(
     {

@@ -1,4 +1,4 @@
-"""Documents and descriptors through a real socket pair."""
+"""Bytes and descriptors through a real socket pair."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_document_larger_than_a_packet_arrives_whole(ends: tuple[socket.socket, socket.socket]) -> None:
-    document = {"text": "x" * 3_000_000}
-    messages.send(ends[0], document)
-    assert messages.receive(ends[1]) == (document, [])
+def test_a_content_larger_than_a_packet_arrives_whole(ends: tuple[socket.socket, socket.socket]) -> None:
+    content = b"x" * 3_000_000
+    messages.send(ends[0], content)
+    assert messages.receive(ends[1]) == (content, [])
 
 
 @pytest.mark.parametrize("count", [1, 253, 254, 600])
 def test_any_number_of_descriptors_arrives_in_order(ends: tuple[socket.socket, socket.socket], count: int) -> None:
     files = [os.memfd_create(f"n{i}") for i in range(count)]
     try:
-        messages.send(ends[0], {"n": count}, files)
+        messages.send(ends[0], b"content", files)
         received = messages.receive(ends[1])
         assert received is not None
-        document, fds = received
-        assert document == {"n": count}
+        content, fds = received
+        assert content == b"content"
         names = [os.readlink(f"/proc/self/fd/{fd}") for fd in fds]
         assert names == [f"/memfd:n{i} (deleted)" for i in range(count)]
         assert not any(os.get_inheritable(fd) for fd in fds)
@@ -56,7 +56,7 @@ def test_sending_to_a_dead_peer_raises_and_leaks_nothing(ends: tuple[socket.sock
     ends[1].close()
     before = open_fds()
     with pytest.raises(OSError, match="Broken pipe"):
-        messages.send(ends[0], {})
+        messages.send(ends[0], b"")
     assert open_fds() == before
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exporter.binding import totals_layout
 from exporter.collecting.collector import ProgramCollector
 from exporter.decoders import Names
-from exporter.kernel import bpf
-from exporter.program import Map, Program, State, Type, to_json
+from exporter.ipc import messages, protocol
+from exporter.ipc.protocol import ConfigState, Message, ProgramList, ProgramState, ReloadReport
+from exporter.kernel import bpf, memfd
+from exporter.program import Map, Program, State, Type
+from exporter.server import process
 from exporter.server.registry import ProgramRegistry
 from exporter.spec import Limits, MetricSpec, ProgramSpec
 from exporter.web.page import Page
@@ -27,11 +32,12 @@ def programs() -> ProgramRegistry:
     return ProgramRegistry(Names.empty(), Limits(series=1000), unprivileged=True)
 
 
-def document(name: str, state: State = State.RUNNING, map: str = "m") -> dict[str, Any]:  # noqa: A002
+def message(name: str, state: State = State.RUNNING, map: str = "m", totals: bool = False) -> ProgramState:  # noqa: A002
     """A program with one map, whose metric reads the map named."""
     metric = MetricSpec(name=f"{name}_total", type="counter", help="h", map=map, labels=[])
     spec = ProgramSpec(name=name, variants=[], metrics=[metric], source=Path("x.c"), text="")
-    return {**to_json(Program(name, state, maps=(A_MAP,))), "spec": spec.model_dump(mode="json"), "maps": ["m"]}
+    maps = ("m",) if state is State.RUNNING else ()
+    return ProgramState(Program(name, state, maps=(A_MAP,)), spec, maps, totals)
 
 
 def a_descriptor() -> int:
@@ -53,31 +59,31 @@ def page(source: ProgramRegistry) -> list[str]:
 
 def test_a_program_that_is_replaced_gives_its_descriptors_back() -> None:
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.update(ProgramList(("a",)))
     fds = [a_descriptor() for _ in range(3)]
     for fd in fds:
-        source.take(document("a"), [fd])
+        source.update(message("a"), [fd])
         page(source)
     assert [is_open(fd) for fd in fds] == [False, False, True]
-    source.take({**document("a", State.FAILED), "maps": []}, [])
+    source.update(message("a", State.FAILED))
     assert not is_open(fds[-1])
     assert 'bpf_exporter_program_state{program="a",state="failed"} 1' in page(source)
 
 
-def test_news_of_a_program_that_runs_on_leave_its_maps_and_totals_alone() -> None:
+def test_a_message_about_a_program_that_runs_on_leaves_its_maps_and_totals_alone() -> None:
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.update(ProgramList(("a",)))
     first, second, other = a_descriptor(), a_descriptor(), a_descriptor()
-    memory = totals_layout.create(1 << 20)
-    news = document("a")
-    news["program"]["variant"] = "another"
-    source.take({**document("a"), "totals": 1}, [first, memory])
-    source.take({**news, "totals": 1}, [second, again := os.dup(memory)])
+    memory = memfd.of_size("totals", 1 << 20)
+    changed = message("a", totals=True)
+    changed = replace(changed, program=replace(changed.program, variant="another"))
+    source.update(message("a", totals=True), [first, memory])
+    source.update(changed, [second, again := os.dup(memory)])
     assert [is_open(fd) for fd in (first, memory, second, again)] == [True, True, False, False]
     assert source.programs()[0].variant == "another"
     # Loaded anew: another memory. The number of the first one may be in use again.
     was = os.fstat(first).st_ino
-    source.take({**document("a"), "totals": 1}, [other, totals_layout.create(1 << 20)])
+    source.update(message("a", totals=True), [other, memfd.of_size("totals", 1 << 20)])
     assert not is_open(first) or os.fstat(first).st_ino != was
     assert is_open(other)
 
@@ -88,21 +94,30 @@ def states(source: ProgramRegistry) -> dict[str, str]:
 
 def test_other_programs_take_their_places_all_at_once() -> None:
     source = programs()
-    source.take({"programs": ["a", "b"], "restarts": 0}, [])
+    source.update(ProgramList(("a", "b")))
     kept, gone = a_descriptor(), a_descriptor()
-    source.take(document("a"), [kept])
-    source.take(document("b"), [gone])
+    source.update(message("a"), [kept])
+    source.update(message("b"), [gone])
     # Another order, one gone, two new; one of those that stay is told of.
-    source.take({"programs": ["d", "a", "c"], "news": 3}, [])
-    source.take(document("c"), [a_descriptor()])
-    source.take(document("d"), [a_descriptor()])
+    source.update(
+        ProgramList(
+            (
+                "d",
+                "a",
+                "c",
+            ),
+            3,
+        )
+    )
+    source.update(message("c"), [a_descriptor()])
+    source.update(message("d"), [a_descriptor()])
     assert states(source) == {"a": "running", "b": "running"}
     assert is_open(gone)
-    source.take({**document("a", State.FAILED), "maps": []}, [])
+    source.update(message("a", State.FAILED))
     assert states(source) == {"d": "running", "a": "failed", "c": "running"}
     assert not is_open(gone)
     assert not is_open(kept)
-    source.take({"programs": []}, [])
+    source.update(ProgramList(()))
     assert states(source) == {}
     assert source.ready()
 
@@ -110,8 +125,8 @@ def test_other_programs_take_their_places_all_at_once() -> None:
 def test_a_scrape_that_is_under_way_sees_all_of_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the program that goes away, and waits for the lock that the exchange holds."""
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
-    source.take(document("a"), [a_descriptor()])
+    source.update(ProgramList(("a",)))
+    source.update(message("a"), [a_descriptor()])
     reached, go_on, collect = threading.Event(), threading.Event(), ProgramCollector.collect
 
     def slow(self: ProgramCollector) -> Any:
@@ -125,8 +140,8 @@ def test_a_scrape_that_is_under_way_sees_all_of_other_programs(monkeypatch: pyte
     scrape = threading.Thread(target=lambda: answers.append(page(source)))
     scrape.start()
     assert reached.wait(60)
-    source.take({"programs": ["b"], "news": 1}, [])
-    exchange = threading.Thread(target=source.take, args=(document("b"), [a_descriptor()]))
+    source.update(ProgramList(("b",), 1))
+    exchange = threading.Thread(target=source.update, args=(message("b"), [a_descriptor()]))
     exchange.start()  # waits for the collection
     go_on.set()
     exchange.join()
@@ -137,60 +152,111 @@ def test_a_scrape_that_is_under_way_sees_all_of_other_programs(monkeypatch: pyte
     assert page(source) != answer or of == {"b"}
 
 
-def test_limits_and_what_is_said_of_the_configuration_can_change() -> None:
+def test_limits_and_the_report_of_the_configuration_can_change() -> None:
     source = programs()
-    report = {"sha256": "ab", "timestamp": 1.5, "successful": False, "disabled": False, "reloads": 1, "failures": 1}
-    source.take({"configuration": report, "limits": {"series": 7, "label_length": 9}}, [])
-    source.take({"programs": [], "restarts": 0}, [])
+    report = ReloadReport("ab", timestamp=1.5, successful=False, disabled=False, reloads=1, failures=1)
+    limits = Limits(series=7, label_length=9)
+    source.update(ConfigState(report, limits))
+    source.update(ProgramList(()))
     assert 'bpf_exporter_config_info{sha256="ab"} 1' in page(source)
-    report["successful"] = True
-    source.take({"configuration": report, "limits": {"series": 7, "label_length": 9}}, [])
+    source.update(ConfigState(replace(report, successful=True), limits))
     assert "bpf_exporter_config_last_reload_successful 1" in page(source)
+
+
+class Peer:
+    """A supervisor's end of a socket whose other end is followed in a thread."""
+
+    def __init__(self, source: ProgramRegistry) -> None:
+        self.sock, theirs = messages.pair()
+        self._thread = threading.Thread(target=process.follow, args=(theirs, source, lambda: None))
+        self._thread.start()
+
+    def send(self, document: object, *fds: int) -> None:
+        messages.send(self.sock, json.dumps(document).encode(), fds)
+        messages.close(fds)
+
+    def end(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)  # what it sends is not to be a broken pipe
+        self._thread.join()
+        self.sock.close()
+
+
+def as_document(message: Message) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(protocol.encode(message))
+    return document
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 99},
-        {"format": None, "program": None},
+        {"version": 3},
+        {"version": None},
+        {"kind": "flying"},
+        {"kind": "loaded"},
+        {"kind": ["program"]},
+        {"program": None},
         {"program": {"name": "a", "state": "flying"}},
         {"spec": {"nonsense": True}},
         {"maps": ["m", "n"]},
+        {"maps": ["m"], "totals": True},
         {"maps": None},
+        {"new": 1},
     ],
 )
 def test_a_message_that_is_not_understood_changes_nothing(
     change: dict[str, Any], logged: Callable[[], list[str]]
 ) -> None:
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
-    good, bad = a_descriptor(), a_descriptor()
-    source.take(document("a"), [good])
-    source.take({**document("a"), **change}, [bad])
-    assert (is_open(good), is_open(bad)) == (True, False)
+    source.update(ProgramList(("a",)))
+    good = a_descriptor()
+    source.update(message("a"), [good])
+    before = len(os.listdir("/proc/self/fd"))
+    peer = Peer(source)
+    peer.send({**as_document(message("a")), **change}, a_descriptor())
+    peer.end()
+    assert is_open(good)
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert 'bpf_exporter_program_state{program="a",state="running"} 1' in page(source)
     (line,) = [line for line in logged() if "not understood" in line]
-    assert "what runs goes on" in line
+    assert "the programs go on as they are" in line
 
 
 def test_a_program_that_was_never_understood_has_failed_and_keeps_nobody_waiting() -> None:
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
-    source.take({**document("a"), "format": 99}, [a_descriptor()])
+    source.update(ProgramList(("a",)))
+    peer = Peer(source)
+    peer.send({**as_document(message("a")), "spec": 7}, a_descriptor())
+    assert protocol.receive_ready(peer.sock) is not None
+    peer.end()
     assert source.ready()
     (program,) = source.programs()
     assert program.text == (
         "a: collect: the supervisor's message was not understood:"
-        " ValueError: program document of format 99, expected 2 (restart both)"
+        " ValueError: ProgramState.spec: 7 is of another type (restart both)"
     )
     assert 'bpf_exporter_program_variant_info{program="a",reason="internal",variant=""} 1' in page(source)
-    source.take({"programs": 7}, [])
+    peer = Peer(source)
+    peer.send({**as_document(ProgramList(())), "programs": 7})
+    peer.end()
     assert source.ready()
+
+
+def test_an_exchange_ends_with_a_message_that_is_not_understood() -> None:
+    source = programs()
+    source.update(ProgramList(("a",)))
+    source.update(message("a"), [kept := a_descriptor()])
+    peer = Peer(source)
+    peer.send(as_document(ProgramList(("a", "b"), following=2)))
+    peer.send({**as_document(message("a")), "spec": 7}, a_descriptor())
+    peer.send(as_document(message("b")), a_descriptor())
+    peer.end()
+    assert states(source) == {"a": "running", "b": "running"}
+    assert is_open(kept)
 
 
 def test_programs_are_replaced_while_many_scrape(logged: Callable[[], list[str]]) -> None:
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
+    source.update(ProgramList(("a",)))
     wrong: list[Exception] = []
     ended = threading.Event()
 
@@ -207,7 +273,7 @@ def test_programs_are_replaced_while_many_scrape(logged: Callable[[], list[str]]
         thread.start()
     fds = [a_descriptor() for _ in range(200)]
     for fd in fds:
-        source.take(document("a"), [fd])
+        source.update(message("a"), [fd])
     ended.set()
     for thread in threads:
         thread.join()
@@ -231,9 +297,9 @@ def test_programs_are_collected_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ProgramCollector, "collect", watched)
     source = programs()
     names = ["a", "b", "c", "d"]
-    source.take({"programs": names, "restarts": 0}, [])
+    source.update(ProgramList(tuple(names)))
     for name in names:
-        source.take(document(name), [a_descriptor()])
+        source.update(message(name), [a_descriptor()])
     ask: Callable[[str], Page] = lambda name: source.exposition(frozenset([name]), openmetrics=False)  # noqa: E731
     threads = [threading.Thread(target=ask, args=(name,)) for name in names * 3]
     for thread in threads:
@@ -245,9 +311,9 @@ def test_programs_are_collected_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_program_that_cannot_be_collected_fails_alone(logged: Callable[[], list[str]]) -> None:
     source = programs()
-    source.take({"programs": ["bad", "good"], "restarts": 0}, [])
-    source.take(document("bad", map="other"), [a_descriptor()])
-    source.take(document("good"), [a_descriptor()])
+    source.update(ProgramList(("bad", "good")))
+    source.update(message("bad", map="other"), [a_descriptor()])
+    source.update(message("good"), [a_descriptor()])
     lines = page(source)
     assert 'bpf_exporter_program_state{program="bad",state="failed"} 1' in lines
     assert 'bpf_exporter_program_state{program="good",state="running"} 1' in lines
@@ -259,8 +325,8 @@ def test_a_program_that_cannot_be_collected_fails_alone(logged: Callable[[], lis
 def test_a_fault_that_stays_is_logged_once(logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.server.registry.SHARED", 0.0)
     source = programs()
-    source.take({"programs": ["a"], "restarts": 0}, [])
-    source.take(document("a"), [a_descriptor()])
+    source.update(ProgramList(("a",)))
+    source.update(message("a"), [a_descriptor()])
     for _ in range(3):
         assert 'bpf_exporter_program_collect_success{program="a"} 0' in page(source)
     (line,) = logged()
@@ -270,9 +336,9 @@ def test_a_fault_that_stays_is_logged_once(logged: Callable[[], list[str]], monk
 def test_it_is_ready_when_every_program_was_tried() -> None:
     source = programs()
     assert not source.ready()
-    source.take({"programs": ["a", "b"], "restarts": 0}, [])
-    source.take({**document("a", State.SKIPPED), "maps": []}, [])
-    source.take({**document("b", State.LOADING), "maps": []}, [])
+    source.update(ProgramList(("a", "b")))
+    source.update(message("a", State.SKIPPED))
+    source.update(message("b", State.LOADING))
     assert not source.ready()
-    source.take(document("b"), [a_descriptor()])
+    source.update(message("b"), [a_descriptor()])
     assert source.ready()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from exporter import log
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.protocol import ProgramState, ToServer
 from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
 from exporter.supervisor.reload import ConfigSource
@@ -53,12 +54,13 @@ class Run:
 
     def _write_down(self, sock: socket.socket) -> None:
         """A server that writes each message down, with what its descriptors are."""
-        sock.send(b"ready")
-        with (self._directory / "told").open("a") as told:
-            while (message := messages.receive(sock)) is not None:
-                document, fds = message
-                document["fds"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in fds]
-                print(json.dumps(document), file=told, flush=True)
+        protocol.send_ready(sock)
+        with (self._directory / "received").open("a") as received:
+            while (message := protocol.receive(sock, ToServer)) is not None:
+                if isinstance(message[0], ProgramState):
+                    program = message[0].program.model_dump()
+                    program["fds"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in message[1]]
+                    print(json.dumps(program), file=received, flush=True)
 
     @property
     def log(self) -> str:
@@ -67,9 +69,9 @@ class Run:
 
     def states(self) -> dict[str, dict[str, Any]]:
         """The last that the server was told of each program."""
-        path = self._directory / "told"
-        documents = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return {d["program"]["name"]: {**d["program"], "fds": d["fds"]} for d in documents if "program" in d}
+        path = self._directory / "received"
+        programs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return {program["name"]: program for program in programs}
 
     def wait(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         waiting.until(condition, lambda: self.log, seconds)

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from exporter.binding import totals_layout
-from exporter.ipc import messages
+from exporter.ipc import messages, protocol
+from exporter.ipc.protocol import Stored
+from exporter.kernel import memfd
 from exporter.program import Attachment, Descriptors, Map, Program, State, Type
 from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, VariantSpec
 from exporter.supervisor.fd_store import FdStore
@@ -59,7 +60,7 @@ class Manager:
 
     @staticmethod
     def _said(name: str, fd: int) -> Any:
-        return messages.read_document(fd) if DOCUMENT.fullmatch(name) else None
+        return protocol.decode(messages.read(fd), Stored) if DOCUMENT.fullmatch(name) else None
 
     def passed(self) -> list[tuple[str, int]]:
         """What the next start of the unit is given; it keeps its own."""
@@ -98,7 +99,7 @@ def running(of: ProgramSpec) -> ManagedProgram:
     program = Program("a", State.RUNNING, maps=(array,), attachments=(Attachment("kprobe", "f", "g", attached=True),))
     links = [a_file(), a_file()]
     fds = Descriptors(maps={"m": a_file()}, readonly={"m": a_file()}, programs={"g": a_file()}, links=links)
-    return ManagedProgram(of, program, fds, totals_layout.create(4096), since=1.0)
+    return ManagedProgram(of, program, fds, memfd.of_size("totals", 4096), since=1.0)
 
 
 def store_of(entries: list[ManagedProgram]) -> FdStore:
@@ -113,7 +114,7 @@ def settle(manager: Manager, messages_: int) -> None:
 
 def whole(kept: dict[str, Any]) -> bool:
     """Whether a program can be taken over from this."""
-    return any(said and {*said["names"], said["totals"]} <= kept.keys() for said in kept.values())
+    return any(said and {*said.names, said.totals} <= kept.keys() for said in kept.values())
 
 
 def test_a_program_is_whole_in_the_store_at_every_instant_of_a_change(manager: Manager) -> None:
@@ -126,7 +127,7 @@ def test_a_program_is_whole_in_the_store_at_every_instant_of_a_change(manager: M
     assert [whole(kept) for kept in manager.history] == [False] * (stored - 1) + [True]
     # An event is opened anew on a CPU that came back; new totals get the number of the old ones.
     assert entry.totals is not None
-    fresh, memory = a_file(), totals_layout.create(8192)
+    fresh, memory = a_file(), memfd.of_size("totals", 8192)
     os.close(entry.fds.links[1])
     entry.fds.links[1] = fresh
     os.dup2(memory, entry.totals)
@@ -135,9 +136,9 @@ def test_a_program_is_whole_in_the_store_at_every_instant_of_a_change(manager: M
     settle(manager, stored + 6)
     assert [whole(kept) for kept in manager.history[stored:]] == [True] * 6
     (said,) = [said for said in manager.history[-1].values() if said]
-    assert {*said["names"], said["totals"]} | {"1.d2"} == manager.history[-1].keys()
-    assert os.path.sameopenfile(manager.kept[said["totals"]], entry.totals)
-    assert os.path.sameopenfile(manager.kept[said["names"][-1]], fresh)
+    assert {*said.names, said.totals} | {"1.d2"} == manager.history[-1].keys()
+    assert os.path.sameopenfile(manager.kept[said.totals], entry.totals)
+    assert os.path.sameopenfile(manager.kept[said.names[-1]], fresh)
     entry.detach()
 
 

@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.ipc import run_times
 from exporter.ipc.isolated import Outcome
 from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel.bpf_stats import RunStatistics
@@ -293,12 +292,3 @@ def test_a_trap_that_cannot_be_measured_is_a_constant() -> None:
     assert [line["event"] for line in said] == ["trap of a uprobe cannot be measured"]
     assert host.times("tcp").share == pytest.approx(1000 * overhead.UNKNOWN_TRAP, rel=1e-3)
     host.close()
-
-
-def test_what_is_told_comes_back_equal() -> None:
-    times = RunTimes({"a": RunTime(share=0.5, runs=3), "b": RunTime()}, trap=4e-6)
-    assert run_times.from_json(times.to_json()) == times
-    wrong: dict[str, Any]
-    for wrong in ({}, {"programs": [], "trap": None}, {"programs": {"a": {"new": 1}}, "trap": None}):
-        with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
-            run_times.from_json(wrong)

@@ -7,25 +7,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from exporter.config.sources import Sources
+from exporter.ipc.protocol import ConfigRead, Message, WebConfigRead
 from exporter.program import Descriptors, Program
 from exporter.spec import Config, ProgramSpec
 from exporter.supervisor import config_reader
-from exporter.supervisor.read_config import ConfigResult
 from exporter.supervisor.reload import ConfigSource
 from tests.unit.supervisor.supervised import Run, loads, spec
 
-Answer = Callable[[], dict[str, Any]]
-Reloading = Callable[[Answer], Run]
+Read = Callable[[], ConfigRead]
+Reloading = Callable[[Read], Run]
 
 
-def answer(*specs: ProgramSpec) -> dict[str, Any]:
-    config = Config(programs=list(specs))
-    return {"config": config.model_dump(), "sources": Sources().to_json()}
+def answer(*specs: ProgramSpec) -> ConfigRead:
+    return ConfigRead(config=Config(programs=list(specs)))
 
 
 @pytest.fixture
@@ -33,11 +30,11 @@ def reloading(tmp_path: Path) -> Iterator[Reloading]:
     """A supervisor of program a, whose reader answers this where there is a file `ready`, and else misbehaves."""
     runs: list[Run] = []
 
-    def start(misbehave: Answer) -> Run:
-        def read() -> dict[str, Any]:
+    def start(misbehave: Read) -> Run:
+        def read() -> ConfigRead:
             return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else misbehave()
 
-        source = ConfigSource(read, ConfigResult(Config(programs=[spec("a")])), tmp_path / "disable")
+        source = ConfigSource(read, ConfigRead(config=Config(programs=[spec("a")])), tmp_path / "disable")
         runs.append(run := Run(tmp_path, loads, [spec("a")], source=source))
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")
         return run
@@ -47,17 +44,24 @@ def reloading(tmp_path: Path) -> Iterator[Reloading]:
         run.kill()
 
 
-def hangs() -> dict[str, Any]:
+def hangs() -> ConfigRead:
     time.sleep(600)
     raise AssertionError
 
 
-def is_killed() -> dict[str, Any]:
+def is_killed() -> ConfigRead:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
-def raises() -> dict[str, Any]:
+class Nonsense(Message):
+    kind = "nonsense"
+
+    def model_dump(self, mode: str = "json") -> dict[str, object]:  # noqa: ARG002
+        return {}
+
+
+def raises() -> ConfigRead:
     raise RuntimeError("a bug")
 
 
@@ -68,15 +72,15 @@ def raises() -> dict[str, Any]:
         (is_killed, "the process that reads it ended with signal 9 and no word (out of memory?)"),
         (raises, "the process that reads it ended with exit code 1 and no word"),
         (
-            lambda: {"config": {"nonsense": 1}, "sources": {}},
-            "was not understood: ValueError: Config: no field nonsense",
+            lambda: WebConfigRead(),
+            "was not understood: message kind web_config_read is not for this process (please report it)",
         ),
-        (dict, "was not understood: KeyError: 'sources' (please report it)"),
+        (lambda: Nonsense(), "was not understood: unknown message kind 'nonsense' (please report it)"),
     ],
-    ids=["hangs", "killed", "raises", "another_version", "nothing"],
+    ids=["hangs", "killed", "raises", "another_kind", "unknown_kind"],
 )
 def test_a_reader_that_fails_changes_nothing(
-    reloading: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Answer, told: str
+    reloading: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Read, told: str
 ) -> None:
     if misbehave is hangs:
         monkeypatch.setattr(config_reader, "DEADLINE", 3.0)
@@ -122,10 +126,10 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
 
     slow = spec("b").model_copy(update={"text": "slow"})
 
-    def read() -> dict[str, Any]:
+    def read() -> ConfigRead:
         return answer(spec("a"), spec("b")) if (tmp_path / "ready").exists() else answer(spec("a"), slow)
 
-    run = Run(tmp_path, load, [spec("a")], source=ConfigSource(read, ConfigResult(Config()), tmp_path / "disable"))
+    run = Run(tmp_path, load, [spec("a")], source=ConfigSource(read, ConfigRead(config=Config()), tmp_path / "disable"))
     try:
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")
         os.kill(run.pid, signal.SIGHUP)
@@ -146,10 +150,10 @@ def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_
             time.sleep(0.01)
         return loads(program)
 
-    def read() -> dict[str, Any]:
+    def read() -> ConfigRead:
         return answer(spec("a", lifetime=3600), spec("slow"))
 
-    first = ConfigResult(Config(programs=[spec("a")]))
+    first = ConfigRead(config=Config(programs=[spec("a")]))
     run = Run(tmp_path, load, [spec("a", lifetime=3)], source=ConfigSource(read, first, tmp_path / "disable"))
     try:
         run.wait(lambda: run.states().get("a", {}).get("state") == "running")

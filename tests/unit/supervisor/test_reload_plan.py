@@ -10,8 +10,7 @@ import pytest
 
 from exporter.program import Program, Reason, State
 from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, Requirements, VariantSpec
-from exporter.supervisor.handover import failed
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.managed_program import ManagedProgram, failed
 from exporter.supervisor.reload_plan import Action, plan, refusals, same_in_kernel, same_meaning, same_series, staying
 
 

@@ -7,12 +7,13 @@ import selectors
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from exporter.ipc import messages
+from exporter.ipc import protocol
+from exporter.ipc.protocol import Message, ProgramList, ToServer
 from exporter.supervisor import server_unit
 from exporter.supervisor.server_forked import SEND_TIMEOUT
 from exporter.supervisor.server_unit import ServerConnection, listen
@@ -27,6 +28,11 @@ def path(tmp_path: Path) -> Path:
 def listener(path: Path) -> Iterator[socket.socket]:
     with listen(path, os.getgid()) as sock:
         yield sock
+
+
+def received(sock: socket.socket) -> Message | None:
+    message = protocol.receive(sock, ToServer)
+    return None if message is None else message[0]
 
 
 def connect(path: Path) -> socket.socket:
@@ -44,7 +50,7 @@ class Supervising:
         self.connection = ServerConnection(listener, uid, self.selector, self._greet)
 
     def _greet(self, before: int) -> None:
-        self.connection.tell({"before": before})
+        self.connection.send(ProgramList((), following=before))
 
     def turn(self) -> None:
         for key, _ in self.selector.select(5):
@@ -73,17 +79,17 @@ def test_a_second_server_is_refused_at_once_and_a_dead_one_replaced(listener: so
     supervising = Supervising(listener, os.getuid())
     first = connect(path)
     supervising.turn()
-    assert messages.receive(first) == ({"before": 0}, [])
+    assert received(first) == ProgramList(())
     began = time.monotonic()
     with connect(path) as second:
         supervising.turn()
-        assert messages.receive(second) is None
+        assert received(second) is None
     assert time.monotonic() - began < SEND_TIMEOUT / 2  # the loop was not held up
-    first.send(b"ready")  # unread words do not make it look alive
+    protocol.send_ready(first)  # unread words do not make it look alive
     first.close()
     with connect(path) as third:
         supervising.turn()
-        assert messages.receive(third) == ({"before": 0}, [])  # the same process: it has only connected again
+        assert received(third) == ProgramList(())  # the same process: it has only connected again
 
 
 def test_a_server_that_goes_on_talking_is_let_go(listener: socket.socket, path: Path) -> None:
@@ -91,11 +97,39 @@ def test_a_server_that_goes_on_talking_is_let_go(listener: socket.socket, path: 
     supervising = Supervising(listener, os.getuid())
     with connect(path) as server:
         supervising.turn()
-        assert messages.receive(server) == ({"before": 0}, [])
-        server.send(b"ready")
+        assert received(server) == ProgramList(())
+        protocol.send_ready(server)
         supervising.turn()
-        supervising.connection.tell({"still": "here"})
-        assert messages.receive(server) == ({"still": "here"}, [])
-        server.send(b"ready")
+        supervising.connection.send(ProgramList(("still here",)))
+        assert received(server) == ProgramList(("still here",))
+        protocol.send_ready(server)
         supervising.turn()
-        assert messages.receive(server) is None
+        assert received(server) is None
+
+
+@pytest.mark.parametrize(
+    ("packet", "error"),
+    [
+        (b"hello", "JSONDecodeError"),
+        (b"[" * 60, "JSONDecodeError"),
+        (b'{"version":3,"kind":"ready"}', "protocol version 3, expected 2"),
+        (b'{"version":2,"kind":"steady"}', "unknown message kind 'steady'"),
+        (b'{"version":2,"kind":"web","settings":null}', "message kind web is not for this process"),
+        (b'{"version":2,"kind":"ready","and":"more"}', "ValueError: Ready: no field and"),
+    ],
+)
+def test_a_server_whose_message_is_refused_is_let_go(
+    listener: socket.socket, path: Path, logged: Callable[[], list[str]], packet: bytes, error: str
+) -> None:
+    supervising = Supervising(listener, os.getuid())
+    with connect(path) as server:
+        supervising.turn()
+        assert received(server) == ProgramList(())
+        with open("/dev/null") as null:  # its descriptor is dropped by the kernel
+            before = len(os.listdir("/proc/self/fd"))
+            socket.send_fds(server, [packet], [null.fileno()])
+            supervising.turn()
+            assert len(os.listdir("/proc/self/fd")) < before  # the connection is closed, and no descriptor came
+        assert received(server) is None
+    (line,) = [line for line in logged() if "refused" in line]
+    assert error in line

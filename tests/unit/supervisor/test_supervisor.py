@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.ipc import messages
+from exporter.ipc import messages, protocol
+from exporter.ipc.protocol import Loaded
 from exporter.kernel import memory
-from exporter.program import Descriptors, Program
+from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
 from exporter.supervisor import loaders, managed_program, server_forked
 from tests.unit.supervisor.supervised import Run, loads, spec
@@ -96,7 +97,8 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
             try:
                 sock = socket.socket(fileno=os.dup(fd))
                 if program.name == "foreign":
-                    messages.send(sock, {"format": 99, "maps": []}, [0])
+                    content = protocol.encode(Loaded(Program("foreign", State.RUNNING)))
+                    messages.send(sock, content.replace(b'"version":2', b'"version":99'), [0])
                 sock.send(b"nonsense")
             except OSError:
                 continue
@@ -119,8 +121,7 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
     assert text.startswith("babbles: load: the loader's message was not understood: a header of 8 bytes and 0 ")
     assert texts["foreign"] == (
         "internal",
-        "foreign: load: the loader's message was not understood: no document of a program: ValueError:"
-        " program document of format 99, expected 2 (please report it)",
+        "foreign: load: the loader's message was not understood: protocol version 99, expected 2 (please report it)",
     )
     assert run.end() == 0
 
@@ -178,7 +179,7 @@ def test_a_server_that_does_not_read_is_replaced(start: Start, tmp_path: Path, m
     monkeypatch.setattr(server_forked, "SEND_TIMEOUT", 0.5)
 
     def deaf(sock: socket.socket) -> None:
-        sock.send(b"ready")
+        protocol.send_ready(sock)
         time.sleep(600)
 
     run = start(loads, [f"p{i}" for i in range(300)], deaf)  # more than the socket's buffer holds
@@ -205,7 +206,7 @@ def test_a_program_that_takes_long_to_detach_is_logged(
     run.wait(lambda: run.states().get("a", {}).get("state") == "running")
     assert run.end() == 0
     found = re.search(
-        r'event="detaching took long" program=a links=1 seconds=[\d.]+ why=".* see docs/attach.md"', run.log
+        r'event="detaching took long" program=a links=1 seconds=[\d.]+ error=".* see docs/attach.md"', run.log
     )
     assert bool(found) is told, run.log
     assert "stopped: everything is detached" in run.log

@@ -7,11 +7,12 @@ import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from exporter.supervisor import read_web_config, web_config
+from exporter.ipc.protocol import WebConfigRead, WebState
+from exporter.supervisor import web_config
+from exporter.supervisor.config_reader import read_in_child, read_web_config
 
 Logged = Callable[[], list[str]]
 
@@ -22,16 +23,14 @@ LOOKS = 0.05
 class Looking:
     """The part in a loop of its own, as the supervisor has it."""
 
-    def __init__(self, path: Path, answer: Callable[[], dict[str, Any]] | None = None) -> None:
+    def __init__(self, path: Path, read: Callable[[], WebConfigRead] | None = None) -> None:
         owners = [os.geteuid()]
-        first = read_web_config.read(path, owners)
+        first = read_in_child(read_web_config, WebConfigRead, path, owners)
         assert first.settings is not None, first.mistakes
-        self.told: list[dict[str, Any]] = []
+        self.sent: list[WebState] = []
         self._selector = selectors.DefaultSelector()
-        source = web_config.WebConfigSource(answer or (lambda: read_web_config.answer(path, owners)), first)
-        self.part = web_config.WebConfigWatch(
-            source, self._selector, lambda document: self.told.append(document["web"])
-        )
+        source = web_config.WebConfigSource(read or (lambda: read_web_config(path, owners)), first)
+        self.part = web_config.WebConfigWatch(source, self._selector, self.sent.append)
 
     def go_on(self, until: Callable[[], bool]) -> None:
         end = time.monotonic() + ENOUGH
@@ -60,46 +59,46 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-def burst(news: dict[str, Any]) -> int:
-    found: int = news["settings"]["burst"]
-    return found
+def burst(state: WebState) -> int:
+    assert state.settings is not None
+    return state.settings.burst
 
 
 def test_a_file_that_stays_as_it_is_is_not_read_again(path: Path) -> None:
     looking = Looking(path)
     path.touch()
     looking.look(5)
-    assert looking.told == []
-    assert burst(looking.part.news()) == 1
+    assert looking.sent == []
+    assert burst(looking.part.state()) == 1
 
 
 def test_a_changed_file_is_told(path: Path, logged: Logged) -> None:
     looking = Looking(path)
-    before = looking.part.news()["timestamp"]
+    before = looking.part.state().timestamp
     write(path, "rate_limit: {interval: 1s, burst: 2}\n")
-    looking.go_on(lambda: len(looking.told) > 0)
-    (news,) = looking.told
-    assert (burst(news), news["successful"]) == (2, True)
-    assert news["timestamp"] > before
-    assert looking.part.news() == news
+    looking.go_on(lambda: len(looking.sent) > 0)
+    (state,) = looking.sent
+    assert (burst(state), state.successful) == (2, True)
+    assert state.timestamp > before
+    assert looking.part.state() == state
 
 
 def test_a_wrong_file_keeps_the_last_one_and_is_told_once(path: Path, logged: Logged) -> None:
     looking = Looking(path)
     write(path, "rate_limt: {}\n")
-    looking.go_on(lambda: len(looking.told) > 0)
+    looking.go_on(lambda: len(looking.sent) > 0)
     looking.look(10)
-    (news,) = looking.told
-    assert (burst(news), news["successful"]) == (1, False)
+    (state,) = looking.sent
+    assert (burst(state), state.successful) == (1, False)
     (line,) = [line for line in logged() if "web configuration is wrong" in line]
     assert f"place={path}:1:1" in line
     assert 'unknown key \\"rate_limt\\"; did you mean \\"rate_limit\\"?' in line
     path.unlink()
-    looking.go_on(lambda: len(looking.told) > 1)
+    looking.go_on(lambda: len(looking.sent) > 1)
     assert "no such file or directory" in logged()[-1]
     write(path, "rate_limit: {interval: 1s, burst: 3}\n")
-    looking.go_on(lambda: len(looking.told) > 2)
-    assert (burst(looking.told[-1]), looking.told[-1]["successful"]) == (3, True)
+    looking.go_on(lambda: len(looking.sent) > 2)
+    assert (burst(looking.sent[-1]), looking.sent[-1].successful) == (3, True)
 
 
 def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) -> None:
@@ -109,10 +108,10 @@ def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) 
         write(path, f"# part {number}\n")
         looking.part.work()
         time.sleep(LOOKS)
-    assert looking.told == []
+    assert looking.sent == []
     write(path, "rate_limit: {interval: 1s, burst: 4}\n")
-    looking.go_on(lambda: len(looking.told) > 0)
-    assert [burst(news) for news in looking.told] == [4]
+    looking.go_on(lambda: len(looking.sent) > 0)
+    assert [burst(state) for state in looking.sent] == [4]
 
 
 @pytest.mark.parametrize("mended_by", ["another file", "time"])
@@ -123,23 +122,23 @@ def test_a_reader_without_a_word_is_told_and_not_asked_at_once_again(
     broken = path.with_name("broken")
     broken.touch()
 
-    def answer() -> dict[str, Any]:
+    def read() -> WebConfigRead:
         if broken.exists():
             os._exit(7)
-        return read_web_config.answer(path, [os.geteuid()])
+        return read_web_config(path, [os.geteuid()])
 
-    looking = Looking(path, answer)
+    looking = Looking(path, read)
     write(path, "rate_limit: {interval: 1s, burst: 2}\n")
-    looking.go_on(lambda: len(looking.told) > 0)
-    assert (burst(looking.told[-1]), looking.told[-1]["successful"]) == (1, False)
+    looking.go_on(lambda: len(looking.sent) > 0)
+    assert (burst(looking.sent[-1]), looking.sent[-1].successful) == (1, False)
     assert any("ended with exit code 7 and no word" in line for line in logged())
     looking.look(5)
-    assert len(looking.told) == 1
+    assert len(looking.sent) == 1
     broken.unlink()
     if mended_by == "another file":
         write(path, "rate_limit: {interval: 1s, burst: 22}\n")
-    looking.go_on(lambda: len(looking.told) > 1)
-    assert (burst(looking.told[-1]), looking.told[-1]["successful"]) == (2 if mended_by == "time" else 22, True)
+    looking.go_on(lambda: len(looking.sent) > 1)
+    assert (burst(looking.sent[-1]), looking.sent[-1].successful) == (2 if mended_by == "time" else 22, True)
 
 
 def test_its_end_leaves_no_process_behind(path: Path, logged: Logged) -> None:

@@ -10,9 +10,9 @@ import time
 import bcrypt
 import pytest
 
+from exporter.spec import WebSettings
 from exporter.web import auth
 from exporter.web.application import Request, Response
-from exporter.web.config.settings import Settings
 from exporter.web.connection import Access, Connection, Service
 from tests.e2e.certificates import hashed
 
@@ -37,7 +37,7 @@ def ask(
     return response.status, dict(response.headers), b"".join(response.body)
 
 
-def protected(settings: Settings) -> auth.Protected:
+def protected(settings: WebSettings) -> auth.Protected:
     return auth.Protected(application).use(settings)
 
 
@@ -73,14 +73,14 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_only_a_user_with_his_password_comes_in(header: str, code: int) -> None:
-    found, headers, body = ask(protected(Settings(users={"alice": ALICE, "bob": BOB})), header)
+    found, headers, body = ask(protected(WebSettings(users={"alice": ALICE, "bob": BOB})), header)
     assert found == code
     assert (body == b"ok") is (code == 200)
     assert headers.get("WWW-Authenticate") == (None if body == b"ok" else 'Basic realm="bpf-exporter"')
 
 
 def test_a_password_costs_one_bcrypt_run_however_often_it_comes(checks: list[str]) -> None:
-    handler = protected(Settings(users={"alice": ALICE}))
+    handler = protected(WebSettings(users={"alice": ALICE}))
     for _ in range(5):
         assert ask(handler, basic("alice", "correct horse"))[0] == 200
         assert ask(handler, basic("alice", "wrong"))[0] == 401
@@ -88,7 +88,7 @@ def test_a_password_costs_one_bcrypt_run_however_often_it_comes(checks: list[str
 
 
 def test_a_name_that_there_is_not_costs_a_run_as_well_and_always_the_same(checks: list[str]) -> None:
-    handler = protected(Settings(users={"alice": ALICE, "bob": BOB}))
+    handler = protected(WebSettings(users={"alice": ALICE, "bob": BOB}))
     for name in ("carol", "dave", "erin"):
         checks.clear()
         for password in ("a", "b", "c"):
@@ -98,13 +98,13 @@ def test_a_name_that_there_is_not_costs_a_run_as_well_and_always_the_same(checks
 
 
 def test_the_hash_of_another_user_does_not_let_in_who_is_none() -> None:
-    handler = protected(Settings(users={"alice": ALICE}))
+    handler = protected(WebSettings(users={"alice": ALICE}))
     assert ask(handler, basic("alice", "correct horse"))[0] == 200
     assert ask(handler, basic("nobody", "correct horse"))[0] == 401
 
 
 def test_no_more_passwords_are_remembered_than_there_is_room_for(checks: list[str]) -> None:
-    handler = protected(Settings(users={"alice": ALICE}))
+    handler = protected(WebSettings(users={"alice": ALICE}))
     ask(handler, basic("alice", "correct horse"))
     for number in range(auth.REMEMBERED + 1):
         ask(handler, basic("alice", f"wrong {number}"))
@@ -116,15 +116,15 @@ def test_no_more_passwords_are_remembered_than_there_is_room_for(checks: list[st
 
 
 def test_a_changed_password_holds_from_the_next_request_on() -> None:
-    handler = protected(Settings(users={"alice": ALICE}))
+    handler = protected(WebSettings(users={"alice": ALICE}))
     assert ask(handler, basic("alice", "correct horse"))[0] == 200
-    handler = handler.use(Settings(users={"alice": BOB}))
+    handler = handler.use(WebSettings(users={"alice": BOB}))
     assert ask(handler, basic("alice", "correct horse"))[0] == 401
     assert ask(handler, basic("alice", "battery staple"))[0] == 200
 
 
 def test_a_crowd_of_wrong_passwords_leaves_threads_for_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = protected(Settings(users={"alice": ALICE}))
+    handler = protected(WebSettings(users={"alice": ALICE}))
     assert ask(handler, basic("alice", "correct horse"))[0] == 200
     same: list[int] = []
     others: list[int] = []
@@ -147,12 +147,12 @@ def test_a_crowd_of_wrong_passwords_leaves_threads_for_scrapes(monkeypatch: pyte
 
 
 def test_more_requests_than_the_burst_are_too_many() -> None:
-    handler = protected(Settings(interval=1000.0, burst=3, users={"alice": ALICE}))
+    handler = protected(WebSettings(interval=1000.0, burst=3, users={"alice": ALICE}))
     codes = [ask(handler, basic("alice", "correct horse"))[0] for _ in range(5)]
     assert codes == [200] * 3 + [429] * 2
-    handler = handler.use(Settings(interval=1000.0, burst=3))
+    handler = handler.use(WebSettings(interval=1000.0, burst=3))
     assert ask(handler)[0] == 429  # the same limit goes on
-    handler = handler.use(Settings())
+    handler = handler.use(WebSettings())
     assert ask(handler)[0] == 200
 
 
@@ -167,7 +167,7 @@ def test_after_an_interval_one_more_request_is_answered() -> None:
 
 
 def test_headers_are_set_once_and_for_every_answer() -> None:
-    settings = Settings(headers=(("X-Frame-Options", "deny"), ("x-content-type-options", "nosniff")),
+    settings = WebSettings(headers=(("X-Frame-Options", "deny"), ("x-content-type-options", "nosniff")),
                         users={"alice": ALICE})  # fmt: skip
     for authorization in ("", basic("alice", "correct horse")):
         _, headers, _ = ask(protected(settings), authorization)
@@ -176,7 +176,7 @@ def test_headers_are_set_once_and_for_every_answer() -> None:
 
 
 def test_a_refused_head_has_no_body_that_would_be_read_as_the_next_answer() -> None:
-    for settings in (Settings(users={"alice": ALICE}), Settings(interval=1e9, burst=0)):
+    for settings in (WebSettings(users={"alice": ALICE}), WebSettings(interval=1e9, burst=0)):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             connection = Connection(Service(Access(protected(settings))), ours, "")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter.spec import WebSettings
 from exporter.web.access import AccessControl
 from exporter.web.application import Request, Response
 from exporter.web.config import web_file
-from exporter.web.config.settings import Settings, to_json
 from exporter.web.connection import Connection, Service
 from exporter.web.http_server import HttpServer
 from exporter.web.listening import listen
@@ -56,7 +56,7 @@ class Secure:
 
     def use(self, **tls: object) -> None:
         path = self.pki.web_file(**tls)  # type: ignore[arg-type]
-        self._access.apply(to_json(web_file.load(path, {path.stat().st_uid}).settings))
+        self._access.apply(web_file.load(path, {path.stat().st_uid}).settings)
 
     def start(self) -> None:
         self._thread.start()
@@ -210,14 +210,14 @@ def test_no_request_finds_passwords_gone_and_certificates_not_yet_wanted(pki: ce
     server = HttpServer([], application)
     server.service = watched = Watched(server.service.access)
     access = AccessControl(server)
-    access.apply(to_json(Settings(users={"alice": certificates.hashed("correct horse")})))
+    access.apply(WebSettings(users={"alice": certificates.hashed("correct horse")}))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(ENOUGH)
         watched.connection = Connection(watched, ours, "")
         watched.client = theirs
         path = pki.web_file(client_auth_type="RequireAndVerifyClientCert", client_ca_file=str(pki.authority))
-        access.apply(to_json(web_file.load(path, {path.stat().st_uid}).settings))
+        access.apply(web_file.load(path, {path.stat().st_uid}).settings)
         assert set(answers) == {b"HTTP/1.1 401 Unauthorized"}
         theirs.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert watched.connection.work() is None, "a connection without a certificate goes on"

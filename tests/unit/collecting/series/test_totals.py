@@ -21,7 +21,7 @@ from exporter.collecting.maps.table import Entries
 from exporter.collecting.series.totals_store import Store
 from exporter.collecting.text.exposition import render
 from exporter.decoders import Names
-from exporter.kernel import bpf
+from exporter.kernel import bpf, memfd
 from exporter.program import Map, Member, Program, State, Type
 from exporter.spec import BucketSpec, LabelSpec, MapOptions, MetricSpec, ProgramSpec
 
@@ -90,7 +90,7 @@ class Exporter:
         self.held = held
         self.cpus = tuple(range(next(iter(held.values())).cpus))
         self.plan = totals_layout.layout(bind_all(metrics, maps, chosen), len(self.cpus), 128)
-        self.memory = totals_layout.create(self.plan.size)
+        self.memory = memfd.of_size("totals", self.plan.size)
         self.clock = Clock()
         self.start()
 
@@ -328,7 +328,7 @@ def test_a_family_that_has_no_room_in_the_memory_leaves_the_others_theirs(made: 
     one.plan = totals_layout.layout(
         bind_all(one.spec.metrics, one.program.maps), 1, 8
     )  # bytes of a label, all that is planned for
-    one.memory = totals_layout.create(one.plan.size)
+    one.memory = memfd.of_size("totals", one.plan.size)
     one.start()
     held.rows, other.rows = {(22, 0): (3,)}, {(1, 0): (4,)}
     one.page()

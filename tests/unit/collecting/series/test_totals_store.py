@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.binding import totals_layout
 from exporter.binding.totals_layout import PAGE, FamilyLayout, TotalsLayout
 from exporter.collecting.series import totals_store as module
 from exporter.collecting.series.interned import StringTable
 from exporter.collecting.series.label_sets import LabelSet, LabelSets, from_texts
 from exporter.collecting.series.totals_store import Store
+from exporter.kernel import memfd
 
 LABELS = ("name", "unit")
 PLAN = TotalsLayout(
@@ -35,7 +35,7 @@ State = dict[str, tuple[list[tuple[str, ...]], int, list[list[int]], list[list[i
 
 @pytest.fixture
 def memory() -> Iterator[int]:
-    fd = totals_layout.create(PLAN.size)
+    fd = memfd.of_size("totals", PLAN.size)
     yield fd
     os.close(fd)
 
@@ -143,7 +143,7 @@ def contents(fd: int) -> bytes:
 
 
 def copy_of(raw: bytes) -> int:
-    fd = totals_layout.create(PLAN.size)
+    fd = memfd.of_size("totals", PLAN.size)
     os.pwrite(fd, raw, 0)
     return fd
 
@@ -248,7 +248,7 @@ def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
 
 
 def test_a_memory_that_is_too_small_is_refused() -> None:
-    fd = totals_layout.create(PAGE)
+    fd = memfd.of_size("totals", PAGE)
     with pytest.raises(ValueError, match="mmap length"):
         Store(fd, PLAN)
     os.close(fd)

@@ -11,8 +11,11 @@ import bcrypt
 import pytest
 
 from exporter.config import ConfigErrors
-from exporter.supervisor import read_web_config
-from exporter.web.config import settings, web_file
+from exporter.config.sources import changed
+from exporter.ipc.protocol import WebConfigRead
+from exporter.spec import WebSettings
+from exporter.supervisor.config_reader import read_in_child, read_web_config
+from exporter.web.config import web_file
 from tests import daemon
 from tests.e2e import certificates
 
@@ -78,14 +81,14 @@ basic_auth_users:
     assert found.settings.headers == (("Strict-Transport-Security", "max-age=31536000"), ("X-Frame-Options", "deny"))
     assert (found.settings.interval, found.settings.burst) == (90.0, 20)
     assert found.settings.users == {"alice": HASH}
-    assert settings.from_json(settings.to_json(found.settings)) == found.settings
+    assert WebSettings.model_validate(found.settings.model_dump()) == found.settings
     names = {Path(path).name for path in found.sources.files}
     assert names == {"whole.yaml", "server.crt", "server.key", "authority.crt"}
 
 
 def test_a_file_of_comments_asks_for_nothing_and_an_empty_one_is_not_written_yet(tmp_path: Path) -> None:
     for text in ("# nothing\n", "{}\n", "---\n{}\n"):
-        assert loaded(tmp_path / "web.yaml", text).settings == settings.Settings()
+        assert loaded(tmp_path / "web.yaml", text).settings == WebSettings()
     (line,) = mistakes(tmp_path / "web.yaml", "\n")
     assert line.strip().startswith("is empty; write {} where neither TLS nor passwords are wanted")
 
@@ -214,20 +217,20 @@ def test_an_encrypted_key_asks_nobody(pki: certificates.Pki) -> None:
 
 def test_it_is_read_in_a_child_and_comes_back_whole(pki: certificates.Pki) -> None:
     path = pki.web_file(users={"alice": "secret"})
-    found = read_web_config.read(path, [os.geteuid()])
+    found = read_in_child(read_web_config, WebConfigRead, path, [os.geteuid()])
     assert found.mistakes == ()
     assert found.settings is not None
-    assert settings.from_json(found.settings) == web_file.load(path, {os.geteuid()}).settings
-    assert not found.sources.changed()
+    assert found.settings == web_file.load(path, {os.geteuid()}).settings
+    assert not changed(found.sources)
     path.write_text("nonsense: 1\n")
-    assert found.sources.changed()
-    wrong = read_web_config.read(path, [os.geteuid()])
+    assert changed(found.sources)
+    wrong = read_in_child(read_web_config, WebConfigRead, path, [os.geteuid()])
     assert (wrong.settings, wrong.mistakes[0][0]) == (None, f"{path}:1:1")
 
 
 def test_the_example_asks_for_nothing_and_for_all_of_it_without_its_marks(pki: certificates.Pki) -> None:
     text = (daemon.ROOT / "web.example.yaml").read_text()
-    assert loaded(pki.directory / "example.yaml", text).settings == settings.Settings()
+    assert loaded(pki.directory / "example.yaml", text).settings == WebSettings()
     (pki.directory / "clients.crt").write_text(pki.authority.read_text())
     found = loaded(pki.directory / "example.yaml", re.sub("^#(?! )|^#(?=  )", "", text, flags=re.MULTILINE)).settings
     assert found.tls is not None
