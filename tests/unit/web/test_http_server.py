@@ -408,6 +408,16 @@ def test_silent_clients_do_not_put_off_the_end() -> None:
         assert rest(client) == b""
 
 
+def test_a_request_after_the_last_one_does_not_cut_its_answer(serve: Callable[..., int]) -> None:
+    client = connect(serve())
+    client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    first = client.recv(1)
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    head, _, body = (first + rest(client)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert body == HUGE
+
+
 def test_what_cannot_be_http_is_answered_at_once(serve: Callable[..., int]) -> None:
     assert raw(serve(), b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 Bad Request")
 
