@@ -1,4 +1,4 @@
-"""One loaded program -> its families and what there is to say of the collection."""
+"""The maps of one loaded program -> its families, and a report of the collection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from exporter.kernel import malloc, map_types
 from exporter.program import LOST_UPDATES, Program, hidden
 from exporter.spec import MapOptions, ProgramSpec
 
-MANY = 20_000  # entries whose arrays are so large that each would come fresh from the kernel
+MANY = 20_000  # entries whose arrays are so large that malloc takes each from the kernel anew
 HELPER_MAPS_SECONDS = 30.0  # maps without a metric are read only for their number of entries: not every time
 
 
@@ -40,16 +40,16 @@ _NO_KEYS = np.empty((0, 0), np.uint8)
 class MetricReport:
     series: int = 0
     folded: int = 0  # label sets shown as "other"
-    dropped: int = 0  # rows without a label set, because a decoder said so
+    dropped: int = 0  # rows without a label set, because a decoder drops them
     expired: int | None = None  # label sets that ttl ended so far; None where no map has a ttl
 
 
 @dataclass(slots=True)
 class CollectReport:
-    """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all went
-    well. Two that say the same are equal, whatever `seconds` they took."""
+    """One collection of a program; not changed after it. Maps, metrics and decoders by name; `error` is "" if all of it
+    succeeded."""
 
-    seconds: float = field(default=0.0, compare=False)
+    seconds: float = 0.0
     success: bool = True
     error: str = ""
     entries: dict[str, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class CollectReport:
 
 
 class ProgramCollector:
-    """Reads the maps of one program, each once a collection however many metrics share it. Not for threads."""
+    """Reads the maps of one program, each once a collection however many metrics share it. Not thread-safe."""
 
     def __init__(
         self,
@@ -75,8 +75,13 @@ class ProgramCollector:
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tables` by map name; `possible` and `online`: numbers of CPUs (kernel.cpus); `budget` of all programs
-        together; `store`: where totals outlive this process. BindingError if a metric does not fit its map."""
+        """Bind the metrics to their maps. BindingError if one does not fit.
+
+        tables            by map name
+        possible, online  numbers of CPUs (kernel.cpus)
+        budget            of series, for all programs together
+        store             where totals outlive this process
+        """
         self.program = program
         self.names = replace(names, stacks={n: t.frames for n, t in tables.items() if isinstance(t, Stacks)})
         self._tables = with_options(tables, spec.maps, clock)
@@ -85,8 +90,8 @@ class ProgramCollector:
         self._clock = clock
         self._maps = {m.name: m for m in program.maps}
         self._strings = StringTable()
-        self._keys: dict[str, Bytes] = {}  # of each map when it was last read
-        self._texts: list[tuple[str, LabelTexts]] = []  # with the map that they are of
+        self._keys: dict[str, Bytes] = {}  # of each map at the last read
+        self._texts: list[tuple[str, LabelTexts]] = []  # with the map whose labels they are
         self._store = store
         bindings = [self._as_read(binding) for binding in bind_all(spec.metrics, program.maps, spec.maps)]
         self._families = self._bound(bindings, spec.maps, label_length, budget)
@@ -101,10 +106,10 @@ class ProgramCollector:
         self._drained = {name: table for name, table in self._tables.items() if isinstance(table, Drained)}
         self.report = CollectReport()
         if any(table.behind for table in self._drained.values()):
-            self.drain(0.0)  # what a server before this one left
+            self.drain(0.0)  # what a previous server left
 
     def _as_read(self, binding: Binding) -> Binding:
-        """A recorded map is not drained: it keeps its entries."""
+        """Return the binding with `drained` as the table is: a recorded map keeps its entries."""
         return replace(binding, drained=isinstance(self._tables.get(binding.map), Drained))
 
     def _bound(
@@ -137,7 +142,7 @@ class ProgramCollector:
             Limit(max(metric.binding.max_series for metric in metrics), budget),
             max(options[m.binding.map].ttl if m.binding.map in options else 0.0 for m in metrics),
             None if self._store is None else self._store.families.get(name),
-            None if self._store is None else self._store.kept.get(name),
+            None if self._store is None else self._store.committed.get(name),
             self._clock(),
         )
 
@@ -159,12 +164,12 @@ class ProgramCollector:
 
     @property
     def drains(self) -> bool:
-        """Whether there are maps to drain between collections."""
+        """Whether the program has maps to drain between collections."""
         return bool(self._drained)
 
     def drain(self, least: float) -> tuple[bool, str]:
-        """Between collections: empty the drained maps if one of them is so full (0 to 1), so that there is room for new
-        keys. Gives whether it was, and what went wrong, "" if nothing did."""
+        """Empty the drained maps between collections if one of them is at least so full (0 to 1), so that there is room
+        for new keys. Return whether one was, and the error, "" for none."""
         report = CollectReport()
         full = False
         with self._reported(report, "drained maps"):
@@ -204,7 +209,7 @@ class ProgramCollector:
         with self._reported(report, "drained maps"):
             Drained.rest(list(self._drained.values()))
         families = []
-        counted: set[str] = set()  # maps; what nobody could count is there next time
+        counted: set[str] = set()  # maps; what could not be counted is there next time
         for one in chosen:
             with self._reported(report, f"metric {one.binding.metric}"):
                 ended = one.limit.ended, one.ended
@@ -222,21 +227,22 @@ class ProgramCollector:
         return families
 
     def _commit(self, drained: Mapping[str, Drained]) -> None:
-        """Whatever was collected outlives this process before anybody sees it, and before it is deleted."""
+        """Make what was collected outlive this process, before a scraper sees it and before it is deleted from its
+        map."""
         try:
             if self._store is not None:
                 for one in self._families:
                     one.write_totals(self._store.next_bank)
                 self._store.commit({name: table.half for name, table in drained.items()})
-        finally:  # counted it is, committed or not: read once more it would be counted twice
+        finally:  # it is counted, committed or not: read once more it would be counted twice
             for table in drained.values():
                 table.clear()
         if self._store is not None:
             self._store.cleared()
 
     def _expired(self, family: FamilyCollector, before: tuple[int, int]) -> int | None:
-        """Label sets of the family that ttl ended so far: those that went in a collection in which it deleted some, and
-        series that had lost their keys before. `before`: what had ended before this collection."""
+        """Return how many label sets of the family ttl has ended so far: those that went in a collection in which it
+        deleted entries, and series that had lost their keys before. `before`: what had ended before this collection."""
         tables = [self._tables[metric.binding.map] for metric in family.metrics]
         expiring = [table for table in tables if isinstance(table, Expiring)]
         if not expiring:
@@ -250,7 +256,7 @@ class ProgramCollector:
 
     @contextmanager
     def _reported(self, report: CollectReport, what: str) -> Iterator[None]:
-        """One part of a collection: whatever its fault is, it must not end the other parts, nor other programs."""
+        """Report an error of one part of a collection, which must not end the other parts, nor other programs."""
         try:
             yield
         except Exception as error:  # noqa: BLE001
@@ -258,12 +264,12 @@ class ProgramCollector:
             report.error = report.error or f"{self.program.name}: collect {what}: {_cause(error)}"
 
     def _online_indices(self) -> list[int]:
-        """Slots of per-CPU values that belong to CPUs that are online."""
+        """Return the slots of per-CPU values that belong to online CPUs."""
         online = set(self._online())
         return [index for index, cpu in enumerate(self._possible) if cpu in online]
 
     def _count_entries(self, report: CollectReport, now: float) -> None:
-        """Entries of the maps that no metric reads; an array always has all of its own."""
+        """Count the entries of maps that no metric reads; an array always has all of its entries."""
         for map_ in self.program.maps:
             if map_.type in map_types.ARRAYS and not hidden(map_.name, self.program.maps):
                 report.entries[map_.name] = map_.max_entries
@@ -285,7 +291,7 @@ class ProgramCollector:
 
 
 def _cause(error: Exception) -> str:
-    """In the words of the kernel, without the number that Python puts in front."""
+    """Return the kernel's message, without the number that Python puts in front."""
     if isinstance(error, ReadError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""One metric of the configuration -> rows of values, collection after collection; entries of one name -> one family."""
+"""Metric entries of the configuration -> rows of values in each collection; entries of one name -> one family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from exporter.collecting.series.label_sets import LabelSet, LabelSets, from_text
 from exporter.collecting.series.labels import LabelTexts, Rows
 from exporter.collecting.series.limit import Arrangement, Limit, arrange, nothing
 from exporter.collecting.series.totals import Add, Counted, Numbers, Totals, unsigned
-from exporter.collecting.series.totals_store import FamilyStore, Kept
+from exporter.collecting.series.totals_store import Committed, FamilyStore
 from exporter.collecting.text.exposition import Family
 from exporter.collecting.text.line_cache import LineCache
 from exporter.collecting.text.templates import Series
@@ -33,7 +33,7 @@ APPROXIMATE = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A metric entry's rows in one collection, and what they have counted."""
+    """The rows of a metric entry in one collection, and what they have counted."""
 
     rows: Rows
     counted: Counted
@@ -52,12 +52,12 @@ class MetricCollector:
 
     @property
     def no_labels(self) -> LabelSets:
-        """Label sets with these labels, none of them."""
+        """No label sets, of these labels."""
         return self._texts.none
 
     def measure(self, entries: Entries, online: Callable[[], Sequence[int]], now: float) -> Measured:
-        """The rows of `entries`. `online`: indices of the CPUs that are shown even at zero; asked only where
-        a label shows CPUs."""
+        """Return the rows of `entries`. `online`: indices of the CPUs that are shown even at zero; called only where a
+        label shows CPUs."""
         b = self.binding
         buckets = b.buckets
         slot = None if buckets is None or buckets.slot is None else columns.numbers(entries.keys, buckets.slot)[:, 0]
@@ -87,7 +87,7 @@ class MetricCollector:
         return Measured(labels, Counted(keys, flat[0][:, 0], slot=slot))
 
     def _cells(self, entries: Entries, number: Number, count: int) -> Column:
-        """The (entries, CPUs, count) numbers, narrow counters widened."""
+        """Return the (entries, CPUs, count) numbers, narrow counters widened."""
         cells = columns.narrow(entries.values, number, count)
         if self.binding.type == "gauge" or self.binding.drained or (number.width == 8 and not number.bits):
             return columns.widened(cells)
@@ -111,7 +111,7 @@ class _SplitKeys:
 
 
 def _split(cells: list[Column], online: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(row, CPU) of each cell that is shown: those of online CPUs and any that is not zero."""
+    """Return (row, CPU) of each cell that is shown: those of online CPUs and any that is not zero."""
     shown = np.zeros((cells[0].shape[0], cells[0].shape[1]), bool)
     shown[:, [cpu for cpu in online if cpu < shown.shape[1]]] = True
     for cell in cells:
@@ -121,12 +121,13 @@ def _split(cells: list[Column], online: Sequence[int]) -> tuple[NDArray[np.intp]
 
 
 def _by_series(column: Column, how: Arrangement, reduce: Reduce) -> Column:
-    """Values of rows -> values of series."""
+    """Return the values of series, from those of rows."""
     return columns.spread(columns.grouped(column, how.order, how.starts, reduce), how.present, len(how.sets))
 
 
 class FamilyCollector:
-    """The metric entries of one name, which are one family, and what is kept of it from collection to collection."""
+    """The metric entries of one name, which are one family: its series, totals and lines from collection to
+    collection."""
 
     def __init__(
         self,
@@ -134,11 +135,15 @@ class FamilyCollector:
         limit: Limit,
         ttl: float = 0.0,
         store: FamilyStore | None = None,
-        kept: Kept | None = None,
+        committed: Committed | None = None,
         now: float = 0.0,
     ) -> None:
-        """`ttl`: of the entries of its maps. `store`: where its totals outlive this process; `kept`: what it held, for
-        a process that goes on from there at the time `now`."""
+        """Begin with no series, or with those that a previous process committed.
+
+        ttl        of the entries of its maps
+        store      where its totals outlive this process
+        committed  what the store held at the time `now`
+        """
         self.metrics = tuple(metrics)
         self.binding = metrics[0].binding
         self.limit = limit
@@ -149,9 +154,9 @@ class FamilyCollector:
         self._rows: list[Rows] | None = None
         self.arrangement = nothing(metrics[0].no_labels)
         self._totals = None if self.binding.type == "gauge" else self._new_totals(ttl, store)
-        if self._totals is not None and kept is not None:
-            self.arrangement = limit.restore(self._from_texts(kept.sets), kept.folded)
-            self._totals.restore(kept, now)
+        if self._totals is not None and committed is not None:
+            self.arrangement = limit.restore(self._from_texts(committed.sets), committed.folded)
+            self._totals.restore(committed, now)
         self._series = Series(self.binding.label_names, self.arrangement.sets)
         self._lines = LineCache()
 
@@ -181,7 +186,7 @@ class FamilyCollector:
         return self.arrangement.sets.columns + self.limit.codes
 
     def collect(self, read: Callable[[str], Entries], online: Callable[[], Sequence[int]], now: float) -> Family:
-        """The family now. `read` gives the entries of a map by its name."""
+        """Return the family now. `read` gives the entries of a map by its name."""
         b = self.binding
         measured = [metric.measure(read(metric.binding.map), online, now) for metric in self.metrics]
         how = self._arranged([m.rows for m in measured], now)
@@ -201,11 +206,11 @@ class FamilyCollector:
 
     @property
     def ended(self) -> int:
-        """Series that lost their keys long ago and that ttl ended, so far."""
+        """Series without keys that ttl has ended so far."""
         return 0 if self._totals is None else self._totals.ended
 
     def write_totals(self, bank: int) -> None:
-        """Into the bank of the store that the next commit makes hold."""
+        """Write the totals into a bank of the store, which the next commit makes valid."""
         if self._totals is not None:
             self._totals.write(bank)
 
@@ -226,8 +231,8 @@ class FamilyCollector:
         return self.arrangement
 
     def _by_series(self, counted: list[Counted], how: Arrangement) -> tuple[Column, Column | None]:
-        """Values, or cumulative counts and sums, of each series. Entries may keep their slots differently: each is made
-        cumulative on its own, then they are added."""
+        """Return the values, or cumulative counts and sums, of each series. Entries may keep their slots differently:
+        each is made cumulative on its own, then they are added."""
         if self.binding.buckets is None:
             return _by_series(columns.joined([m.values for m in counted]), how, self.binding.reduce), None
         counts: Column | None = None

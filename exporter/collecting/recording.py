@@ -1,7 +1,7 @@
 """A program's document and the raw bytes of its maps -> JSON, and back to a collector that needs no kernel.
 
-What a recording holds is all that lies before collecting, so everything behind it can be run again anywhere:
-tests/golden does, and `run --record DIR` makes one of a live host.
+A recording holds all input of collecting, so that a collection can be run again anywhere: `run --record DIR` records a
+live host, tests/golden replays.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def record(
     online: Sequence[int],
     enums: KernelEnums,
 ) -> dict[str, Any]:
-    """The recording as JSON values. Each map is a list of entries sorted by key: [key, value of each CPU], in hex.
+    """Return the recording as JSON values. Each map is a list of entries sorted by key: [key, value of each CPU], in
+    hex.
 
     `enums`: of the kernel that filled the maps; those that labels use are kept. The C text and where it lay are not.
     """
@@ -83,10 +84,10 @@ def write(path: Path, program: Program, spec: ProgramSpec, fds: Mapping[str, int
 
 
 class Recorded:
-    """A map out of a recording, read like an open one."""
+    """A map of a recording, read like an open one."""
 
     def __init__(self, map: Map, rows: Sequence[Sequence[str]], possible_cpus: int) -> None:  # noqa: A002
-        """ValueError if an entry has not the map's sizes."""
+        """Decode the entries. ValueError if one does not have the map's sizes."""
         percpu = map.type in map_types.PERCPU
         each, size = (possible_cpus, (map.value_size + 7) // 8 * 8) if percpu else (1, map.value_size)
         if any(len(row) != 1 + each or len("".join(row)) != 2 * (map.key_size + each * size) for row in rows):
@@ -102,7 +103,7 @@ class Recorded:
         return self._entries
 
     def frames(self, id: int) -> bytes | None:  # noqa: A002
-        """A stack, where the map has stacks (see stacks.Stacks)."""
+        """Return a stack, where the map has stacks (see stacks.Stacks)."""
         if self._entries.keys.shape[1] != 4:
             return None
         key = np.frombuffer(id.to_bytes(4, sys.byteorder), np.uint8)
@@ -117,8 +118,8 @@ def replay(
     label_length: int = DEFAULT_LENGTH,
     clock: Callable[[], float] = time.monotonic,
 ) -> ProgramCollector:
-    """A collector on the recorded bytes, with the enums and system calls of the kernel they come from; all other names
-    are those of `names`. ValueError for a recording of another format, BindingError as usual."""
+    """Return a collector on the recorded bytes, with the enums and system calls of the kernel that they come from; all
+    other names are those of `names`. ValueError for a recording of another format, BindingError as usual."""
     if document.get("format") != FORMAT:
         raise ValueError(f"recording of format {document.get('format')!r}, expected {FORMAT}")
     program = from_json(document["document"])

@@ -283,7 +283,7 @@ def test_events_are_counted_once_however_often_the_server_is_killed(driver: Path
                 # What it had committed is what the next one shows, and more.
                 shown = {
                     (name, labels): numbers
-                    for name, kept in Store(server.memory, server.plan).kept.items()
+                    for name, kept in Store(server.memory, server.plan).committed.items()
                     for labels, numbers in zip(kept.sets, kept.shown.tolist(), strict=True)
                 }
                 fell = [which for which, numbers in before.items() if any(map(operator.lt, shown[which], numbers))]

@@ -67,7 +67,7 @@ def check(structs: list[Struct], outcome: Program, fds: dict[str, int]) -> None:
             assert bound.value is not None
             assert int(columns.numbers(entries.values, bound.value).item()) == w.number, where
             texts = LabelTexts(bound.labels, Names.empty(), cpus.possible_numbers())
-            assert texts.resolve(entries, 0.0).sets == [(w.text,)], where
+            assert list(texts.resolve(entries, 0.0).labels) == [(w.text,)], where
             if not w.bit_field:
                 assert resolve(map_.value, w.path, "value").offset == said[1 + index], where
 

@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 
 from exporter.binding.buckets import whole_inverse
 from exporter.binding.paths import Number
-from exporter.collecting.maps.table import Bytes
+from exporter.collecting.maps.table import Bytes, RowIndex
 
 Column = NDArray[Any]  # of uint64 or int64; of float64 or Python's integers once scaled
 Reduce = Literal["sum", "max", "min"]
 
-_FEW_CPUS = 16  # are added one after the other, of two in a fifteenth of the time: reduce begins anew for every row
+_FEW_CPUS = 16  # added one after the other, two in a fifteenth of the time: ufunc.reduce begins anew for every row
 _UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def numbers(records: Bytes, number: Number, count: int = 1) -> Column:
-    """`count` numbers side by side in each record: (..., size) uint8 -> (..., count) of uint64 or int64."""
+    """Return `count` numbers side by side in each record: (..., size) uint8 -> (..., count) of uint64 or int64."""
     return widened(narrow(records, number, count))
 
 
 def narrow(records: Bytes, number: Number, count: int = 1) -> Column:
-    """The same in their own width. Offsets need not be aligned (packed structs); a bit-field is always one."""
+    """Return the numbers in their own width. Offsets need not be aligned (packed structs); a bit-field is always
+    one."""
     if number.bits:
         return bit_field(records, number)[..., np.newaxis]
     field = records[..., number.offset : number.offset + number.width * count]
@@ -37,15 +38,15 @@ def narrow(records: Bytes, number: Number, count: int = 1) -> Column:
 
 
 def bit_field(records: Bytes, number: Number, byte_order: str = sys.byteorder) -> Column:
-    """A bit-field of each record, in the width of its declared type: (..., size) uint8 -> (...). The rules of BTF: bits
+    """Return a bit-field of each record, in the width of its declared type: (..., size) uint8 -> (...). As in BTF, bits
     are counted from the lowest on a little-endian machine, from the highest on a big-endian one."""
     value = np.zeros(records.shape[:-1], np.uint64)
     for index in range((number.shift + number.bits + 7) // 8):
         byte = records[..., number.offset + index].astype(np.uint64)
         # Where the byte's lowest bit is in the value; below 0 it begins in front of the field or ends behind it.
         little = byte_order == "little"
-        place = 8 * index - number.shift if little else number.shift + number.bits - 8 * (index + 1)
-        value |= byte << np.uint64(place) if place >= 0 else byte >> np.uint64(-place)
+        shift = 8 * index - number.shift if little else number.shift + number.bits - 8 * (index + 1)
+        value |= byte << np.uint64(shift) if shift >= 0 else byte >> np.uint64(-shift)
     value &= np.uint64((1 << number.bits) - 1)
     if number.signed:
         sign = np.uint64(1 << (number.bits - 1))
@@ -54,12 +55,12 @@ def bit_field(records: Bytes, number: Number, byte_order: str = sys.byteorder) -
 
 
 def widened(column: Column) -> Column:
-    """Not a copy where it is wide already."""
+    """Return the column in 64 bits; not a copy where it has them already."""
     return column.astype(np.int64 if column.dtype.kind == "i" else np.uint64, copy=False)
 
 
 def over_cpus(column: Column, reduce: Reduce) -> Column:
-    """(n, CPUs, ...) -> (n, ...), always a copy."""
+    """Reduce over CPUs: (n, CPUs, ...) -> (n, ...), always a copy."""
     count = column.shape[1]
     if count == 1:
         return column[:, 0].copy()
@@ -72,37 +73,37 @@ def over_cpus(column: Column, reduce: Reduce) -> Column:
     return np.asarray(reduced)
 
 
-def grouped(column: Column, order: NDArray[np.intp], starts: NDArray[np.intp] | None, reduce: Reduce) -> Column:
-    """Rows of equal label sets made one: `order` brings them side by side, `starts` says where each set begins (None if
-    no two are equal)."""
+def grouped(column: Column, order: RowIndex, starts: RowIndex | None, reduce: Reduce) -> Column:
+    """Reduce rows of equal label sets to one: `order` brings them side by side, `starts` says where each set begins
+    (None if no two are equal)."""
     ordered = column[order]
     if starts is None or not len(ordered):
         return ordered
     return np.asarray(_UFUNCS[reduce].reduceat(ordered, starts, axis=0))
 
 
-def spread(column: Column, places: NDArray[np.intp] | None, count: int) -> Column:
-    """The column put at the `places` of one of `count` rows, 0 elsewhere; itself if the places are None (all)."""
-    if places is None:
+def spread(column: Column, rows: RowIndex | None, count: int) -> Column:
+    """Return a column of `count` rows with the values at `rows` and 0 elsewhere; the column itself for None (all)."""
+    if rows is None:
         return column
     result = np.zeros((count, *column.shape[1:]), column.dtype)
-    result[places] = column
+    result[rows] = column
     return result
 
 
 def joined(columns: list[Column]) -> Column:
-    """Columns below each other."""
+    """Return the columns below each other."""
     return columns[0] if len(columns) == 1 else np.concatenate(alike(columns))
 
 
 def added(one: Column, other: Column) -> Column:
-    """The sum of two columns of one shape."""
+    """Return the sum of two columns of one shape."""
     left, right = alike([one, other])
     return np.asarray(left + right)
 
 
 def alike(columns: list[Column]) -> list[Column]:
-    """The same columns in one type: of signed and unsigned together numpy would make float64."""
+    """Return the columns in one type: numpy would make float64 of signed and unsigned together."""
     if len({column.dtype for column in columns}) == 1:
         return columns
     if any(column.size and column.max() > np.iinfo(np.int64).max for column in columns):
@@ -111,7 +112,7 @@ def alike(columns: list[Column]) -> list[Column]:
 
 
 def scaled(column: Column, scale: float) -> Column:
-    """`column * scale`: exact integers for a whole scale, else float64 rounded once (see buckets.scaled)."""
+    """Return `column * scale`: exact integers for a whole scale, else float64 rounded once (see buckets.scaled)."""
     if scale == 1:
         return column
     if scale == int(scale):

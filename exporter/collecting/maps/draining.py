@@ -1,11 +1,11 @@
-"""A pair of maps that programs count in by turns -> each entry once: read where no program is left, then deleted.
+"""A pair of maps that programs count in by turns -> each entry once: read when no program uses its map, then deleted.
 
-The programs ask a map of epochs which one is live (ODD() in programs/include/exporter.h). Turning the epoch makes the
-other one live, and an update of a map of maps waits until no program is left that had asked before. So what is read
+The programs read from a map of epochs which one is live (ODD() in programs/include/exporter.h). Turning the epoch makes
+the other one live, and an update of a map of maps waits for every program that read the epoch before. So what is read
 then is complete, and nothing is counted between the read and the deletion.
 
-Whoever reads commits what it counted before it deletes it. A server that is killed anywhere leaves one of three things:
-the resting map empty; or full and not counted; or full and committed as counted, which the memory of totals says.
+The server commits what it counted before it deletes it. Killed anywhere, it leaves one of three things: the resting map
+empty; or full and not counted; or full and committed as counted, which the memory of totals says.
 """
 
 from __future__ import annotations
@@ -23,23 +23,27 @@ _NUMBER = struct.Struct("=I")
 class Drained:
     """One pair, read like a map. Not for two threads.
 
-    half    which of the pair the last read was of: its entries are there until `clear`
-    behind  whether the resting one may hold what nobody has counted
+    half    which of the pair was read last: its entries are there until `clear`
+    behind  whether the resting one may hold entries that are not counted
     """
 
     def __init__(
         self, pair: tuple[Table, Table], epochs: int, index: int, barrier: int, uncleared: int | None = None
     ) -> None:
-        """`epochs` and `barrier`: descriptors, `index` the pair's place among the epochs. `uncleared`: which half a
-        server before this one has committed and not cleared. OSError from the kernel."""
+        """Read what a previous server left. OSError from the kernel.
+
+        epochs, barrier  descriptors
+        index            of the pair among the epochs
+        uncleared        the half that a previous server has committed and not cleared
+        """
         self._pair = pair
         self._epochs = epochs
         self._key = _NUMBER.pack(index)
         self._barrier = barrier
         self.half = 1 - self._live()
         self.behind = True
-        self._left = False  # by every program that counted in it
-        self._counted = False  # what the last read gave, and it could not be deleted
+        self._left = False  # whether every program has left the resting map
+        self._counted = False  # whether the entries of the last read are counted and could not be deleted
         self._wait()
         self._entries = pair[self.half].read()
         if uncleared == self.half:
@@ -48,8 +52,8 @@ class Drained:
 
     @staticmethod
     def rest(pairs: Sequence[Drained]) -> None:
-        """Make the other half of each live, and wait once for all programs that count in what was: then what they are
-        read of is complete. Pairs of one program."""
+        """Make the other half of each pair live, and wait once for all programs that count in the half before, which is
+        complete then. Pairs of one program."""
         for pair in pairs:
             pair._turn()
         if pairs:
@@ -58,14 +62,14 @@ class Drained:
             pair._left = True
 
     def read(self) -> Entries:
-        """What was counted since the last read; of a server before this one, if it left something, only that."""
+        """Return what was counted since the last read; if a previous server left something, only that."""
         if self._counted or not self._left:
             self.rest([self])
         self._entries = self._pair[self.half].read()
         return self._entries
 
     def clear(self) -> None:
-        """Delete what the last read gave; it is counted."""
+        """Delete the entries of the last read, which are counted."""
         self._counted = True
         keys, table = self._entries.keys, self._pair[self.half]
         if len(keys):
@@ -73,7 +77,7 @@ class Drained:
         self.behind = self._left = self._counted = False
 
     def fill(self) -> float:
-        """How full the live map is, 0 to 1; or the resting one, where it has to be read first."""
+        """Return how full the live map is, 0 to 1; or the resting one, where it has to be read first."""
         table = self._pair[self.half if self.behind else self._live()]
         return len(table.read()) / table.map.max_entries
 
@@ -86,10 +90,10 @@ class Drained:
             self.behind = True
 
     def _live(self) -> int:
-        """Which of the pair the programs count in."""
+        """Return which of the pair the programs count in."""
         epoch = bpf.map_lookup(self._epochs, self._key, _NUMBER.size)
         return int(_NUMBER.unpack(epoch or bytes(_NUMBER.size))[0] & 1)
 
     def _wait(self) -> None:
-        """Until every program is through that asked for the epoch before now."""
+        """Wait for every program that read the epoch before now."""
         bpf.map_update(self._barrier, _NUMBER.pack(0), _NUMBER.pack(self._epochs))

@@ -1,4 +1,4 @@
-"""Map descriptors of a program -> what reads them."""
+"""Map descriptors of a program -> tables that read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.spec import MapOptions
 
 
 def open_tables(program: Program, fds: Mapping[str, int], possible_cpus: int) -> dict[str, Readable]:
-    """A table for each map of the program that has entries to read. The fds stay the caller's."""
+    """Return a table for each map of the program that has entries to read. The fds stay the caller's."""
     tables: dict[str, Readable] = {}
     for map_ in program.maps:
         if map_.name not in fds:
@@ -32,8 +32,8 @@ def with_drained(
     fds: Mapping[str, int],
     uncleared: Mapping[str, int],
 ) -> dict[str, Readable]:
-    """The tables, each pair that is to be drained made one. `uncleared`: as the memory of totals has it (store.Store).
-    OSError from the kernel."""
+    """Return the tables, with one for each pair of maps to be drained. `uncleared`: as in totals_store.Store. OSError
+    from the kernel."""
     found = dict(tables)
     for map_ in program.maps:
         first, second = tables.get(map_.name), tables.get(map_.name + ODD)

@@ -1,4 +1,4 @@
-"""Options of maps that change what is read of them: `ttl` and `zeros`. Each wraps a table and is read like one."""
+"""Options of maps that change what is read from them: `ttl` and `zeros`. Each wraps a table and is read like one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Erasable(Readable, Protocol):
 def with_options(
     tables: Mapping[str, Readable], options: Mapping[str, MapOptions], clock: Callable[[], float]
 ) -> dict[str, Readable]:
-    """The tables, those with options wrapped. A recorded map keeps its entries, whatever its ttl is."""
+    """Return the tables, those with options wrapped. A recorded map keeps its entries, whatever its ttl is."""
     wrapped: dict[str, Readable] = {}
     for name, table in tables.items():
         chosen = options.get(name, _PLAIN)
@@ -90,25 +90,26 @@ class Expiring:
         return entries
 
     def _since(self, keys: Bytes, prints: NDArray[np.uint64], now: float) -> NDArray[np.float64]:
-        """For each entry since when it has had this value."""
+        """Return since when each entry has had its value."""
         if self._keys is None:
             return np.full(len(keys), now)
         if same_keys(keys, self._keys):
             return np.where(prints == self._prints, self._changed, now)
-        places = self._matcher.match(keys, self._keys)
+        was = self._matcher.match(keys, self._keys)
         changed = np.full(len(keys), now)
-        known = np.flatnonzero(places >= 0)
-        same = known[prints[known] == self._prints[places[known]]]
-        changed[same] = self._changed[places[same]]
+        known = np.flatnonzero(was >= 0)
+        same = known[prints[known] == self._prints[was[known]]]
+        changed[same] = self._changed[was[same]]
         return changed
 
 
 def _fingerprints(values: Bytes) -> NDArray[np.uint64]:
-    """One number for each entry's value: 8 bytes instead of a copy, which per-CPU maps make long.
+    """Return one number for each entry's value: 8 bytes instead of a copy, which is long in per-CPU maps.
 
-    A sum of words by odd factors, modulo 2^64: a change of one word always shows, one of several but for 1 in 2^60.
+    It is the sum, modulo 2^64, of 64-bit numbers by odd factors: a change of one of them always shows, a change of
+    several is missed once in 2^60.
     """
-    flat = values.reshape(len(values), math.prod(values.shape[1:]))  # of no entries numpy cannot tell what -1 is
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))  # of no entries numpy cannot infer -1
     if flat.shape[1] % 8:
         flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8)))
     words = np.ascontiguousarray(flat).view(np.uint64)

@@ -20,22 +20,22 @@ class Stacks(Protocol):
 
 
 class StackTable:
-    """An open map of stacks. It is asked id by id, as labels need them; the map has no batches."""
+    """An open map of stacks. Labels ask for one id after the other; the map has no batches."""
 
     def __init__(self, fd: int, map: Map) -> None:  # noqa: A002 (the kernel's word)
         self.fd = fd
         self.map = map
 
     def frames(self, id: int) -> bytes | None:  # noqa: A002
-        """Raw frames, u64 each, 0 behind the last; None if there is no stack of this id. Never raises: a label whose
-        stack cannot be read is one without an answer."""
+        """Return the raw frames, u64 each, 0 behind the last; None if there is no stack of this id. Never raises: a
+        label whose stack cannot be read has no text."""
         try:
             return bpf.map_lookup(self.fd, struct.pack("=I", id), self.map.value_size)
         except OSError:
             return None
 
     def read(self) -> Entries:
-        """All stacks with their ids, for the number of entries and for recordings."""
+        """Return all stacks with their ids, for the number of entries and for recordings."""
         found: list[tuple[bytes, bytes]] = []
         key = bpf.map_next_key(self.fd, None, 4)
         while key is not None and len(found) <= self.map.max_entries:

@@ -1,4 +1,4 @@
-"""Counters of 32 bits and fewer -> 64-bit totals, by adding up the differences from read to read."""
+"""Counters of 32 bits and fewer -> 64-bit totals, by adding up the differences between reads."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Widening:
         self._totals: Column | None = None
 
     def totals(self, keys: Bytes, column: Column) -> Column:
-        """The 64-bit totals of `column` (n, ...) as it was read now for the `keys` (n, key size), which are not changed
-        afterwards."""
+        """Return the 64-bit totals of `column` (n, ...) as it was read now for the `keys` (n, key size), which must not
+        be changed afterwards."""
         unsigned = np.ascontiguousarray(column.astype(column.dtype.newbyteorder("="))).view(f"u{column.dtype.itemsize}")
         bits = self._bits or 8 * unsigned.itemsize
         mask = unsigned.dtype.type((1 << bits) - 1)
@@ -49,12 +49,12 @@ class Widening:
     def _aligned(
         self, keys: Bytes, now: Column, old_keys: Bytes, last: Column, totals: Column
     ) -> tuple[Column, Column]:
-        """The last values and totals in the order of `keys`; 0 for those that are new."""
+        """Return the last values and totals in the order of `keys`; 0 for new keys."""
         if same_keys(keys, old_keys):
             return last, totals
-        places = self._matcher.match(keys, old_keys)
-        known = places >= 0
+        was = self._matcher.match(keys, old_keys)
+        known = was >= 0
         last_here = np.zeros_like(now)
         totals_here = np.zeros(now.shape, np.uint64)
-        last_here[known], totals_here[known] = last[places[known]], totals[places[known]]
+        last_here[known], totals_here[known] = last[was[known]], totals[was[known]]
         return last_here, totals_here

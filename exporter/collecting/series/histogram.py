@@ -10,8 +10,8 @@ from exporter.collecting.series.totals import Counted
 
 
 def cumulative(slots: Column, buckets: Buckets) -> Column:
-    """Slots in the value: (n, slots) -> (n, bounds + 1), what `le` means, +Inf last. Slots below the first bound count
-    in its bucket, those above the last bound (the overflow among them) in +Inf only."""
+    """Return the cumulative counts, +Inf last, of slots in the value: (n, slots) -> (n, bounds + 1). Slots below the
+    first bound count in its bucket, those above the last bound (the overflow among them) in +Inf only."""
     total = np.cumsum(slots, axis=1, dtype=slots.dtype)
     last = buckets.first + len(buckets.bounds)
     return np.concatenate([total[:, buckets.first : last], total[:, -1:]], axis=1)
@@ -20,9 +20,9 @@ def cumulative(slots: Column, buckets: Buckets) -> Column:
 def from_rows(
     slot: Column, count: Column, group: Column, groups: int, buckets: Buckets
 ) -> tuple[Column, Column | None]:
-    """Slots in the key: each row has a slot number, a count and the place of its label set (`group`, -1 = none).
+    """Add up rows with the slot in the key: each has a slot number, a count and its label set (`group`, -1 = none).
 
-    Gives ((groups, bounds + 1) cumulative counts, (groups,) sums or None). A slot that is a bound itself (slot_bounds)
+    Return ((groups, bounds + 1) cumulative counts, (groups,) sums or None). A slot that is a bound itself (slot_bounds)
     and is none of them counts in the next higher one.
     """
     width = len(buckets.bounds) + 1
@@ -37,17 +37,17 @@ def from_rows(
     if buckets.slot_bounds:
         bounds = np.array(buckets.slot_bounds, np.int64)
         limit = np.iinfo(np.int64).max
-        place = np.searchsorted(bounds, np.minimum(slot, slot.dtype.type(limit)).astype(np.int64), side="left")
+        bucket = np.searchsorted(bounds, np.minimum(slot, slot.dtype.type(limit)).astype(np.int64), side="left")
     else:
         last = buckets.first + width - 1
-        place = np.clip(slot, slot.dtype.type(buckets.first), slot.dtype.type(last)).astype(np.intp) - buckets.first
+        bucket = np.clip(slot, slot.dtype.type(buckets.first), slot.dtype.type(last)).astype(np.intp) - buckets.first
     cells = np.zeros(groups * width, count.dtype)
-    np.add.at(cells, group * width + place, count)
+    np.add.at(cells, group * width + bucket, count)
     return np.cumsum(cells.reshape(groups, width), axis=1, dtype=count.dtype), sums
 
 
 def by_group(column: Column, group: Column, groups: int) -> Column:
-    """Rows of the same label set added: (n, ...) -> (groups, ...)."""
+    """Add up rows of the same label set: (n, ...) -> (groups, ...)."""
     order = np.argsort(group, kind="stable")
     order = order[np.searchsorted(group[order], 0) :]  # -1 comes first
     result = np.zeros((groups, *column.shape[1:]), column.dtype)
@@ -58,7 +58,7 @@ def by_group(column: Column, group: Column, groups: int) -> Column:
 
 
 def added(counted: Counted, group: Column, groups: int, buckets: Buckets | None) -> tuple[Column, Column | None]:
-    """Rows of an entry by their label sets: counts, cumulative where there are buckets, and sums where it has any."""
+    """Add up the rows of a metric entry by label set: counts, cumulative where there are buckets, and sums, if any."""
     if buckets is None:
         return by_group(counted.values, group, groups), None
     if counted.slot is not None:

@@ -18,7 +18,7 @@ Codes = NDArray[np.int64]
 NUMBERS = 10**18  # decimal numbers below are their own codes; so 18 digits at most
 NUMBER_LENGTH = 20  # bytes that the longest 64-bit integer takes
 NO_TEXT = np.iinfo(np.int64).min  # of a row that a decoder drops
-_CROWD = 10_000  # texts that are not worth looking through for dead ones
+_CROWD = 10_000  # texts; fewer are not searched for dead ones
 
 
 class StringTable:
@@ -44,7 +44,7 @@ class StringTable:
         return code
 
     def numbers(self, values: NDArray[Any]) -> Codes:
-        """The codes of integers as they are written in decimal."""
+        """Return the codes of integers as they are written in decimal."""
         if values.dtype.kind == "u":
             odd = values >= NUMBERS if values.itemsize == 8 else None
         else:
@@ -55,14 +55,14 @@ class StringTable:
         return codes
 
     def text(self, code: int) -> str:
-        """The text of a code. KeyError if it was forgotten."""
+        """Return the text of a code. KeyError if it was forgotten."""
         return str(code) if code >= 0 else self._texts[code]
 
     def __contains__(self, code: int) -> bool:
         return code >= 0 or code in self._texts
 
     def ranks(self, codes: Codes) -> NDArray[np.uint64]:
-        """Numbers that sort as the texts of the codes do (by their characters), equal for equal texts."""
+        """Return numbers that sort as the texts of the codes do (by characters), equal for equal texts."""
         if not len(codes):
             return np.empty(0, np.uint64)
         if codes.min() >= 0:
@@ -75,7 +75,7 @@ class StringTable:
 
     @property
     def crowded(self) -> bool:
-        """Whether most texts may be dead: then `keep` is worth its time."""
+        """Whether most texts may be dead, so that `keep` is worth its time."""
         return len(self._texts) > 2 * self._alive + _CROWD
 
     def keep(self, alive: Iterable[Codes]) -> None:
@@ -92,7 +92,8 @@ _POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
 
 
 def _decimal_ranks(numbers: Codes) -> NDArray[np.uint64]:
-    """By the digits from the left: 10 is before 9, and 1 before 10. Below 2^64, because 18 digits times 18 are."""
+    """Return numbers that sort by the digits from the left: 10 before 9, and 1 before 10. They are below 2^64, because
+    18 digits times 18 are."""
     length = np.searchsorted(_POWERS, numbers, side="right") + 1
     filled = numbers * np.concatenate([_POWERS[::-1], [1]])[length]  # 18 digits, zeros at the right
     return np.asarray(filled.astype(np.uint64) * np.uint64(18) + (length - 1).astype(np.uint64))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,8 @@ from exporter.collecting.series.interned import Codes, StringTable
 LabelSet = tuple[str, ...]  # label values in the order of the label names
 
 
-class LabelSets(Sequence[LabelSet]):
-    """Label sets: one column of codes for each label name. A sequence of tuples of text; not changed once made."""
+class LabelSets:
+    """Label sets: one column of codes for each label name; not changed once made. Iterating gives tuples of text."""
 
     def __init__(self, strings: StringTable, columns: Sequence[Codes], count: int) -> None:
         """`count`: of the label sets, which the columns do not tell where there is no label."""
@@ -26,15 +25,6 @@ class LabelSets(Sequence[LabelSet]):
 
     def __len__(self) -> int:
         return self._count
-
-    @overload
-    def __getitem__(self, row: int) -> LabelSet: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[LabelSet]: ...
-    def __getitem__(self, row: int | slice) -> LabelSet | list[LabelSet]:
-        if isinstance(row, slice):
-            return list(self.part(row))
-        return tuple(self.strings.text(int(column[row])) for column in self.columns)
 
     def __iter__(self) -> Iterator[LabelSet]:
         if not self.columns:

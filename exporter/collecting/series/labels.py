@@ -15,7 +15,7 @@ from exporter.collecting.maps.columns import narrow
 from exporter.collecting.maps.hashing import hashes
 from exporter.collecting.maps.table import Bytes, Entries, RowIndex, as_bytes, same_keys
 from exporter.collecting.series.interned import NO_TEXT, NUMBER_LENGTH, Codes, StringTable
-from exporter.collecting.series.label_sets import LabelSet, LabelSets, constant, is_constant
+from exporter.collecting.series.label_sets import LabelSets, constant, is_constant
 from exporter.decoders import Chain, Names
 
 LOOK_AGAIN_SECONDS = 60.0  # a cgroup, interface or port owner can change under its number
@@ -35,16 +35,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.missing)
-
-    @property
-    def dropped(self) -> int:
-        return int(np.count_nonzero(self.missing))
-
-    @property
-    def sets(self) -> list[LabelSet | None]:
-        """The label sets as text, None for a row without."""
-        texts = iter(self.labels.at(~self.missing))
-        return [None if missing else next(texts) for missing in self.missing.tolist()]
 
 
 class KeyField:

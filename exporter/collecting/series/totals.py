@@ -1,11 +1,11 @@
-"""What keys had counted when they went -> totals of series that never fall, also over the death of a server.
+"""Values of keys, and of keys that are gone -> totals of series that never fall, also when a server dies.
 
-A series shows what its keys have counted and what is carried: the last values of keys that were evicted or deleted, of
-those that were made again and so count from zero again, and of those whose label changed. While keys and labels stay
-and no value fell, that takes one comparison.
+A series shows the sum of what its keys have counted and of what is carried: the last values of keys that were evicted
+or deleted, of keys that were inserted again and so count from zero again, and of keys whose label changed. While keys
+and labels stay and no value fell, that takes one comparison.
 
 All numbers are unsigned and modulo 2^64, as the kernel's are. A key that moves from one series to another is carried by
-the one and subtracted from the other, which is right again as soon as the key is added.
+the first and subtracted from the second, which is right again as soon as the key is added.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from exporter.collecting.maps.key_matcher import KeyMatcher
 from exporter.collecting.maps.table import Bytes, RowIndex, same_keys
 from exporter.collecting.series.label_sets import LabelSets
 from exporter.collecting.series.limit import Arrangement
-from exporter.collecting.series.totals_store import FamilyStore, Kept
+from exporter.collecting.series.totals_store import Committed, FamilyStore
 
 _log = log.get()
 
@@ -33,7 +33,7 @@ Numbers = NDArray[np.uint64]
 class Counted:
     """Rows of a metric entry in one collection, as far as they are added up.
 
-    keys    (rows, size): what tells rows apart from read to read; the same array while they are the same
+    keys    (rows, size): identify rows from read to read; the same array while they are the same
     values  (rows,) or (rows, slots), not changed afterwards
     sum     (rows,) or None
     slot    (rows,) where it is in the key
@@ -53,12 +53,12 @@ class Counted:
         )
 
     def emptied(self) -> Counted:
-        """The same rows, nothing counted."""
+        """Return the same rows with nothing counted."""
         none = None if self.sum is None else np.zeros_like(self.sum)
         return replace(self, values=np.zeros_like(self.values), sum=none)
 
     def fell(self, rows: RowIndex | slice, last: Counted, were: RowIndex | slice) -> NDArray[np.bool_]:
-        """Which of these rows have a number below the one that they had in `last`, where they `were`."""
+        """Return which of these rows have a number below the one in `last`, where they were at the rows `were`."""
         fell: NDArray[np.bool_] = self.values[rows] < last.values[were]
         if fell.ndim > 1:
             fell = np.any(fell, axis=1)
@@ -67,7 +67,7 @@ class Counted:
 
 _ALL = slice(None)
 
-# Rows and the series of each (-1: none) -> what they make of so many series: (series, width).
+# Rows and the series of each (-1: none) -> what they add to so many series: (series, width).
 Add = Callable[[Counted, RowIndex, int], Numbers]
 
 
@@ -81,11 +81,12 @@ class _Rows:
         self._group = np.empty(0, np.intp)
 
     def move(self, now: RowIndex) -> None:
-        """Series have other numbers: of each that was there its number now, -1 where it ended."""
+        """Follow series to their places in a new arrangement: `now` has the place of each that was there, -1 where it
+        ended."""
         self._group = np.where(self._group >= 0, now[self._group], -1) if len(now) else self._group
 
     def carried(self, counted: Counted, group: RowIndex, series: int) -> Numbers | None:
-        """What to carry from now on, by series; None for nothing."""
+        """Return what to carry from now on, by series; None for nothing."""
         last, was = self._last, self._group
         self._last, self._group = counted, group
         if last is None:
@@ -119,38 +120,41 @@ class Totals:
         ttl: float = 0.0,
         store: FamilyStore | None = None,
     ) -> None:
-        """`widths`: of the columns that a series shows: 1 of a counter, the buckets and 1 for the sum of a histogram.
-        `rows`: for each metric entry what finds its keys, what adds up its rows, and whether its map is drained: then
-        all that is read is carried at once. A series without a key ends when it did not change for `ttl` seconds; 0:
-        never."""
+        """Begin with no series.
+
+        widths  of the columns that a series shows: 1 of a counter, the buckets and 1 for the sum of a histogram
+        rows    for each metric entry the matcher of its keys, the function that adds up its rows, and whether its map
+                is drained: then all that is read is carried at once
+        ttl     seconds without a change after which a series without a key ends; 0: never
+        """
         self._rows = [_Rows(matcher, add) for matcher, add, _ in rows]
         self._drained = [drained for *_, drained in rows]
         self._ttl = ttl
         self._store = store
-        self._outlives = True  # the server; False once the store had no room for them
+        self._outlives = True  # totals outlive the server; False once the store had no room for them
         self.ended = 0  # series that ttl ended so far
         self._folded = 0
         self._ends = np.cumsum(widths)
         self._carried: Numbers | None = None  # (series, sum of widths), None for zeros; replaced, never changed
         self._shown = [np.zeros((0, width), np.uint64) for width in widths]
-        self._before: Numbers | None = None  # what the server before had shown, until the first collection
+        self._before: Numbers | None = None  # what the previous server had shown, until the first collection
         self._changed = np.empty(0)  # of each series when it last was another number
 
-    def restore(self, kept: Kept, now: float) -> None:
-        """Go on from what the server before committed; the series are those of the arrangement now."""
-        self._folded = kept.folded
-        self._carried, self._before = kept.carried, kept.shown
-        self._shown = self._split(kept.shown)
-        self._changed = np.full(len(kept.sets), now)
+    def restore(self, committed: Committed, now: float) -> None:
+        """Continue from what the previous server committed; the series are those of the arrangement now."""
+        self._folded = committed.folded
+        self._carried, self._before = committed.carried, committed.shown
+        self._shown = self._split(committed.shown)
+        self._changed = np.full(len(committed.sets), now)
 
     def stays(self, now: float) -> NDArray[np.bool_]:
-        """Of the series of the last arrangement those that stay although they have no key."""
+        """Return which series of the last arrangement stay although they have no key."""
         if not self._ttl:
             return np.ones(len(self._changed), bool)
         return np.asarray(now - self._changed < self._ttl)
 
     def arrange(self, how: Arrangement, now: float) -> None:
-        """To be told of each new arrangement."""
+        """Move all numbers to the places of a new arrangement."""
         before, count = len(self._changed), len(how.sets)
         if how.appends_to(before):
             stays: RowIndex | slice = slice(before)
@@ -177,18 +181,18 @@ class Totals:
         self._changed = changed
         self._folded = count - how.shown
         if self._store is not None and self._outlives:
-            self._keep(self._store, how.previous, how.sets)
+            self._arrange_store(self._store, how.previous, how.sets)
 
-    def _keep(self, store: FamilyStore, kept: RowIndex, sets: LabelSets) -> None:
+    def _arrange_store(self, store: FamilyStore, previous: RowIndex, sets: LabelSets) -> None:
         try:
-            store.arrange(kept, sets.at(np.flatnonzero(kept < 0)))
+            store.arrange(previous, sets.at(np.flatnonzero(previous < 0)))
         except ValueError as error:
             _log.warning("totals will not outlive the server", metric=store.plan.name, error=str(error))
             self._outlives = False
 
     def take(self, counted: Sequence[Counted], how: Arrangement) -> list[Counted]:
-        """The rows of the metric entries in this collection. Gives those that are to be added up: the same, but zeros
-        of a drained map, because what it had is carried."""
+        """Carry what keys that are gone had counted, and return the rows to be added up: those given, but zeros for a
+        drained map, whose values are carried."""
         start = 0
         found = []
         for rows, drained, mine in zip(self._rows, self._drained, counted, strict=True):
@@ -201,11 +205,12 @@ class Totals:
         return found
 
     def total(self, counted: Sequence[Column | None], now: float) -> list[Column]:
-        """What the keys have counted, by series, in columns (those that are None left out) -> what to show."""
+        """Return what to show, in columns: what the keys have counted by series (columns that are None are left out)
+        and what is carried."""
         given = [column for column in counted if column is not None]
         columns = [unsigned(column) for column in given]
         if self._before is not None:
-            # Keys that went while nobody looked had counted at least what was shown.
+            # Keys that went while no server ran had counted at least what was shown.
             carried = np.zeros_like(self._before) if self._carried is None else self._carried
             missing = (self._before - np.concatenate(columns, axis=1) - carried).view(np.int64)
             self._carried, self._before = carried + np.maximum(missing, 0).view(np.uint64), None
@@ -224,7 +229,7 @@ class Totals:
         return np.split(numbers, self._ends[:-1], axis=1)
 
     def write(self, bank: int) -> None:
-        """Into the bank of the store that the next commit makes hold."""
+        """Write the totals into a bank of the store, which the next commit makes valid."""
         if self._store is not None and self._outlives:
             self._store.write(bank, self._folded, self._carried, self._shown)
         elif self._store is not None:
@@ -232,7 +237,8 @@ class Totals:
 
 
 def unsigned(column: Column) -> Numbers:
-    """Modulo 2^64, as (series, width). Beyond 64 bits are Python's integers, where entries of both signs were added."""
+    """Return numbers modulo 2^64, as (series, width). Those beyond 64 bits are Python's integers, where entries of both
+    signs were added."""
     if column.dtype == object:
         column = np.array([number % 2**64 for number in column.ravel()], np.uint64).reshape(column.shape)
     numbers = np.ascontiguousarray(column).view(np.uint64)

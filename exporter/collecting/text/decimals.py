@@ -1,4 +1,4 @@
-"""Columns of numbers -> their text in decimal, as rows of bytes: all of a column at once."""
+"""Columns of numbers -> their text in decimal, as rows of bytes: a whole column at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOUR_DIGITS = np.frombuffer(b"".join(b"%04d" % number for number in range(10_00
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Texts at the right ends of rows: `rows` (n, WIDTH), `lengths` (n,). What is left of a text is anything."""
+    """Texts at the right ends of rows: `rows` (n, WIDTH), `lengths` (n,). The bytes left of a text have no meaning."""
 
     rows: Bytes
     lengths: NDArray[np.intp]
@@ -28,7 +28,8 @@ class Texts:
 
 
 def texts(bits: NDArray[np.uint64], kind: str) -> Texts:
-    """Numbers given by their 64 bits; `kind` as in numpy's dtype: u and i are integers, f is float64."""
+    """Return the texts of numbers given by their 64 bits; `kind` as in numpy's dtype: u and i are integers, f is
+    float64."""
     if kind == "u":
         return _unsigned(bits)
     if kind == "f":

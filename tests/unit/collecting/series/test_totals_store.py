@@ -42,7 +42,8 @@ def memory() -> Iterator[int]:
 
 def state(store: Store) -> State:
     return {
-        name: (kept.sets, kept.folded, kept.carried.tolist(), kept.shown.tolist()) for name, kept in store.kept.items()
+        name: (kept.sets, kept.folded, kept.carried.tolist(), kept.shown.tolist())
+        for name, kept in store.committed.items()
     }
 
 
@@ -111,7 +112,7 @@ SECOND: tuple[State, dict[str, int]] = (
 
 def test_a_new_memory_holds_nothing(memory: int) -> None:
     store = Store(memory, PLAN)
-    assert (store.kept, dict(store.uncleared)) == ({}, {})
+    assert (store.committed, dict(store.uncleared)) == ({}, {})
 
 
 def test_what_was_committed_is_read_by_the_next_server(memory: int) -> None:
@@ -242,9 +243,9 @@ def test_totals_of_other_metrics_are_not_taken_for_these(memory: int) -> None:
     other = TotalsLayout((FamilyLayout("z_total", ("x",), 1, 3, 10),))
     with capture_logs() as logs:
         store = Store(memory, other)
-    assert store.kept == {}
+    assert store.committed == {}
     assert logs[0]["error"] == "they are of other metrics"
-    assert logs[0]["event"] == "totals of the server before are not used: counters start again"
+    assert logs[0]["event"] == "totals of the previous server are not used: counters start again"
 
 
 def test_a_memory_that_is_too_small_is_refused() -> None:
@@ -266,9 +267,9 @@ def test_nonsense_makes_it_start_clean_and_work(memory: int, seed: int) -> None:
         word = choose.choice([choose.randbytes(8), choose.randrange(64).to_bytes(8, "little"), b"\xff" * 8])
         os.pwrite(memory, word, at)
     store = Store(memory, PLAN)
-    for kept in store.kept.values():
+    for kept in store.committed.values():
         assert len(kept.sets) == len(kept.shown) == len(kept.carried)
-    for name in store.kept:
+    for name in store.committed:
         store.families[name].arrange(places(), coded([]))
     first_commit(store)
     assert found(memory) == FIRST
