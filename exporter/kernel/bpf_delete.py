@@ -1,4 +1,4 @@
-"""BPF_MAP_DELETE_BATCH of bpf(2): many keys of a map deleted by one system call."""
+"""BPF_MAP_DELETE_BATCH of bpf(2): deleting many keys of a map by one system call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BPF_MAP_DELETE_BATCH = 27  # include/uapi/linux/bpf.h
 
 
 def map_delete_batch(fd: int, keys_addr: int, key_size: int, count: int) -> None:
-    """Remove the `count` keys that lie side by side at the address; those that are not there are passed over.
+    """Delete the `count` adjacent keys at the address, and skip keys that do not exist.
 
     Since 5.6. OSError EPERM for a read-only fd, EINVAL where the kernel or the map type has no such command.
     """
@@ -22,7 +22,7 @@ def map_delete_batch(fd: int, keys_addr: int, key_size: int, count: int) -> None
             bpf.call(BPF_MAP_DELETE_BATCH, attr, "BPF_MAP_DELETE_BATCH", f"fd {fd}")
             return
         except OSError as error:
-            # generic_map_delete_batch() stops at a key that is not there, and says how many it had removed.
+            # generic_map_delete_batch() stops at a key that does not exist, and returns how many it has deleted.
             if error.errno != errno.ENOENT:
                 raise
             done += attr.count + 1

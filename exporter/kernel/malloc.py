@@ -47,7 +47,7 @@ def reuse_freed_memory() -> Iterator[None]:
 
 
 def trim() -> None:
-    """Give back what is free now, also between blocks that are in use."""
+    """Return free memory to the kernel, also between blocks that are in use."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(ctypes.c_size_t(0))

@@ -15,7 +15,7 @@ from exporter.kernel.bpf import (
 
 ARRAYS = frozenset({BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY})
 LRU_HASHES = frozenset({BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH})
-PLAIN_HASHES = frozenset({BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_HASH})  # they keep what they hold: these can drain
+PLAIN_HASHES = frozenset({BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_HASH})  # never evict an entry: these can drain
 HASHES = PLAIN_HASHES | LRU_HASHES
 PERCPU = frozenset({BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_LRU_PERCPU_HASH})
 READABLE = ARRAYS | HASHES | {BPF_MAP_TYPE_LPM_TRIE}  # the maps that a metric can read

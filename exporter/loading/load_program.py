@@ -1,6 +1,6 @@
 """One program of the configuration -> maps, programs and attachments in the kernel: the first variant that works here.
 
-Runs in a short-lived child of the supervisor (design.md, section 2), which sends on what `load_program` returns and
+Runs in a short-lived child of the supervisor (docs/architecture.md), which sends on what `load_program` returns and
 exits. Whatever is wrong with the program itself comes back as its state, reason and text; only the exporter's own bugs
 are exceptions.
 """
