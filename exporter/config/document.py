@@ -211,7 +211,7 @@ class ProgramDocument(Document):
     """what the maps become; the same name again adds its entries"""
 
 
-class MetricOverride(Document):
+class MetricOverrideDocument(Document):
     """What may be changed of a bundled program's metric."""
 
     name: value_types.MetricName
@@ -222,7 +222,7 @@ class MetricOverride(Document):
     """label sets shown; later ones go into one with every label "other\""""
 
 
-class Use(Document):
+class UseDocument(Document):
     """A bundled program, or one in programs/ beside the main file."""
 
     not_built: ClassVar[dict[str, str]] = _PROGRAM_NOT_BUILT
@@ -240,14 +240,14 @@ class Use(Document):
     """detached so long after it was loaded, like 15m, state ended; 0s: runs for ever"""
     defines: dict[value_types.CName, value_types.Define] = {}
     """merged key by key; only keys that the bundled entry shows"""
-    metrics: list[MetricOverride] = []
+    metrics: list[MetricOverrideDocument] = []
     """by name: enabled, max_series"""
 
 
 class IncludedFile(Document):
     """A file that `include:` names."""
 
-    programs: list[Use | ProgramDocument] = []
+    programs: list[UseDocument | ProgramDocument] = []
     """programs to load"""
 
 
@@ -258,7 +258,7 @@ class MainFile(Document):
     """more files: globs, relative to this one; each holds only programs"""
     limits: LimitsDocument = LimitsDocument()
     """of the daemon as a whole"""
-    programs: list[Use | ProgramDocument] = []
+    programs: list[UseDocument | ProgramDocument] = []
     """programs to load"""
 
 

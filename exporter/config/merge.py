@@ -159,7 +159,7 @@ class Merge:
     def _use(self, node: MappingNode, index: int) -> None:
         """Add the program of an entry with `use:`, with its overrides."""
         name = _called(node, index)
-        valid = validate(document.Use, override.changeable(node, name, self.report), self.report, (name,))
+        valid = validate(document.UseDocument, override.changeable(node, name, self.report), self.report, (name,))
         if valid is None:
             return
         use = valid.document

@@ -10,8 +10,8 @@ from exporter.kernel.near import did_you_mean
 
 _OF_EITHER_KIND = ("enabled", "optional", "budget", "lifetime")
 # Keys of a program, and of one of its metrics, that `use` cannot change.
-_FIXED = set(document.ProgramDocument.model_fields) - set(document.Use.model_fields)
-_FIXED_IN_METRIC = set(document.MetricDocument.model_fields) - set(document.MetricOverride.model_fields)
+_FIXED = set(document.ProgramDocument.model_fields) - set(document.UseDocument.model_fields)
+_FIXED_IN_METRIC = set(document.MetricDocument.model_fields) - set(document.MetricOverrideDocument.model_fields)
 
 
 def changeable(node: Node, name: str, report: Findings) -> Node:
@@ -43,7 +43,7 @@ def _metric(item: Node, index: int) -> str:
 
 
 def apply(
-    entry: Valid[document.ProgramDocument], valid: Valid[document.Use], name: str, report: Findings
+    entry: Valid[document.ProgramDocument], valid: Valid[document.UseDocument], name: str, report: Findings
 ) -> Valid[document.ProgramDocument]:
     """Return `entry` with the overrides of `valid`, and report names that the program does not have. `name`: for
     messages."""
@@ -58,7 +58,7 @@ def apply(
                 at(valid.node, ["defines", key]).mark,
                 f"{name}: define {key} is a number in {use.use} ({program.defines[key]}); write a number",
             )
-    changed: dict[str, document.MetricOverride] = {}
+    changed: dict[str, document.MetricOverrideDocument] = {}
     known = {metric.name for metric in program.metrics}
     for index, override in enumerate(use.metrics):
         mark = at(valid.node, ["metrics", index, "name"]).mark
@@ -77,7 +77,9 @@ def apply(
     return Valid(program.model_copy(update=changes), entry.node, entry.written)
 
 
-def _changed(metric: document.MetricDocument, override: document.MetricOverride | None) -> document.MetricDocument:
+def _changed(
+    metric: document.MetricDocument, override: document.MetricOverrideDocument | None
+) -> document.MetricDocument:
     if override is None:
         return metric
     return metric.model_copy(

@@ -31,7 +31,7 @@ WITHIN: dict[tuple[str, str], type[document.Document]] = {
     ("VariantDocument", "attach"): document.AttachDocument,
     ("ProgramDocument", "variants"): document.VariantDocument,
     ("ProgramDocument", "metrics"): document.MetricDocument,
-    ("Use", "metrics"): document.MetricOverride,
+    ("UseDocument", "metrics"): document.MetricOverrideDocument,
     ("MetricDocument", "labels"): document.LabelDocument,
     ("MetricDocument", "buckets"): document.BucketsDocument,
 }
@@ -44,7 +44,7 @@ def keys(written: Any, of: type[document.Document]) -> Iterator[tuple[str, str]]
             yield of.__name__, key
             if key == "programs":
                 for program in value:
-                    yield from keys(program, document.Use if "use" in program else document.ProgramDocument)
+                    yield from keys(program, document.UseDocument if "use" in program else document.ProgramDocument)
             elif key == "maps":
                 yield from keys(list(value.values()), document.MapOptionsDocument)
             elif inner := WITHIN.get((of.__name__, key)):

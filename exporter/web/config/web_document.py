@@ -84,7 +84,7 @@ CipherName = Annotated[str, AfterValidator(_cipher)]
 CurveName = Annotated[str, AfterValidator(_curve)]
 
 
-class TlsServerConfig(Document):
+class TlsDocument(Document):
     cert: str | None = None
     """the certificate as PEM text, instead of cert_file"""
     key: str | None = None
@@ -113,14 +113,14 @@ class TlsServerConfig(Document):
     """one of CurveP256, CurveP384, CurveP521"""
 
 
-class HttpServerConfig(Document):
+class HttpDocument(Document):
     http2: bool = True
     """has no effect: HTTP/1.1 is spoken"""
     headers: dict[str, str] = Field(default_factory=dict)
     """headers of every answer"""
 
 
-class RateLimit(Document):
+class RateLimitDocument(Document):
     interval: Annotated[float, PlainValidator(_interval)] = 0.0
     """in which one more request is allowed, like 1s; 0: no limit"""
     burst: Annotated[int, Field(ge=0)] = 0
@@ -128,11 +128,11 @@ class RateLimit(Document):
 
 
 class WebDocument(Document):
-    tls_server_config: TlsServerConfig = TlsServerConfig()
+    tls_server_config: TlsDocument = TlsDocument()
     """certificates"""
-    http_server_config: HttpServerConfig = HttpServerConfig()
+    http_server_config: HttpDocument = HttpDocument()
     """HTTP"""
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimitDocument = RateLimitDocument()
     """requests in a time"""
     basic_auth_users: Annotated[Any, PlainValidator(lambda value: value)] = None
     """name: bcrypt hash of the password"""

@@ -100,7 +100,7 @@ class _Reading:
         check_owner(self.path, status, self.owners, "who could say who may come in")
         return stat.S_IMODE(status.st_mode)
 
-    def _tls(self, wanted: web_document.TlsServerConfig) -> TlsSettings | None:
+    def _tls(self, wanted: web_document.TlsDocument) -> TlsSettings | None:
         where = ("tls_server_config",)
         asked = wanted.model_fields_set - {"client_auth_type"} or wanted.client_auth_type != "NoClientCert"
         if not asked:
