@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a program does not run or a point is not attached: the values of `reason` labels."""
+    """The cause why a program does not run or a point is not attached: the values of `reason` labels."""
 
     NONE = ""
     REQUIRES = "requires"  # the kernel does not meet `requires`

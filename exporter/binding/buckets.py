@@ -17,7 +17,7 @@ MOST_BUCKETS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """How slots become buckets.
+    """The relation of slots to buckets.
 
     bounds  the finite upper bounds, scaled and rising; lower slots count in the first bucket, higher ones in +Inf
     first   the slot of bounds[0]

@@ -212,7 +212,7 @@ class ProgramDocument(Document):
 
 
 class MetricOverrideDocument(Document):
-    """What may be changed of a bundled program's metric."""
+    """The keys of a bundled program's metric that `use` can change."""
 
     name: value_types.MetricName
     """a metric of the bundled program"""
