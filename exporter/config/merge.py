@@ -32,7 +32,9 @@ class MarkedProgram:
 class Merge:
     """Reads the files of one configuration.
 
-    bundled   directory that `use:` searches after programs/ beside the main file
+    bundled   directory that `use:` searches after programs/ beside the main file (`_local`)
+    report    collects the findings
+    programs  the programs that were read
     """
 
     reader: FileReader
@@ -40,11 +42,11 @@ class Merge:
     report: Findings
     programs: list[MarkedProgram] = field(default_factory=list)
     _order: int = 0
-    _beside: Path = Path("programs")
+    _local: Path = Path("programs")
 
     def main(self, path: Path) -> document.MainFile:
         """Read the main file and the files it names, and add their programs to `programs`."""
-        self._beside = path.parent / "programs"
+        self._local = path.parent / "programs"
         root = self._read(path, Mark(str(path)))
         if root is None:
             return document.MainFile()
@@ -57,15 +59,15 @@ class Merge:
 
     def bundled_entry(self, path: Path) -> None:
         """Read the YAML file of one bundled program, as `use:` does."""
-        self._beside = path.parent
+        self._local = path.parent
         mark = Mark(str(path))
         entry = self._bundled(path, mark)
         if entry is not None:
             self._add(entry, path, {}, mark)
 
-    # --- files
+    # Files
 
-    def _read(self, path: Path, named_at: Mark, say: str = "") -> MappingNode | None:
+    def _read(self, path: Path, named_at: Mark, prefix: str = "") -> MappingNode | None:
         """Return the mapping in a file, None if there is none. A file that cannot be read is reported at `named_at`."""
         order, self._order = self._order, self._order + 1
         try:
@@ -74,11 +76,11 @@ class Merge:
             if error.line:
                 self.report.error(Mark(str(path), error.line, error.column, order), str(error))
             else:
-                self.report.error(named_at, f"{say}{error}")
+                self.report.error(named_at, f"{prefix}{error}")
             return None
         composed = compose(text, str(path), order)
         root = composed.root
-        entry = (_called(root, 0),) if isinstance(root, MappingNode) and root.get("name") is not None else ()
+        entry = (_provisional_name(root, 0),) if isinstance(root, MappingNode) and root.get("name") is not None else ()
         for surprise in composed.surprises:
             words = phrase(root, surprise.path, entry) if root is not None else ""
             self.report.error(surprise.mark, f"{words}{surprise.text}")
@@ -129,7 +131,7 @@ class Merge:
         validate(document.IncludedFile, without(root, ["programs"]), self.report)
         self._entries(root, path)
 
-    # --- entries
+    # Items of `programs:`
 
     def _entries(self, root: MappingNode, path: Path) -> None:
         written = root.get("programs")
@@ -146,31 +148,28 @@ class Merge:
             elif node.get("use") is not None:
                 self._use(node, index)
             else:
-                entry = self._own(node, index)
+                entry = validate(document.ProgramDocument, node, self.report, (_provisional_name(node, index),))
                 if entry is not None:
                     marks: dict[str, Mark] = {}
                     for number, metric in enumerate(entry.document.metrics):
                         marks.setdefault(metric.name, at(entry.node, ["metrics", number, "name"]).mark)
                     self._add(entry, path, marks, node.mark)
 
-    def _own(self, node: MappingNode, index: int) -> Valid[document.ProgramDocument] | None:
-        return validate(document.ProgramDocument, node, self.report, (_called(node, index),))
-
     def _use(self, node: MappingNode, index: int) -> None:
         """Add the program of an entry with `use:`, with its overrides."""
-        name = _called(node, index)
+        name = _provisional_name(node, index)
         valid = validate(document.UseDocument, override.changeable(node, name, self.report), self.report, (name,))
         if valid is None:
             return
         use = valid.document
-        directories = [self._beside, self.bundled]
+        directories = [self._local, self.bundled]
         path, absent = bundled.find(use.use, directories)
         self.reader.sources.absent.extend(absent)
         mark = at(node, ["use"]).mark
         if path is None:
             known = sorted({known for directory in directories for known in bundled.names(directory)})
             hint = did_you_mean(use.use, known, otherwise="there are")
-            where = f"{self._beside} or {self.bundled}"
+            where = f"{self._local} or {self.bundled}"
             self.report.error(mark, f"{name}: there is no program {quoted(use.use)} in {where}; {hint}")
             return
         entry = self._bundled(path, mark)
@@ -183,7 +182,7 @@ class Merge:
         root = self._read(path, mark, f"use {quoted(path.stem)}: {path} ")
         if root is None:
             return None
-        entry = validate(document.ProgramDocument, root, self.report, (_called(root, 0),))
+        entry = validate(document.ProgramDocument, root, self.report, (_provisional_name(root, 0),))
         if entry is not None and entry.document.name != path.stem:
             self.report.error(
                 at(entry.node, ["name"]).mark,
@@ -284,7 +283,7 @@ def _indent(file: str, text: str, line: int) -> int:
     return 0
 
 
-def _called(node: MappingNode, index: int) -> str:
+def _provisional_name(node: MappingNode, index: int) -> str:
     """Return the name of a program whose keys are not checked yet."""
     for key in ("name", "use"):
         named = node.get(key)
