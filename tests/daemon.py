@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.waiting import answers, until
 
 CACHE = Path(os.environ.get("BPF_EXPORTER_TEST_CACHE", Path.home() / ".cache/bpf-exporter-tests"))
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,12 +40,14 @@ class Daemon:
     @cached_property
     def port(self) -> int:
         """What the kernel gave it, as its log says; it listens before it loads anything. AssertionError if it ends."""
-        deadline = time.monotonic() + 120
-        while not (said := re.search(r"event=listening url=https?://127\.0\.0\.1:(\d+)/", self.log)):
+
+        def said() -> re.Match[str] | None:
             assert self.process.poll() is None, f"exporter ended with {self.process.returncode}:\n{self.log}"
-            assert time.monotonic() < deadline, f"exporter does not listen:\n{self.log}"
-            time.sleep(0.02)
-        return int(said[1])
+            return re.search(r"event=listening url=https?://127\.0\.0\.1:(\d+)/", self.log)
+
+        found = until(said, lambda: f"exporter does not listen:\n{self.log}", 120)
+        assert found
+        return int(found[1])
 
     def get(self, path: str = "/metrics", timeout: float = 30, **headers: str) -> str:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
@@ -74,16 +77,11 @@ class Daemon:
         )
 
     def wait_ready(self, timeout: float = 120) -> None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"exporter ended with {self.process.returncode}:\n{self.log}")
-            try:
-                self.get("/-/ready", timeout=5)
-                return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.05)
-        raise AssertionError(f"exporter not ready after {timeout} s:\n{self.log}")
+        def is_ready() -> bool:
+            assert self.process.poll() is None, f"exporter ended with {self.process.returncode}:\n{self.log}"
+            return answers(f"http://127.0.0.1:{self.port}/-/ready")
+
+        until(is_ready, lambda: f"exporter not ready:\n{self.log}", timeout)
 
     def server_pid(self) -> int:
         """The process that serves now: the last one that said so."""

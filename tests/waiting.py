@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
@@ -31,6 +32,15 @@ def until(holds: Callable[[], T], say: str | Callable[[], object] = "", seconds:
             raise AssertionError(f"not true after {seconds:.0f} s: {say() if callable(say) else say}")
         time.sleep(every)
     return found
+
+
+def answers(url: str) -> bool:
+    """Return True if a request is answered with success."""
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:  # urllib's errors of HTTP are among them
+        return False
+    return True
 
 
 def let_collection_expire() -> None:
@@ -69,6 +79,11 @@ def reap(pid: int) -> int:
 
 def in_child(work: Callable[[], T]) -> T:
     """Return what `work` returns in a forked child, or raise what it raises there."""
+    return start_child(work)()
+
+
+def start_child(work: Callable[[], T]) -> Callable[[], T]:
+    """Run `work` in a forked child. What this returns waits for the result, or raises what `work` raised, and reaps."""
     reading, writing = os.pipe()
 
     def answer() -> None:
@@ -77,20 +92,25 @@ def in_child(work: Callable[[], T]) -> T:
         try:
             found = True, work()
         except BaseException as error:  # noqa: BLE001 (the parent raises it)
+            traceback.print_exc()
             found = False, error
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(pickle.dumps(found))
 
     pid = fork(answer)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        raw = pipe.read()
-    code = reap(pid)
-    assert raw, f"the child ended with {code}"
-    good, found = pickle.loads(raw)
-    if not good:
-        raise found
-    result: T = found
+
+    def result() -> T:
+        with os.fdopen(reading, "rb") as pipe:
+            raw = pipe.read()
+        code = reap(pid)
+        assert raw, f"the child ended with {code}"
+        good, found = pickle.loads(raw)
+        if not good:
+            raise found
+        returned: T = found
+        return returned
+
     return result
 
 

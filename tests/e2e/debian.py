@@ -14,12 +14,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.matrix import apt
+from tests.waiting import until
 
 SUITE = "bookworm"  # Debian 12; "trixie" is 13
 # systemd-sysv: /sbin/init; python3-bpfcc: the compiler; the others are what an administrator has at hand.
@@ -126,23 +126,26 @@ def _debootstrap(directory: Path, suite: str) -> None:
 def _init_of(nspawn: subprocess.Popen[bytes], log: Path) -> int:
     """The process id of the machine's systemd: nspawn's child that is process 1 of another namespace."""
     ours = os.readlink("/proc/self/ns/pid")
-    end = time.monotonic() + BOOT_SECONDS
-    while time.monotonic() < end and nspawn.poll() is None:
+
+    def init() -> int:
+        assert nspawn.poll() is None, log.read_text(errors="replace")
         with contextlib.suppress(OSError):
             for child in Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split():
                 if os.readlink(f"/proc/{child}/ns/pid") != ours:
                     return int(child)
-        time.sleep(0.05)
-    raise AssertionError(f"systemd-nspawn did not start a machine:\n{log.read_text(errors='replace')}")
+        return 0
+
+    return until(init, lambda: log.read_text(errors="replace"), BOOT_SECONDS)
 
 
 def _wait_for_boot(machine: Machine, log: Path) -> None:
-    end = time.monotonic() + BOOT_SECONDS
-    state = ""
-    while time.monotonic() < end:
+    def state() -> str:
         done = machine.run("systemctl", "is-system-running", check=False)
-        state = done.stdout.strip() or done.stderr.strip()
-        if state in ("running", "degraded"):
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"the machine is {state!r} after {BOOT_SECONDS:.0f} s:\n{log.read_text(errors='replace')}")
+        return done.stdout.strip() or done.stderr.strip()
+
+    until(
+        lambda: state() in ("running", "degraded"),
+        lambda: f"the machine is {state()!r}:\n{log.read_text(errors='replace')}",
+        BOOT_SECONDS,
+        every=0.2,
+    )

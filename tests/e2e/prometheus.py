@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.daemon import free_port
+from tests.waiting import answers, until
 
 Labels = Mapping[str, str]
 
@@ -81,10 +81,8 @@ def running(directory: Path, jobs: Sequence[Mapping[str, Any]], rules: Sequence[
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).close()
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"prometheus is not ready:\n{log.read_text()}")
+    def is_ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        return answers(f"http://127.0.0.1:{port}/-/ready")
+
+    until(is_ready, log.read_text)

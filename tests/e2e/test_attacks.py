@@ -26,6 +26,7 @@ from tests import daemon
 from tests.daemon import ROOT
 from tests.e2e import certificates
 from tests.kernel.renames import write_config
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -117,12 +118,13 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     web = pki.web_file(users={USER: PASSWORD})
     with daemon.running(write_config(directory), directory, "--web.config.file", str(web)) as exporter:
         target = Target(exporter, "https", exporter.port, ssl.create_default_context(cafile=pki.authority), PASSWORD)
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+
+        def runs() -> bool:
             with contextlib.suppress(OSError):
-                if 'state="running"} 1' in target.scrape():
-                    break
-            time.sleep(0.1)
+                return 'state="running"} 1' in target.scrape()
+            return False
+
+        until(runs, lambda: exporter.log, 120)
         yield target
 
 

@@ -23,6 +23,7 @@ from tests.e2e import debian
 from tests.e2e.podman import Podman, limits, podman
 from tests.e2e.queries import ROOT
 from tests.matrix.kernels import cache_directory
+from tests.waiting import answers, let_collection_expire, until
 
 pytestmark = pytest.mark.side
 
@@ -103,14 +104,7 @@ def created(image: Podman) -> Container:
 def container(created: Container) -> Container:
     """The container after every program was tried; it is started again where a test before has stopped it."""
     created.podman.run("start", "bpf-exporter")
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            created.page("/-/ready")
-            break
-        except OSError:
-            assert time.monotonic() < deadline, created.logs()
-            time.sleep(0.1)
+    until(lambda: answers(f"http://127.0.0.1:{created.port}/-/ready"), created.logs, 120)
     return created
 
 
@@ -131,7 +125,7 @@ def test_it_counts_what_the_host_does_under_the_name_of_the_hosts_cgroup(contain
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as chatter:
             assert chatter.stdout is not None
             assert chatter.stdout.readline() == "sent\n"
-            time.sleep(0.6)  # longer than a collection is shared
+            let_collection_expire()
             page = container.page()
             chatter.communicate("")
         labels = f'{{container="none",family="ipv4",unit="{name}"}}'

@@ -6,12 +6,12 @@ import os
 import secrets
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from tests import daemon
 from tests.e2e import prometheus
 from tests.kernel.programs import NR_GETPPID
+from tests.waiting import until
 
 DRIVER = Path(__file__).parents[1] / "kernel/workloads/getppid.c"
 GROUPS = 5
@@ -94,7 +94,9 @@ def test_prometheus_sees_no_reset_of_a_counter_while_keys_go_and_a_server_is_kil
 
 
 def wait_for(server: prometheus.Prometheus, expr: str, least: float) -> None:
-    deadline = time.monotonic() + 90
-    while not any(value >= least for value in server.numbers(expr)):
-        assert time.monotonic() < deadline, f"{expr} did not reach {least}: {server.numbers(expr)}"
-        time.sleep(0.3)
+    until(
+        lambda: any(value >= least for value in server.numbers(expr)),
+        lambda: f"{expr} did not reach {least}: {server.numbers(expr)}",
+        seconds=90,
+        every=0.3,
+    )

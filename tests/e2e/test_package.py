@@ -16,9 +16,10 @@ import pytest
 from exporter import __version__
 from tests.e2e import debian, package
 from tests.e2e.queries import ROOT
-from tests.e2e.units import SERVER, Machine, eventually, loaded_programs
+from tests.e2e.units import SERVER, Machine, loaded_programs
 from tests.kernel import renames
 from tests.matrix.kernels import cache_directory
+from tests.waiting import until
 
 pytestmark = pytest.mark.side
 
@@ -120,7 +121,7 @@ def test_counters_go_on_over_an_upgrade_and_back(installed: Machine) -> None:
     """Events go on meanwhile, none is missed, and what counts them is what was attached before."""
     installed.write(CONFIG.lstrip("/"), renames.CONFIG)
     installed.systemctl("reload", SERVER)
-    assert eventually(lambda: 'program="renames",state="running"} 1' in installed.get()), installed.journal()
+    until(lambda: 'program="renames",state="running"} 1' in installed.get(), installed.journal)
     done = 0
     programs = installed.bpf_programs()
     assert programs
@@ -128,7 +129,7 @@ def test_counters_go_on_over_an_upgrade_and_back(installed: Machine) -> None:
         with Renaming() as renaming:
             dpkg(installed, "--install", f"/root/{name}.deb")
         done += renaming.times
-        assert eventually(lambda: installed.counted(os.getpid()) >= done), installed.journal()  # noqa: B023
+        until(lambda: installed.counted(os.getpid()) >= done, installed.journal)  # noqa: B023
         assert installed.counted(os.getpid()) == done
         assert installed.bpf_programs() == programs
 
@@ -155,7 +156,7 @@ def test_removing_detaches_everything_and_leaves_only_the_configuration(installe
     programs = installed.bpf_programs()
     assert programs
     dpkg(installed, "--remove", "bpf-exporter")
-    assert eventually(lambda: not programs & loaded_programs())
+    until(lambda: not programs & loaded_programs())
     assert not (installed.root / "usr/lib/bpf-exporter").exists()
     assert (installed.root / CONFIG.lstrip("/")).exists()
     dpkg(installed, "--install", "/root/now.deb")

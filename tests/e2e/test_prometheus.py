@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tests.e2e.queries import ALERTS, RECORDING, PanelQuery, panel_queries, rule
 from tests.e2e.relay import Relay
 from tests.kernel import renames
 from tests.peer.workloads import disks
+from tests.waiting import until
 
 JOB = "bpf-exporter"
 BUNDLED = bundled.names(bundled.bundled_dir())
@@ -231,7 +232,7 @@ def test_server_killed_again_and_again_raises_server_restarts(stage: Stage) -> N
     for _ in range(4):
         before = stage.ill_exporter.server_pid()
         os.kill(before, signal.SIGKILL)
-        assert eventually(functools.partial(_another_server, stage.ill_exporter, before))
+        until(functools.partial(_another_server, stage.ill_exporter, before))
     assert_fires(stage, "BpfExporterServerRestarts", {"job": JOB, "instance": stage.ill})
 
 
@@ -264,7 +265,7 @@ def test_switch_raises_disabled(stage: Stage) -> None:
 def test_workload_raises_its_alert(stage: Stage, kind: str, alert: str) -> None:
     """The exporters see the whole host, so the alert is raised for every one of them that counts TCP."""
     with workload.running(kind):
-        assert eventually(lambda: stage.healthy in [labels["instance"] for labels in firing(stage, alert)])
+        until(lambda: stage.healthy in [labels["instance"] for labels in firing(stage, alert)])
 
 
 def test_prometheus_parses_both_formats(stage: Stage) -> None:
@@ -310,17 +311,8 @@ def firing(stage: Stage, alert: str) -> list[dict[str, str]]:
 
 def assert_fires(stage: Stage, alert: str, labels: dict[str, str]) -> None:
     """The alert fires with these labels, and with no others."""
-    eventually(lambda: bool(firing(stage, alert)))
+    until(lambda: bool(firing(stage, alert)))
     assert firing(stage, alert) == [labels]
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.25)
-    return True
 
 
 def _another_server(exporter: daemon.Daemon, before: int) -> bool:
@@ -372,11 +364,9 @@ def _stuck_exporter(directory: Path) -> Iterator[daemon.Daemon]:
     with _exporter(directory, "stuck", "programs:\n  - use: tcp_rst\n", cache=directory / "empty") as exporter:
         supervisor = exporter.process.pid
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
-        end = time.monotonic() + 60
-        while len(found := children.read_text().split()) < 2:  # the server comes first, then the loader
-            assert time.monotonic() < end, exporter.log
-            time.sleep(0.005)
-        os.kill(int(found[1]), signal.SIGSTOP)
+        # The server comes first, then the loader.
+        (loader, *_) = until(lambda: children.read_text().split()[1:], lambda: exporter.log, every=0.005)
+        os.kill(int(loader), signal.SIGSTOP)
         yield exporter
 
 

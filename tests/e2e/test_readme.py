@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import ROOT
+from tests.waiting import answers, let_collection_expire, until
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 FENCES = [text for language, text in BLOCKS if language == "yaml"]
@@ -56,15 +56,11 @@ class Background:
         return self._file.read_text()
 
     def wait_ready(self, port: int, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.output
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(f"not ready after {seconds} s:\n{self.output}")
+            return answers(f"http://127.0.0.1:{port}/-/ready")
+
+        until(is_ready, lambda: self.output, seconds)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -80,7 +76,7 @@ def traffic() -> None:
     """What a host in use has anyway: a connection refused, and so a reset, and requests that were answered."""
     with socket.socket() as refused:
         assert refused.connect_ex(("127.0.0.1", 1)) != 0
-    time.sleep(0.6)  # longer than a collection is shared
+    let_collection_expire()
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +159,7 @@ def test_the_histogram_of_the_page_counts_sends(checkout: Path, session: object,
         running.wait_ready(10437, 60)
         page = urllib.request.urlopen("http://127.0.0.1:10437/metrics").read().decode()
         assert 'ebpf_socket_send_size_bytes_bucket{le="1.0"}' in page, running.output
-        time.sleep(0.6)
+        let_collection_expire()
         page = urllib.request.urlopen("http://127.0.0.1:10437/metrics").read().decode()
         count = re.search(r"^ebpf_socket_send_size_bytes_count (\d+)$", page, re.MULTILINE)
         assert count is not None

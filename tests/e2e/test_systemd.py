@@ -13,8 +13,9 @@ from random import Random
 import pytest
 
 from tests.e2e import units
-from tests.e2e.units import PROGRAMS, SERVER, SOCKET, SUPERVISOR, Machine, eventually, loaded_programs
+from tests.e2e.units import PROGRAMS, SERVER, SOCKET, SUPERVISOR, Machine, loaded_programs
 from tests.kernel.renames import rename
+from tests.waiting import let_collection_expire, until
 
 ME = os.getpid()
 CALLS = 23  # a prime that nothing else is likely to make
@@ -51,11 +52,6 @@ def is_running(machine: Machine, program: str) -> bool:
     return f'bpf_exporter_program_state{{program="{program}",state="running"}} 1' in machine.get()
 
 
-def settle() -> None:
-    """A collection is shared for half a second: what comes after this reads the maps again."""
-    time.sleep(0.6)
-
-
 def test_unit_files_are_valid(installed: Machine) -> None:
     verified = installed.run("systemd-analyze", "verify", SERVER, SUPERVISOR, SOCKET, check=False)
     assert verified.returncode == 0
@@ -84,7 +80,7 @@ def test_sends_of_a_unit_are_counted_under_its_name(running: Machine) -> None:
     running.run("systemd-run", "--quiet", f"--unit={name}", "/usr/bin/python3", "/root/chatter.py")
     labels = f'{{container="none",family="ipv4",unit="{name}"}}'
     try:
-        assert eventually(lambda: f"ebpf_tcp_sendmsg_calls_total{labels} {CALLS}\n" in running.get()), running.get()
+        until(lambda: f"ebpf_tcp_sendmsg_calls_total{labels} {CALLS}\n" in running.get(), running.get)
         assert f"ebpf_tcp_sendmsg_bytes_total{labels} {CALLS * 7}\n" in running.get()
         assert f"ebpf_tcp_sendmsg_errors_total{labels} 0\n" in running.get()
     finally:
@@ -98,8 +94,8 @@ def test_stop_detaches_everything(running: Machine) -> None:
     running.systemctl("stop", SERVER)
     assert running.property(SERVER, "Result") == "success"
     for unit in (SERVER, SUPERVISOR, SOCKET):
-        assert eventually(lambda unit=unit: running.property(unit, "ActiveState") == "inactive"), unit  # type: ignore[misc]
-    assert eventually(lambda: not programs & loaded_programs())
+        until(lambda unit=unit: running.property(unit, "ActiveState") == "inactive", unit)  # type: ignore[misc]
+    until(lambda: not programs & loaded_programs())
 
 
 def test_mistake_in_the_configuration_is_not_tried_again(installed: Machine) -> None:
@@ -188,8 +184,8 @@ def kill(machine: Machine, unit: str) -> None:
     """kill -9, and wait for the next process of the unit."""
     before = machine.main_pid(unit)
     machine.systemctl("kill", "--kill-who=main", "--signal=KILL", unit)
-    assert eventually(lambda: machine.main_pid(unit) not in (0, before)), machine.journal()
-    assert eventually(lambda: machine.property(unit, "ActiveState") == "active"), machine.journal()
+    until(lambda: machine.main_pid(unit) not in (0, before), machine.journal)
+    until(lambda: machine.property(unit, "ActiveState") == "active", machine.journal)
 
 
 def restart(machine: Machine, *which: str) -> None:
@@ -218,21 +214,21 @@ def test_no_event_is_missed_and_nothing_is_attached_anew(running: Machine, what:
         rename(7)
         interrupt(running, *which)
         rename(16)
-        settle()
+        let_collection_expire()
         assert running.counted(ME) - before == 23 * round_, running.journal()
-        assert eventually(lambda: running.bpf_programs() == programs), running.journal()
+        until(lambda: running.bpf_programs() == programs, running.journal)
 
 
 def test_a_scrape_while_the_supervisor_is_away_is_answered_from_the_maps(running: Machine) -> None:
     with running.drop_in(SUPERVISOR, "[Service]\nRestartSec=5s\n"):
         before, server = running.counted(ME), running.main_pid(SERVER)
         running.systemctl("kill", "--kill-who=main", "--signal=KILL", SUPERVISOR)
-        assert eventually(lambda: running.property(SUPERVISOR, "SubState") == "auto-restart")
+        until(lambda: running.property(SUPERVISOR, "SubState") == "auto-restart")
         rename(23)
-        settle()
+        let_collection_expire()
         assert running.counted(ME) - before == 23
         assert "\nbpf_exporter_supervisor_connected 0\n" in running.get()
-        assert eventually(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get()), running.journal()
+        until(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get(), running.journal)
         assert running.counted(ME) - before == 23
         assert running.main_pid(SERVER) == server
 
@@ -276,9 +272,9 @@ def test_a_hung_process_is_killed_by_the_watchdog_and_an_idle_one_is_not(install
             machine.run("kill", "-STOP", str(pid))
         rename(23)
         for unit, pid in pids.items():
-            assert eventually(lambda unit=unit, pid=pid: machine.main_pid(unit) not in (0, pid)), machine.journal()  # type: ignore[misc]
-            assert eventually(lambda unit=unit: machine.property(unit, "ActiveState") == "active"), machine.journal()  # type: ignore[misc]
-        assert eventually(lambda: machine.counted(ME) - before == 23), machine.journal()
+            until(lambda unit=unit, pid=pid: machine.main_pid(unit) not in (0, pid), machine.journal)  # type: ignore[misc]
+            until(lambda unit=unit: machine.property(unit, "ActiveState") == "active", machine.journal)  # type: ignore[misc]
+        until(lambda: machine.counted(ME) - before == 23, machine.journal)
         assert machine.journal().count("atchdog timeout") >= 2
 
 
@@ -289,12 +285,12 @@ def test_reload_and_restart_reach_the_supervisor(running: Machine, how: str) -> 
     try:
         config.write_text(right.replace("  - use: tcp_rst\n", ""))
         running.systemctl(how, SERVER)
-        assert eventually(lambda: 'program="tcp_rst"' not in running.get()), running.journal()
+        until(lambda: 'program="tcp_rst"' not in running.get(), running.journal)
         rename(23)
-        settle()
+        let_collection_expire()
         assert running.counted(ME) - before == 23
         kill(running, SUPERVISOR)  # what was taken away is not in the store, and what stayed is
-        settle()
+        let_collection_expire()
         assert running.counted(ME) - before == 23
         assert 'program="tcp_rst"' not in running.get()
     finally:
@@ -307,7 +303,7 @@ def test_the_first_request_starts_everything(installed: Machine) -> None:
     try:
         assert installed.property(SERVER, "ActiveState") == "inactive"
         assert "bpf_exporter_build_info" in installed.get()
-        assert eventually(lambda: installed.property(SERVER, "ActiveState") == "active"), installed.journal()
+        until(lambda: installed.property(SERVER, "ActiveState") == "active", installed.journal)
     finally:
         installed.systemctl("disable", "--now", SOCKET)
         installed.systemctl("stop", SERVER, SUPERVISOR)
@@ -323,20 +319,20 @@ def test_another_version_of_the_stored_document_starts_clean(running: Machine) -
     try:
         module.write_text(text.replace("VERSION = 1", "VERSION = 2"))
         restart(running, SUPERVISOR)
-        assert eventually(lambda: len(running.bpf_programs()) == len(before)), running.journal()
+        until(lambda: len(running.bpf_programs()) == len(before), running.journal)
         assert "of another version: starting clean" in running.journal()
-        assert eventually(lambda: not before & loaded_programs())
-        assert eventually(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get())
-        settle()
+        until(lambda: not before & loaded_programs())
+        until(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get())
+        let_collection_expire()
         counted, programs = running.counted(ME), running.bpf_programs()
         rename(23)
-        settle()
+        let_collection_expire()
         assert running.counted(ME) - counted == 23
         restart(running, SUPERVISOR)  # the same version again: taken over
         assert running.bpf_programs() == programs
         module.write_text(text)
         restart(running, SUPERVISOR)
-        assert eventually(lambda: not programs & loaded_programs())
+        until(lambda: not programs & loaded_programs())
     finally:
         module.write_text(text)
 
@@ -368,8 +364,8 @@ def test_kills_at_random_moments_under_load_lose_nothing(running: Machine) -> No
         if pid:  # it may not have come back yet: that is no kill
             kills[unit] += running.run("kill", "-KILL", str(pid), check=False).returncode == 0
     for unit in kills:
-        assert eventually(lambda unit=unit: running.property(unit, "ActiveState") == "active"), running.journal()  # type: ignore[misc]
-    assert eventually(lambda: running.counted(ME) - start == made), (running.counted(ME) - start, made)
+        until(lambda unit=unit: running.property(unit, "ActiveState") == "active", running.journal)  # type: ignore[misc]
+    until(lambda: running.counted(ME) - start == made, lambda: (running.counted(ME) - start, made))
     restarts = {unit: running.property(unit, "NRestarts") for unit in kills}
     print(f"\n{'killed':<36} {'times':>6} {'restarts':>9}")
     for unit, times in kills.items():

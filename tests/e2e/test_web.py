@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.daemon import CACHE, ROOT
 from tests.e2e import certificates
 from tests.e2e import prometheus as promserver
 from tests.kernel.renames import rename, write_config
+from tests.waiting import until
 
 ENOUGH = 60.0  # seconds; for what comes within two on an idle machine
 ALICE = "alice:correct horse"
@@ -52,10 +52,7 @@ class Secure:
         return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(name + " ")), None)
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + ENOUGH
-        while not holds():
-            assert time.monotonic() < end, self.exporter.log
-            time.sleep(0.2)
+        until(holds, lambda: self.exporter.log, ENOUGH, every=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +115,12 @@ def test_prometheus_scrapes_with_tls_and_a_password(secure: Secure, tmp_path: Pa
     without = {**job, "job_name": "without", "basic_auth": {"username": "alice", "password": "wrong"}}
     rename(23)
     with promserver.running(tmp_path, [job, without], []) as prometheus:
-        end = time.monotonic() + ENOUGH
-        while prometheus.numbers('up{job="bpf-exporter"}') != [1.0] or len(prometheus.query("up")) < 2:
-            assert time.monotonic() < end, prometheus.query("up")
-            time.sleep(0.5)
+        until(
+            lambda: prometheus.numbers('up{job="bpf-exporter"}') == [1.0] and len(prometheus.query("up")) == 2,
+            lambda: prometheus.query("up"),
+            ENOUGH,
+            every=0.2,
+        )
         assert sum(prometheus.numbers("ebpf_renames_total")) >= 23
         assert prometheus.numbers('up{job="without"}') == [0.0]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +20,7 @@ from exporter.loading.load_program import load_program
 from exporter.program import Program, State
 from exporter.spec import ProgramSpec
 from tests.kernel.programs import compile_all
+from tests.waiting import until
 
 Labels = frozenset[tuple[str, str]]
 
@@ -85,13 +85,17 @@ class Running:
         )
 
     def settled(self, name: str, expected: float, since: Samples, **labels: str) -> Samples:
-        """What rose since, as soon as `name` rose by what is expected, or after 20 s whatever it is by then."""
-        until = time.monotonic() + 20
-        while True:
+        """Return what rose since, as soon as `name` rose by what is expected, or after 20 s whatever rose by then."""
+        rise = Samples({})
+
+        def has_risen() -> bool:
+            nonlocal rise
             rise = self.scrape().since(since)
-            if rise.sum(name, **labels) >= expected or time.monotonic() > until:
-                return rise
-            time.sleep(0.01)
+            return rise.sum(name, **labels) >= expected
+
+        with suppress(AssertionError):
+            until(has_risen, seconds=20, every=0.01)
+        return rise
 
 
 def spec(name: str) -> ProgramSpec:

@@ -8,14 +8,14 @@ import os
 import re
 import struct
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from exporter.kernel import bpf
-from exporter.program import Descriptors, Program, dumps, from_json
+from exporter.program import Descriptors, Program
 from exporter.spec import ProgramSpec
 from tests.kernel.programs import point
+from tests.waiting import until
 
 RAW = point("raw_tracepoint", "sys_enter", "on_raw")
 TRACEPOINT = point("tracepoint", "raw_syscalls:sys_enter", "on_tracepoint")
@@ -28,32 +28,6 @@ def calls(descriptors: Descriptors) -> int:
     """getppid(2) calls of this process so far."""
     value = bpf.map_lookup(descriptors.readonly["calls"], struct.pack("=I", os.getpid()), 8)
     return struct.unpack("=Q", value)[0] if value else 0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """The kernel frees a detached program and its maps some RCU grace periods after the last fd."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "still there after 60 s"
-        time.sleep(0.02)
-
-
-def in_child(work: Callable[[], Program]) -> Program:
-    """What the work returned in a forked child, as the supervisor has it done."""
-    reading, writing = os.pipe()
-    process = os.fork()
-    if not process:
-        try:
-            os.close(reading)
-            with open(writing, "w") as answer:
-                answer.write(dumps(work()))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading) as answer:
-        text = answer.read()
-    os.waitpid(process, 0)
-    return from_json(json.loads(text))
 
 
 def own_descriptors() -> list[str]:
@@ -99,11 +73,10 @@ def alive(ids: dict[str, set[int]]) -> dict[str, set[int]]:
 
 
 def wait_gone(ids: dict[str, set[int]], seconds: float = 30) -> dict[str, set[int]]:
-    """What is left of the ids; the kernel frees maps and programs after a grace period."""
-    deadline = time.monotonic() + seconds
-    while any(left := alive(ids)) and any(left.values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
+    """Return what is left of the ids: the kernel frees maps and programs some grace periods after the last fd."""
+    with contextlib.suppress(AssertionError):
+        until(lambda: not any(alive(ids).values()), seconds=seconds)
+    return alive(ids)
 
 
 NOTHING: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from pathlib import Path
 
 from exporter.kernel.features import Kernel
@@ -12,6 +10,7 @@ from exporter.loading import artifact, build
 from exporter.loading.build import Host
 from exporter.loading.target import this_host
 from exporter.spec import AttachSpec, MapOptions, ProgramSpec, Requirements, VariantSpec
+from tests.waiting import fork, reap
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = (ROOT / "programs/include/exporter.h").read_text()
@@ -91,18 +90,12 @@ def host(directory: Path) -> Host:
 
 def compile_all(program: ProgramSpec, host: Host) -> None:
     """Put the artifacts of all variants into the host's cache. bcc runs in a child: its maps and memory go with it."""
-    process = os.fork()
-    if not process:
-        try:
-            os.nice(10)
-            for variant in program.variants:
-                compiled, from_cache = build.build(program, variant, host)
-                if not from_cache:
-                    host.cache.put(compiled)
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - the child must not become a second pytest
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-    _, status = os.waitpid(process, 0)
-    assert status == 0, "compiling failed, see the captured output"
+
+    def compile_variants() -> None:
+        os.nice(10)
+        for variant in program.variants:
+            compiled, from_cache = build.build(program, variant, host)
+            if not from_cache:
+                host.cache.put(compiled)
+
+    assert reap(fork(compile_variants)) == 0, "compiling failed, see the captured output"

@@ -14,7 +14,7 @@ import pytest
 from exporter.kernel import cgroup_watch, cgroups
 from exporter.kernel.cgroups import Cgroups
 from tests.daemon import running
-from tests.kernel.loaded import eventually
+from tests.waiting import until
 
 MOUNT = cgroups.find_mount(Path("/proc"))
 NAME = f"bpf-exporter-test-watch-{os.getpid()}"
@@ -37,7 +37,7 @@ def groups(place: Path) -> Iterator[Cgroups]:
     opened = Cgroups(None, mount=MOUNT)
     opened._next_walk = float("inf")  # no walk finds what the watch has missed
     opened.watch()
-    eventually(lambda: opened.path(place.stat().st_ino) == f"/{NAME}")
+    until(lambda: opened.path(place.stat().st_ino) == f"/{NAME}")
     yield opened
     opened.close()
 
@@ -55,17 +55,17 @@ def test_what_is_there_is_known_without_a_walk(groups: Cgroups, place: Path) -> 
 
 def test_cgroup_that_is_gone_before_it_is_asked_for_has_its_name(groups: Cgroups, place: Path) -> None:
     short = made(place / "short.scope")
-    eventually(lambda: short in groups._paths)
+    until(lambda: short in groups._paths)
     (place / "short.scope").rmdir()
     assert groups.path(short) == f"/{NAME}/short.scope"
 
 
 def test_cgroups_made_at_once_inside_each_other_are_all_learned(groups: Cgroups, place: Path) -> None:
     ids = [made(place / "a"), made(place / "a/b"), made(place / "a/b/c")]
-    eventually(lambda: all(each in groups._paths for each in ids))
+    until(lambda: all(each in groups._paths for each in ids))
     assert [groups.path(id_) for id_ in ids] == [f"/{NAME}/a", f"/{NAME}/a/b", f"/{NAME}/a/b/c"]
     below = made(place / "a/b/c/d")
-    eventually(lambda: groups.path(below) == f"/{NAME}/a/b/c/d")
+    until(lambda: groups.path(below) == f"/{NAME}/a/b/c/d")
 
 
 def test_watches_end_with_their_cgroups(groups: Cgroups, place: Path) -> None:
@@ -80,11 +80,11 @@ def test_watches_end_with_their_cgroups(groups: Cgroups, place: Path) -> None:
 
     for number in range(23):
         made(place / f"{number}.scope")
-    eventually(lambda: below() == 23)
+    until(lambda: below() == 23)
     for number in range(23):
         (place / f"{number}.scope").rmdir()
-    eventually(lambda: below() == 0)
-    eventually(lambda: told() == len(watch._watches) == len(watch._paths))
+    until(lambda: below() == 0)
+    until(lambda: told() == len(watch._watches) == len(watch._paths))
 
 
 def test_watches_are_bounded_and_what_is_beyond_is_left_to_walks(place: Path) -> None:
@@ -93,7 +93,7 @@ def test_watches_are_bounded_and_what_is_beyond_is_left_to_walks(place: Path) ->
     learned: dict[int, str] = {}
     watch = cgroup_watch.CgroupWatch(root, learned.__setitem__, most=1)
     inner = made(place / "inner")
-    eventually(lambda: place.stat().st_ino in learned)
+    until(lambda: place.stat().st_ino in learned)
     assert len(watch._paths) == 1
     watch.close()
     os.close(root)

@@ -25,6 +25,7 @@ from exporter.loading.compiling import compiler, diagnostics, headers
 from exporter.loading.refusal import RefusedError
 from exporter.program import Member, Reason, Type
 from exporter.spec import ProgramSpec, VariantSpec
+from tests.waiting import fork, reap
 
 HEADER = (Path(__file__).parents[2] / "programs/include/exporter.h").read_text()
 HOST = target.this_host()
@@ -554,16 +555,8 @@ def test_where_no_temporary_directory_can_be_had_it_compiles(
 
 
 def test_loaders_at_once_share_one_tree(tmp_path: Path) -> None:
-    children = []
-    for _ in range(4):
-        if not (child := os.fork()):
-            try:
-                headers.source_tree(HOST, tmp_path / "headers")
-            except BaseException:  # noqa: BLE001 (the exit code says it)
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    children = [fork(lambda: headers.source_tree(HOST, tmp_path / "headers")) for _ in range(4)]
+    assert [reap(child) for child in children] == [0] * 4
     (tree,) = (tmp_path / "headers").glob("*-*")
     assert (tree / "include/vmlinux.h").stat().st_size > 1_000_000
 

@@ -31,6 +31,7 @@ from exporter.program import Descriptors, Program, State
 from exporter.spec import ProgramSpec
 from tests.daemon import running
 from tests.kernel.programs import NR_GETPPID, compile_all, host
+from tests.waiting import fork, kill, let_collection_expire
 
 ENTRIES = 10_000
 DRIVER = Path(__file__).parent / "workloads/getppid.c"
@@ -191,7 +192,7 @@ def test_a_million_keys_through_ten_thousand_entries_while_two_cpus_write(driver
                     killed = True
                     os.kill(daemon.server_pid(), signal.SIGKILL)
                     daemon.wait_ready()
-                time.sleep(0.6)  # longer than a collection is shared
+                let_collection_expire()
             assert [process.returncode for process in processes] == [0, 0]
         page = daemon.samples()
     assert_risen(before, page)
@@ -274,12 +275,9 @@ def test_events_are_counted_once_however_often_the_server_is_killed(driver: Path
         before: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         with writing(driver, magic, each, 40_000) as processes:
             for _ in range(kills):
-                child = os.fork()
-                if not child:
-                    server.serve()
+                child = fork(server.serve)
                 time.sleep(choose.uniform(0.03, 0.25))
-                os.kill(child, signal.SIGKILL)
-                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+                assert kill(child) == -signal.SIGKILL
                 # What it had committed is what the next one shows, and more.
                 shown = {
                     (name, labels): numbers

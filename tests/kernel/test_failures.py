@@ -13,7 +13,8 @@ from exporter.loading.build import Host
 from exporter.program import Program
 from tests.kernel.failures import cases
 from tests.kernel.failures.cases import Case
-from tests.kernel.loaded import in_child, own_descriptors
+from tests.kernel.loaded import own_descriptors
+from tests.waiting import in_child
 
 CASES = [case for family in cases.families() for case in cases.read(family)]
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 from tests.daemon import Daemon, running
 from tests.kernel.renames import rename, write_config
+from tests.waiting import let_collection_expire
 
 TRACEPOINT = """\
   - name: format
@@ -45,7 +45,7 @@ def without(directory: Path, *commands: str, arguments: Sequence[str] = (), cach
 def counts(daemon: Daemon) -> bool:
     before = daemon.value("ebpf_renames_total")
     rename(23)
-    time.sleep(0.6)  # longer than a collection is shared
+    let_collection_expire()
     return daemon.value("ebpf_renames_total") - before >= 23
 
 

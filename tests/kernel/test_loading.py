@@ -22,8 +22,9 @@ from exporter.loading.build import Host
 from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Reason, State
 from exporter.spec import AttachSpec, MapOptions
-from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, calls, eventually, own_descriptors
+from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, calls, own_descriptors
 from tests.kernel.programs import COUNT_GETPPID, compile_all, point, spec
+from tests.waiting import until
 
 
 def bpftool(*arguments: str) -> list[dict[str, object]]:
@@ -223,8 +224,8 @@ def test_closing_leaves_no_program_map_or_link_behind(load: Load) -> None:
     descriptors.close()
 
     assert own_descriptors() == []
-    eventually(lambda: not programs & {entry["id"] for entry in bpftool("prog", "show")})
-    eventually(lambda: not maps & {entry["id"] for entry in bpftool("map", "show")})
+    until(lambda: not programs & {entry["id"] for entry in bpftool("prog", "show")})
+    until(lambda: not maps & {entry["id"] for entry in bpftool("map", "show")})
     assert not [entry for entry in bpftool("link", "show") if entry["prog_id"] in programs]
 
 

@@ -3,69 +3,36 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from exporter.decoders import Names
 from exporter.kernel import bpf, cgroups, credentials
 from exporter.kernel.credentials import CAP_BPF, Credentials
+from tests.waiting import child, fork, in_child, kill
 
 NOBODY = 65534
 LRU_HASH = 9  # BPF_MAP_TYPE_LRU_HASH: needs CAP_BPF whatever kernel.unprivileged_bpf_disabled says
-
-T = TypeVar("T")
-
-
-def in_child(work: Callable[[], T]) -> T:
-    """What `work` returns, or the exception it raises, in a forked child."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer: Any
-        try:
-            answer = work()
-        except BaseException as error:  # noqa: BLE001 - carried to the test
-            answer = error
-        os.write(writing, pickle.dumps(answer))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        raw = pipe.read()
-    os.waitpid(child, 0)
-    result = pickle.loads(raw)
-    if isinstance(result, BaseException):
-        raise result
-    answer_of_child: T = result
-    return answer_of_child
 
 
 def dropped(*keep: int) -> Credentials:
     """What the parent reads in /proc/PID/status of a child that gave up all but `keep`."""
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([4, 24])
-            credentials.drop_to(NOBODY, NOBODY, keep)
-            os.write(writing, b"dropped")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writing)
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            assert pipe.read(7) == b"dropped"
-        return credentials.read(pid=child)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+
+    def drop() -> None:
+        os.setgroups([4, 24])
+        credentials.drop_to(NOBODY, NOBODY, keep)
+        os.write(writing, b"dropped")
+        signal.pause()
+
+    with child(drop) as pid, os.fdopen(reading, "rb") as pipe:
+        os.close(writing)
+        assert pipe.read(7) == b"dropped"
+        return credentials.read(pid=pid)
 
 
 @pytest.mark.parametrize("keep", [(), (CAP_BPF,)])
@@ -184,15 +151,15 @@ def test_others_of_the_same_user_cannot_take_its_descriptors() -> None:
     def work() -> bool:
         me = os.getpid()
 
+        def look() -> bool:
+            try:
+                os.listdir(f"/proc/{me}/fd")
+            except (PermissionError, FileNotFoundError):  # the latter where /proc is mounted with hidepid=invisible
+                return False
+            return True
+
         def can_be_taken() -> bool:
-            look = os.fork()
-            if look == 0:
-                try:
-                    os.listdir(f"/proc/{me}/fd")
-                except (PermissionError, FileNotFoundError):  # the latter where /proc is mounted with hidepid=invisible
-                    os._exit(1)
-                os._exit(0)
-            return os.waitpid(look, 0)[1] == 0
+            return in_child(look)
 
         assert can_be_taken()
         credentials.drop_to(NOBODY, NOBODY)
@@ -203,20 +170,24 @@ def test_others_of_the_same_user_cannot_take_its_descriptors() -> None:
 
 def test_child_dies_with_its_parent_also_after_the_drop() -> None:
     reading, writing = os.pipe()
-    middle = os.fork()
-    if middle == 0:
+
+    def bear() -> None:
         parent = os.getpid()
-        if os.fork() == 0:
+
+        def drop() -> None:
             credentials.drop_to(NOBODY, NOBODY)
             credentials.die_with_parent(signal.SIGKILL, parent)
             os.write(writing, b"ready")
             signal.pause()
+
+        fork(drop)
         signal.pause()
+
+    middle = fork(bear)
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         assert pipe.read(5) == b"ready"
-        os.kill(middle, signal.SIGKILL)
-        os.waitpid(middle, 0)
+        kill(middle)
         assert pipe.read() == b""  # the end of the last holder of the writing end
 
 

@@ -13,6 +13,7 @@ from exporter.decoders import Names, chain
 from exporter.kernel.devices import MINORBITS
 from exporter.program import Type
 from exporter.spec import DecodeStep
+from tests.waiting import in_child
 
 U32 = Type("int", "u32", 4)
 
@@ -57,16 +58,12 @@ def test_the_devices_of_this_machine_are_named_in_pci_ids(names: Names) -> None:
 
 def test_names_are_found_without_rights(names: Names) -> None:
     """As the server asks: after it gave up root."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            major, minor, _, name = Path("/proc/partitions").read_text().splitlines()[2].split()
-            found = text(names, int(major) << MINORBITS | int(minor), "majorminor")
-            code = 0 if (found, text(names, 0, "username")) == (name, "root") else 1
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def unprivileged() -> tuple[str | None, str | None]:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return text(names, int(major) << MINORBITS | int(minor), "majorminor"), text(names, 0, "username")
+
+    major, minor, _, name = Path("/proc/partitions").read_text().splitlines()[2].split()
+    assert in_child(unprivileged) == (name, "root")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from exporter.kernel import bpf_stats, uprobe_trap
 from tests.daemon import Daemon, running
 from tests.kernel.loaded import NOTHING, kernel_ids, wait_gone
 from tests.kernel.renames import CONFIG, rename
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -72,13 +73,6 @@ def exporter(directory: Path, programs: str, *arguments: str) -> Iterator[Daemon
         yield daemon
 
 
-def eventually(holds: Callable[[], bool], daemon: Daemon, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, daemon.log
-        time.sleep(0.1)
-
-
 def own(daemon: Daemon, name: str, program: str) -> float | None:
     return daemon.samples().get((f"bpf_exporter_{name}", frozenset({("program", program)})))
 
@@ -98,7 +92,7 @@ def test_a_program_over_its_budget_is_detached_and_tried_again(tmp_path: Path) -
     programs = WORK.format(budget=0.0001) + modest
     with exporter(tmp_path, programs, *SHORT, "--overhead.pause", "5s") as daemon:
         both = kernel_ids(daemon.process.pid)
-        eventually(lambda: state(daemon, "work") == "over_budget", daemon)
+        until(lambda: state(daemon, "work") == "over_budget", lambda: daemon.log, 90)
         assert "work" in daemon.log
         assert "in 3 windows in a row more than 0.0001 CPU seconds per second" in daemon.log
         assert "tried again in 5 s" in daemon.log
@@ -110,15 +104,15 @@ def test_a_program_over_its_budget_is_detached_and_tried_again(tmp_path: Path) -
         assert (own(daemon, "program_budget_exceeded_total", "work") or 0) >= 1
         assert own(daemon, "program_budget_exceeded_total", "renames") == 0
         assert own(daemon, "program_budget_ratio", "work") == 0.0001
-        eventually(lambda: bool(kernel_ids(daemon.process.pid)["prog"] - both["prog"]), daemon)
-        eventually(lambda: (own(daemon, "program_budget_exceeded_total", "work") or 0) >= 2, daemon)
-        eventually(lambda: "tried again in 10 s" in daemon.log, daemon)
+        until(lambda: bool(kernel_ids(daemon.process.pid)["prog"] - both["prog"]), lambda: daemon.log, 90)
+        until(lambda: (own(daemon, "program_budget_exceeded_total", "work") or 0) >= 2, lambda: daemon.log, 90)
+        until(lambda: "tried again in 10 s" in daemon.log, lambda: daemon.log, 90)
 
 
 @pytest.mark.usefixtures("driven")
 def test_samples_are_what_the_programs_take_and_no_counter_pretends_to_count_every_run(tmp_path: Path) -> None:
     with exporter(tmp_path, WORK.format(budget=100), *SHORT) as daemon:
-        eventually(lambda: (own(daemon, "program_cpu_ratio", "work") or 0) > 0, daemon)
+        until(lambda: (own(daemon, "program_cpu_ratio", "work") or 0) > 0, lambda: daemon.log, 90)
         share = own(daemon, "program_cpu_ratio", "work") or 0
         assert share < 2 * (os.cpu_count() or 1)
         assert own(daemon, "program_missed_runs_total", "work") == 0
@@ -130,21 +124,21 @@ def test_samples_are_what_the_programs_take_and_no_counter_pretends_to_count_eve
 def test_always_counts_every_run(tmp_path: Path) -> None:
     programs = CONFIG.removeprefix("programs:\n")
     with exporter(tmp_path, programs, "--overhead.stats", "always", "--overhead.interval", "300ms") as daemon:
-        eventually(lambda: own(daemon, "program_cpu_ratio", "renames") is not None, daemon)
+        until(lambda: own(daemon, "program_cpu_ratio", "renames") is not None, lambda: daemon.log, 90)
         before = own(daemon, "program_runs_total", "renames") or 0
         rename(2300)
-        eventually(lambda: (own(daemon, "program_runs_total", "renames") or 0) - before >= 2300, daemon)
+        until(lambda: (own(daemon, "program_runs_total", "renames") or 0) - before >= 2300, lambda: daemon.log, 90)
         assert 0 < (own(daemon, "program_run_seconds_total", "renames") or 0) < 60
 
 
 def test_off_takes_no_run_times_and_a_budget_takes_them_all_the_same(tmp_path: Path) -> None:
     programs = CONFIG.removeprefix("programs:\n")
     with exporter(tmp_path, programs, "--overhead.stats", "off", *SHORT) as daemon:
-        eventually(lambda: own(daemon, "program_missed_runs_total", "renames") is not None, daemon)
+        until(lambda: own(daemon, "program_missed_runs_total", "renames") is not None, lambda: daemon.log, 90)
         time.sleep(2)  # several windows
         assert (own(daemon, "program_cpu_ratio", "renames") is None) == (not bpf_stats.are_on())
     with exporter(tmp_path, WORK.format(budget=100), "--overhead.stats", "off", *SHORT) as daemon:
-        eventually(lambda: own(daemon, "program_cpu_ratio", "work") is not None, daemon)
+        until(lambda: own(daemon, "program_cpu_ratio", "work") is not None, lambda: daemon.log, 90)
         if not bpf_stats.are_on():
             assert "run times are sampled although they are off: programs have a budget" in daemon.log
 
@@ -152,8 +146,8 @@ def test_off_takes_no_run_times_and_a_budget_takes_them_all_the_same(tmp_path: P
 @pytest.mark.usefixtures("driven")
 def test_a_uprobe_is_charged_the_trap_that_run_statistics_do_not_show(tmp_path: Path) -> None:
     with exporter(tmp_path, PROBE, "--overhead.stats", "always", "--overhead.interval", "500ms") as daemon:
-        eventually(lambda: (own(daemon, "program_runs_total", "probe") or 0) > 0, daemon)
-        eventually(lambda: (own(daemon, "program_cpu_ratio", "probe") or 0) > 0, daemon)
+        until(lambda: (own(daemon, "program_runs_total", "probe") or 0) > 0, lambda: daemon.log, 90)
+        until(lambda: (own(daemon, "program_cpu_ratio", "probe") or 0) > 0, lambda: daemon.log, 90)
         trap = daemon.value("bpf_exporter_uprobe_trap_seconds")
         assert 0 < trap < 1e-3
         # All runs so far by the clock of the kernel against the last window: the trap is many times the empty program.

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from exporter.supervisor.crash_record import CrashRecord
 from tests.daemon import ROOT, Daemon, running
 from tests.kernel.renames import rename, write_config
+from tests.waiting import let_collection_expire, until
 
 OTHER = """\
   - name: other
@@ -55,12 +55,10 @@ def test_a_program_that_the_host_died_with_is_kept_away_until_a_person_clears_it
         assert (nobody.returncode, nobody.stdout) == (2, "")
         assert nobody.stderr == "bpf-exporter quarantine: nobody is not quarantined (renames is)\n"
         assert quarantine(tmp_path, "--clear", "renames").stdout.startswith("renames: cleared, attached again within")
-        deadline = time.monotonic() + 60
-        while daemon.state("renames") != "running" and time.monotonic() < deadline:
-            time.sleep(0.2)
+        until(lambda: daemon.state("renames") == "running", lambda: daemon.log)
         before = daemon.value("ebpf_renames_total")
         rename(23)
-        time.sleep(0.6)  # longer than a collection is shared
+        let_collection_expire()
         assert daemon.value("ebpf_renames_total") - before >= 23
         assert daemon.stop() == 0
     assert json.loads(CrashRecord(tmp_path / "state").path.read_text())["ended"] is True

@@ -12,6 +12,7 @@ import pytest
 from exporter.collecting.maps.table import ReadError, Table
 from exporter.kernel import bpf, cpus
 from exporter.program import Map
+from tests.waiting import child
 
 KINDS = {
     "array": bpf.BPF_MAP_TYPE_ARRAY,
@@ -221,24 +222,22 @@ def test_entries_that_stay_are_read_while_others_come_and_go(
     monkeypatch.setattr("exporter.collecting.maps.table._CHUNK", chunk)
     fd, description = make_map(kind, 20_000)
     fill(fd, kind, range(5000))
-    child = os.fork()
-    if child == 0:
+
+    def churn() -> None:
         while True:
             for key in range(10_000, 14_000):
                 values = value_of(kind, 1)
                 bpf.map_update(fd, struct.pack("I", key), struct.pack(f"{len(values)}Q", *values))
             for key in range(10_000, 14_000):
                 bpf.map_delete(fd, struct.pack("I", key))
-    try:
+
+    with child(churn):
         table = Table(fd, description, CPUS)
         sizes = set()
         for _ in range(50):
             found = contents(table)
             sizes.add(len(found))
             assert {key: found.get(key) for key in range(5000)} == {key: value_of(kind, key) for key in range(5000)}
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
     assert len(sizes) > 1  # the others did come and go
 
 

@@ -11,6 +11,7 @@ import pytest
 from exporter.collecting.maps.table import Table
 from exporter.kernel import bpf, cpus, credentials
 from exporter.program import Map
+from tests.waiting import in_child
 
 NOBODY = 65534
 
@@ -30,15 +31,10 @@ def percpu_map() -> Iterator[tuple[int, Map]]:
 
 def test_a_process_without_any_right_reads_maps_by_descriptor(percpu_map: tuple[int, Map]) -> None:
     fd, description = percpu_map
-    child = os.fork()
-    if child == 0:
-        try:
-            table = Table(fd, description, cpus.possible())
-            credentials.drop_to(NOBODY, NOBODY, frozenset())
-            entries = table.read()
-            total = int(entries.values.view("u8").sum())
-            os._exit(0 if total == sum(range(100)) * cpus.possible() else 2)
-        except BaseException:  # noqa: BLE001 (the child must never return into pytest)
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+
+    def total() -> int:
+        table = Table(fd, description, cpus.possible())
+        credentials.drop_to(NOBODY, NOBODY, frozenset())
+        return int(table.read().values.view("u8").sum())
+
+    assert in_child(total) == sum(range(100)) * cpus.possible()

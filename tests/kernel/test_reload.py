@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.server.pages import SHARED
 from tests.daemon import Daemon, running
 from tests.kernel.loaded import NOTHING, descriptors, kernel_ids, wait_gone
 from tests.kernel.renames import CONFIG, rename
+from tests.waiting import let_collection_expire, until
 
 RELOADS = int(os.environ.get("BPF_EXPORTER_RELOADS", "20"))
 ME = str(os.getpid())
@@ -104,9 +104,7 @@ class Reloaded:
         self.daemon.process.send_signal(signal.SIGHUP)
         self.wait("RELOADING=1")
         self.wait("READY=1")
-        deadline = time.monotonic() + LONG
-        while self.daemon.value("bpf_exporter_config_reloads_total") == before:
-            assert time.monotonic() < deadline, self.daemon.log
+        until(lambda: self.daemon.value("bpf_exporter_config_reloads_total") != before, lambda: self.daemon.log, LONG)
         return self.daemon.value("bpf_exporter_config_last_reload_successful") == 1
 
     @property
@@ -124,7 +122,7 @@ class Reloaded:
 
     def counted(self, name: str, **labels: str) -> float:
         """By now: scrapes within half a second of one another are answered with the same."""
-        time.sleep(SHARED + 0.05)
+        let_collection_expire()
         return self.daemon.value(name, **labels)
 
     def renames(self) -> float:
@@ -132,10 +130,7 @@ class Reloaded:
         return self.counted("ebpf_renames_total", pid=ME)
 
     def wait_states(self, states: dict[str, str]) -> None:
-        deadline = time.monotonic() + LONG
-        while self.states() != states:
-            assert time.monotonic() < deadline, self.daemon.log
-            time.sleep(0.02)
+        until(lambda: self.states() == states, lambda: self.daemon.log, LONG)
 
 
 @contextmanager
@@ -214,17 +209,14 @@ def test_what_a_drained_map_has_counted_stays_while_its_labels_do(exporter: Relo
 
 def test_sampled_programs_are_exchanged_and_kept_like_others(exporter: Reloaded) -> None:
     assert exporter.reload(CONFIG + SAMPLED)
-    deadline = time.monotonic() + LONG
-    while exporter.counted("ebpf_ticks_total") < 5:
-        assert time.monotonic() < deadline
+    until(lambda: exporter.counted("ebpf_ticks_total") >= 5, seconds=LONG)
     before = exporter.ids
     events = held(exporter.daemon.process.pid)["anon_inode:[perf_event]"]
     assert exporter.reload("programs:\n" + SAMPLED + CONFIG.removeprefix("programs:\n"))
     assert exporter.ids == before
     assert exporter.reload(CONFIG + SAMPLED.replace("49", "97"))
     assert held(exporter.daemon.process.pid)["anon_inode:[perf_event]"] == events > 0
-    while exporter.counted("ebpf_ticks_total") < 5:
-        assert time.monotonic() < deadline
+    until(lambda: exporter.counted("ebpf_ticks_total") >= 5, seconds=LONG)
     assert exporter.states() == {"renames": "running", "sampled": "running"}
 
 
@@ -529,10 +521,11 @@ def test_reloads_under_load_leak_nothing_and_no_scrape_fails(tmp_path: Path) -> 
         now = exporter.ids
         assert {kind: len(ids) for kind, ids in now.items()} == {"map": 4, "prog": 2, "link": 2}
         assert wait_gone({kind: seen[kind] - now[kind] for kind in seen}) == NOTHING
-        deadline = time.monotonic() + LONG
-        while any(more := [held(pid) - before for pid, before in zip(pids, descriptors_before, strict=True)]):
-            assert time.monotonic() < deadline, more  # a connection may still be open
-            time.sleep(0.1)
+
+        def opened() -> list[Counter[str]]:
+            return [held(pid) - before for pid, before in zip(pids, descriptors_before, strict=True)]
+
+        until(lambda: not any(opened()), opened, LONG)  # a connection may still be open
         grown = [memory(pid) - before for pid, before in zip(pids, memory_before, strict=True)]
         changed = {kind: len(ids) for kind, ids in seen.items()}
         print(f"{RELOADS} reloads, {load.scrapes} scrapes, none failed; {load.renames} events, all counted;", end=" ")

@@ -19,6 +19,7 @@ from exporter.decoders import Names
 from tests.daemon import Daemon, running
 from tests.kernel.loaded import NOTHING, alive, descriptors, kernel_ids, wait_gone
 from tests.kernel.renames import rename, write_config
+from tests.waiting import let_collection_expire
 
 O_ACCMODE = 3  # include/uapi/asm-generic/fcntl.h
 BACK = 1.0  # seconds within which a killed server answers again
@@ -89,7 +90,7 @@ def test_only_a_map_with_ttl_comes_writable(tmp_path: Path) -> None:
 def test_events_are_counted_to_the_number(daemon: Daemon) -> None:
     before = counted(daemon)
     rename(23)
-    time.sleep(0.6)  # longer than a collection is shared
+    let_collection_expire()
     assert counted(daemon) - before == 23
 
 
@@ -153,7 +154,7 @@ def test_a_recording_gives_the_same_metrics_without_the_kernel(tmp_path: Path) -
     with running(write_config(tmp_path), tmp_path, "--record", str(directory)) as daemon:
         daemon.wait_ready()
         rename(23)
-        time.sleep(0.6)
+        let_collection_expire()
         live = counted(daemon)
         daemon.stop()
     document = json.loads((directory / "renames.json").read_text())

@@ -15,8 +15,9 @@ from exporter.kernel.features import Kernel
 from exporter.loading.attaching import cpu_hotplug
 from exporter.program import Descriptors, Reason, State
 from exporter.spec import AttachSpec, ProgramSpec
-from tests.kernel.loaded import Load, eventually
+from tests.kernel.loaded import Load
 from tests.kernel.programs import spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -156,6 +157,6 @@ def test_time_of_an_event_goes_on_while_its_cpu_is_online() -> None:
         perf_event.set_bpf(fd, program)
         os.close(program)
         first = perf_event.time_enabled(fd)
-        eventually(lambda: perf_event.time_enabled(fd) > first)
+        until(lambda: perf_event.time_enabled(fd) > first)
     finally:
         os.close(fd)

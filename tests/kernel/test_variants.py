@@ -13,8 +13,9 @@ from exporter.loading.build import Host
 from exporter.loading.load_program import load_program
 from exporter.program import Descriptors, Program, Reason, State
 from exporter.spec import MetricSpec, Requirements, VariantSpec
-from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, in_child, own_descriptors
+from tests.kernel.loaded import RAW, TP_BTF, TRACEPOINT, Load, own_descriptors
 from tests.kernel.programs import COUNT_GETPPID, compile_all, host, point, spec
+from tests.waiting import in_child
 
 
 def test_optional_point_that_is_absent_is_shown_and_the_variant_stands(load: Load) -> None:

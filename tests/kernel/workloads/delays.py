@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import signal
 import socket
 import struct
 import subprocess
@@ -19,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from tests.kernel.workloads import namespaces
+from tests.waiting import child
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 ADDRESSES = {"ipv4": ("10.99.0.1", "10.99.0.2"), "ipv6": ("fd00:99::1", "fd00:99::2")}  # of the client, of the server
@@ -32,14 +32,10 @@ def delayed(name: str, seconds: float) -> Iterator[tuple[str, str]]:
     client, server = f"{name}c", f"{name}s"
     with namespaces.namespace(client), namespaces.namespace(server):
         ends = [_end(client, 0), _end(server, 1)]
-        pid = os.fork()
-        if pid == 0:
-            _forward(ends[0], ends[1], seconds)
         try:
-            yield client, server
+            with child(lambda: _forward(ends[0], ends[1], seconds)):
+                yield client, server
         finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
             for end in ends:
                 os.close(end)
 

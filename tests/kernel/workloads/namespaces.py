@@ -6,11 +6,12 @@ import ctypes
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import start_child, until
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 # Outside the default 32768-60999: no port that a client gets here is one that a listener got in another namespace.
@@ -51,7 +52,7 @@ def call(name: str, function: Callable[..., Any], *arguments: Any, join: Path | 
 
     join  a cgroup directory that the child moves itself to first
 
-    RuntimeError if the child ends without a result; its traceback is on stderr.
+    What the function raises there is raised here.
     """
     result = start(name, function, *arguments, join=join)
     return result()
@@ -59,51 +60,24 @@ def call(name: str, function: Callable[..., Any], *arguments: Any, join: Path | 
 
 def start(name: str, function: Callable[..., Any], *arguments: Any, join: Path | None = None) -> Callable[[], Any]:
     """As `call`, but returns at once; calling what it returns waits for the result."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _child(reading, writing, name, function, arguments, join)
-    os.close(writing)
 
-    def wait() -> Any:
-        with os.fdopen(reading) as pipe:
-            text = pipe.read()
-        _, status = os.waitpid(pid, 0)
-        if status:
-            raise RuntimeError(f"{function.__module__}.{function.__name__} in namespace {name}: wait status {status}")
-        return json.loads(text)
+    def work() -> str:
+        if join:
+            (join / "cgroup.procs").write_text(str(os.getpid()))
+        enter(name)
+        return json.dumps(function(*arguments))
 
-    return wait
+    result = start_child(work)
+    return lambda: json.loads(result())
 
 
 def wait_for_listener(port: int) -> None:
     """Until somebody in this namespace listens on the port."""
     wanted = f":{port:04X}"
-    for _ in range(1000):
-        for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-            with open(table) as lines:
-                if any(f[1].endswith(wanted) and f[3] == "0A" for line in lines if len(f := line.split()) > 3):
-                    return
-        time.sleep(0.01)
-    raise TimeoutError(f"nobody listens on port {port}")
 
+    def is_there() -> bool:
+        tables = [Path("/proc/self/net/tcp").read_text(), Path("/proc/self/net/tcp6").read_text()]
+        rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+        return any(row[1].endswith(wanted) and row[3] == "0A" for row in rows)
 
-def _child(
-    reading: int, writing: int, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], join: Path | None
-) -> None:
-    """Never returns: whatever happens, nothing of the parent's may run a second time."""
-    status = 1
-    try:
-        os.close(reading)
-        if join:
-            (join / "cgroup.procs").write_text(str(os.getpid()))
-        enter(name)
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(function(*arguments), pipe)
-        status = 0
-    except BaseException:  # noqa: BLE001 (reported, and the process ends)
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+    until(is_there, f"nobody listens on port {port}", 10)

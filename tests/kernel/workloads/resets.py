@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.waiting import until
+
 ADDRESSES = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 CLOSED_PORT = 1
@@ -151,10 +153,7 @@ def strays(count: int, port: int, family: str = "ipv4") -> None:
 def strays_when_told(count: int, port: int, start: str) -> None:
     """Listen at once; when the file `start` appears, send strays to the listener."""
     with _listener(port, "ipv4"):
-        until = time.monotonic() + 60
-        while not Path(start).exists():
-            assert time.monotonic() < until, f"{start} never appeared"
-            time.sleep(0.01)
+        until(Path(start).exists, f"{start} never appeared")
         strays(count, port)
 
 
@@ -238,11 +237,7 @@ def _state(connection: socket.socket) -> int:
 
 
 def _wait_for(holds: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + DEADLINE
-    while not holds():
-        if time.monotonic() > until:
-            raise TimeoutError(f"no {what} came")
-        time.sleep(0.001)
+    until(holds, f"no {what} came", DEADLINE, every=0.001)
 
 
 def _settle() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from exporter.loading import build
 from exporter.spec import ProgramSpec
 from tests.matrix.guest import product
+from tests.waiting import child, until
 
 EVENTS = 23
 BYTES = 7  # in each send
@@ -34,19 +35,18 @@ def left_after_kill(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
     """What tracefs and the kernel's list of kprobes have while a process holds a kprobe, and after its SIGKILL."""
     before = probes()
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def attach() -> None:
         with product.loaded(spec, "kprobe", on):
             os.write(write, b"!")
             signal.pause()
-    os.close(write)
-    held = os.read(read, 1) == b"!"
-    during = probes()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    deadline = time.monotonic() + 20  # the last reference goes with a deferred free of the perf event
-    while probes() != before and time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    with child(attach):
+        os.close(write)
+        held = os.read(read, 1) == b"!"
+        during = probes()
+    with suppress(AssertionError):  # the last reference goes with a deferred free of the perf event
+        until(lambda: probes() == before, seconds=20, every=0.1)
     return {"held": held, "before": before, "during": during, "after": probes()}
 
 

@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from exporter.kernel import credentials
 from exporter.loading.compiling import compiler
 from tests import daemon
 from tests.matrix.guest import attaching
+from tests.waiting import until
 
 CONFIG = Path(__file__).resolve().parents[1] / "programs" / "config.yaml"
 
@@ -48,9 +48,8 @@ def scraped_then_killed(artifacts: Path) -> dict[str, Any]:
         }
         os.kill(exporter.process.pid, signal.SIGKILL)
         exporter.process.wait()
-        deadline = time.monotonic() + 20
-        while (attaching.probes()["kprobes"] or _alive(server)) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        with suppress(AssertionError):
+            until(lambda: not attaching.probes()["kprobes"] and not _alive(server), seconds=20, every=0.1)
         return {**found, "left": attaching.probes(), "server_alive": _alive(server), "log": exporter.log[-4000:]}
 
 

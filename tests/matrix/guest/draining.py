@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from exporter.spec import ProgramSpec
 from tests.kernel.programs import NR_GETPPID
 from tests.matrix.guest import product
 from tests.matrix.guest.rights import NOBODY
+from tests.waiting import child, fork
 
 OURS = 0x5EED  # drained.c
 ENTRIES = 256
@@ -42,12 +42,10 @@ def exact(spec: ProgramSpec, on: build.Host) -> dict[str, Any]:
         def collector() -> ProgramCollector:
             return _collector(program, spec, fds, Store(memory, plan))
 
-        writers = [_forked(partial(_write, first, EACH)) for first in (0, EACH)]
+        writers = [fork(partial(_write, first, EACH)) for first in (0, EACH)]
         for number in range(KILLS):
-            server = _forked(partial(_serve, collector))
-            time.sleep(0.3 + 0.2 * number)
-            os.kill(server, signal.SIGKILL)
-            os.waitpid(server, 0)
+            with child(partial(_serve, collector)):
+                time.sleep(0.3 + 0.2 * number)
         last = collector()
         while writers:
             writers = [writer for writer in writers if os.waitpid(writer, os.WNOHANG) == (0, 0)]
@@ -73,16 +71,6 @@ def _collector(program: Program, spec: ProgramSpec, fds: Descriptors, store: Sto
         online=cpus.online,
         store=store,
     )
-
-
-def _forked(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if not pid:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def _write(first: int, count: int) -> None:

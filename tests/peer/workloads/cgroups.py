@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import in_child
 
 
 def root() -> Path:
@@ -43,23 +44,9 @@ def path(directory: Path) -> str:
 
 def call(directory: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """`function(*arguments)` in a child process inside the cgroup; its result, which has to be JSON."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.close(reading)
-            (directory / "cgroup.procs").write_text(str(os.getpid()))
-            with os.fdopen(writing, "w") as pipe:
-                json.dump(function(*arguments), pipe)
-            status = 0
-        except BaseException:  # noqa: BLE001 (reported, and the process ends)
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        text = pipe.read()
-    if os.waitpid(pid, 0)[1]:
-        raise RuntimeError(f"{function.__name__} in {directory}: failed, see its traceback")
-    return json.loads(text)
+
+    def work() -> str:
+        (directory / "cgroup.procs").write_text(str(os.getpid()))
+        return json.dumps(function(*arguments))
+
+    return json.loads(in_child(work))

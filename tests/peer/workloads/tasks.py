@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.waiting import fork, reap
+
 MALLOC = """
 #include <stdlib.h>
 int main(int count, char **arguments)
@@ -106,14 +108,14 @@ def read_pci_configuration(count: int) -> tuple[str, int]:
 
 def run_out_of_memory(megabytes: int) -> int:
     """Ask for so much and use it, in a child that is the first to be killed; the signal that ended it."""
-    pid = os.fork()
-    if pid == 0:
+
+    def use() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
         taken = bytearray(megabytes << 20)
         for at in range(0, len(taken), 4096):
             taken[at] = 1
-        os._exit(0)
-    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+    return -reap(fork(use))
 
 
 def oom_kills() -> int:

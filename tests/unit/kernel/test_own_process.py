@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from exporter.kernel.own_process import OwnProcess, own_process
+from tests.waiting import in_child
 
 
 def now() -> OwnProcess:
@@ -49,19 +50,12 @@ def test_memory_is_that_of_the_process() -> None:
 
 def test_a_fork_speaks_of_itself() -> None:
     now()
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            memory = mmap.mmap(-1, 256 << 20)
-            os.write(writing, str(now().virtual).encode())
-            memory.close()
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        assert int(answer.read()) - now().virtual > 200 << 20
-    os.waitpid(pid, 0)
+
+    def mapped() -> int:
+        with mmap.mmap(-1, 256 << 20):
+            return now().virtual
+
+    assert in_child(mapped) - now().virtual > 200 << 20
 
 
 def test_start_and_cpu_time_are_those_of_ps() -> None:

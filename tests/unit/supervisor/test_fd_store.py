@@ -23,6 +23,7 @@ from exporter.program import Attachment, Descriptors, Map, Program, State, Type
 from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, VariantSpec
 from exporter.supervisor.fd_store import FdStore
 from exporter.supervisor.managed_program import ManagedProgram
+from tests.waiting import until
 
 LABEL_LENGTH = 128
 DOCUMENT = re.compile(r"\d+\.d\d+")
@@ -107,9 +108,7 @@ def store_of(entries: list[ManagedProgram]) -> FdStore:
 
 
 def settle(manager: Manager, messages_: int) -> None:
-    deadline = time.monotonic() + 30
-    while len(manager.history) < messages_ and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(manager.history) >= messages_, lambda: manager.history, 30)
 
 
 def whole(kept: dict[str, Any]) -> bool:

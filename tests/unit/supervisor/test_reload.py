@@ -139,9 +139,7 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
         run.wait(lambda: run.states().get("b", {}).get("state") == "running")
         assert run.end() == 0
     finally:
-        if run.pid:
-            os.kill(run.pid, signal.SIGKILL)
-            os.waitpid(run.pid, 0)
+        run.kill()
 
 
 def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_says(tmp_path: Path) -> None:
@@ -166,6 +164,4 @@ def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_
         assert run.log.count("event=loading program=slow") == 1
         assert run.end() == 0
     finally:
-        if run.pid:
-            os.kill(run.pid, signal.SIGKILL)
-            os.waitpid(run.pid, 0)
+        run.kill()

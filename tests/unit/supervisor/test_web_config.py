@@ -13,6 +13,7 @@ import pytest
 from exporter.ipc.protocol import WebConfigRead, WebState
 from exporter.supervisor import web_config
 from exporter.supervisor.config_reader import read_in_child, read_web_config
+from tests.waiting import until
 
 Logged = Callable[[], list[str]]
 
@@ -144,13 +145,14 @@ def test_a_reader_without_a_word_is_told_and_not_asked_at_once_again(
 def test_its_end_leaves_no_process_behind(path: Path, logged: Logged) -> None:
     looking = Looking(path)
     write(path, "rate_limit: {interval: 1s, burst: 5}\n")
-    end = time.monotonic() + ENOUGH
-    while not (children := _children()):
-        assert time.monotonic() < end
+
+    def children() -> list[int]:
         looking.part.work()
-        time.sleep(LOOKS / 5)
+        return _children()
+
+    started = until(children, seconds=ENOUGH, every=LOOKS / 5)
     looking.part.end()
-    assert not set(children) & set(_children())
+    assert not set(started) & set(_children())
 
 
 def _children() -> list[int]:

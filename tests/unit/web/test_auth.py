@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import socket
-import time
 
 import bcrypt
 import pytest
@@ -15,6 +14,7 @@ from exporter.web import auth
 from exporter.web.application import Request, Response
 from exporter.web.connection import Access, Connection, Service
 from tests.e2e.certificates import hashed
+from tests.waiting import until
 
 ALICE, BOB = hashed("correct horse"), hashed("battery staple")
 
@@ -158,12 +158,8 @@ def test_more_requests_than_the_burst_are_too_many() -> None:
 
 def test_after_an_interval_one_more_request_is_answered() -> None:
     limiter = auth.Limiter(0.5, 1)
-    end = time.monotonic() + 60
-    while limiter.allows():  # a machine that stands still for half a second between two calls
-        assert time.monotonic() < end
-    while not limiter.allows():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: not limiter.allows(), every=0)  # again on a machine that stands still for half a second meanwhile
+    until(limiter.allows)
 
 
 def test_headers_are_set_once_and_for_every_answer() -> None:

@@ -24,6 +24,7 @@ from exporter.web.http_server import THREADS, WAITING, HttpServer
 from exporter.web.listening import listen
 from exporter.web.page import Page
 from exporter.web.threads import FINISH
+from tests.waiting import until
 
 Logged = Callable[[], list[str]]
 
@@ -369,13 +370,6 @@ def test_a_connection_whose_time_is_over_may_be_taken_just_then() -> None:
         assert connection.socket.fileno() == connection.fd, "closed under the thread that has it"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + ENOUGH
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_who_connected_before_the_end_is_answered() -> None:
     """A client that was taken and has not asked yet cannot know that it would have to ask somebody else."""
     server, thread, port = begin()
@@ -384,7 +378,7 @@ def test_who_connected_before_the_end_is_answered() -> None:
     assert rested.recv(1)
     slow.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
     assert slow.recv(1)
-    wait_until(lambda: len(server._threads._waiting) == 3)
+    until(lambda: len(server._threads._waiting) == 3)
     server.stop()
     client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert rest(client).endswith(PAGE)
@@ -400,7 +394,7 @@ def test_who_connected_before_the_end_is_answered() -> None:
 def test_silent_clients_do_not_put_off_the_end() -> None:
     server, thread, port = begin()
     silent = [connect(port) for _ in range(5 * THREADS)]
-    wait_until(lambda: len(server._threads._waiting) == len(silent))
+    until(lambda: len(server._threads._waiting) == len(silent))
     server.stop()
     thread.join(FINISH - 1)
     assert not thread.is_alive()
