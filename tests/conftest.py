@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def update_expected(request: pytest.FixtureRequest) -> bool:
-    """True if this run rewrites expectations."""
+    """Return True if this run rewrites expectations."""
     return bool(request.config.getoption("--update-expected"))
 
 
@@ -93,6 +93,6 @@ def _worker_input(config: pytest.Config) -> dict[str, Any]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that load programs fail without root rather than skip: a skipped kernel test looks like a passed one."""
+    """Fail, and do not skip, tests that need root without it: a skipped kernel test looks like a passed one."""
     if os.geteuid() != 0 and lanes.folder(item) in NEED_ROOT:
         pytest.fail("needs root (`make unit` runs the tests that do not)", pytrace=False)

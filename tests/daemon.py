@@ -23,7 +23,7 @@ from tests.waiting import answers, until
 CACHE = Path(os.environ.get("BPF_EXPORTER_TEST_CACHE", Path.home() / ".cache/bpf-exporter-tests"))
 ROOT = Path(__file__).resolve().parent.parent
 
-_held: list[socket.socket] = []
+_reserved: list[socket.socket] = []
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Daemon:
 
     @cached_property
     def port(self) -> int:
-        """What the kernel gave it, as its log says; it listens before it loads anything. AssertionError if it ends."""
+        """Return the port that the log names; the exporter listens before it loads. AssertionError if it ends."""
 
         def said() -> re.Match[str] | None:
             assert self.process.poll() is None, f"exporter ended with {self.process.returncode}:\n{self.log}"
@@ -56,7 +56,7 @@ class Daemon:
         return body.decode()
 
     def samples(self, path: str = "/metrics") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """Every sample by name and label set."""
+        """Return every sample of a page by name and label set."""
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(self.get(path))
@@ -64,7 +64,7 @@ class Daemon:
         }
 
     def value(self, name: str, path: str = "/metrics", **labels: str) -> float:
-        """Sum of the samples of this name that have these labels; 0 if there is none."""
+        """Return the sum of the samples of this name that have these labels; 0 if there is none."""
         wanted = set(labels.items())
         return sum(v for (n, have), v in self.samples(path).items() if n == name and wanted <= have)
 
@@ -84,7 +84,7 @@ class Daemon:
         until(is_ready, lambda: f"exporter not ready:\n{self.log}", timeout)
 
     def server_pid(self) -> int:
-        """The process that serves now: the last one that said so."""
+        """Return the process id of the server: the last one in the log."""
         pids = re.findall(r"server runs.*?pid=(\d+)", self.log)
         return int(pids[-1])
 
@@ -94,14 +94,15 @@ class Daemon:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is refused until somebody listens there who asks for it, and that nobody else is given.
+    """Return a port of 127.0.0.1 that refuses connections until a process of the test listens on it.
 
-    This process keeps a socket bound to it: bind(2) lets a second one in beside one that does not listen, as both have
-    SO_REUSEADDR, and the kernel itself gives such a port neither to a bind to port 0 nor to a connection."""
+    This process binds a socket to the port and does not listen. bind(2) accepts a second socket, as both have
+    SO_REUSEADDR, and the kernel chooses such a port neither for a bind to port 0 nor for a connection.
+    """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
-    _held.append(holder)
+    _reserved.append(holder)
     port: int = holder.getsockname()[1]
     return port
 
@@ -115,8 +116,11 @@ def running(
     environment: dict[str, str] | None = None,
     python: Sequence[str] = (sys.executable,),
 ) -> Iterator[Daemon]:
-    """Start an exporter on loopback; whatever happens it is gone afterwards. `directory` takes its log, `python` is the
-    command that runs it."""
+    """Start an exporter on loopback, and end it after the block.
+
+    directory  for its log and state
+    python     the command that runs it
+    """
     log_path = directory / "exporter.log"
     command = [
         *(*python, "-m", "exporter", "run"),

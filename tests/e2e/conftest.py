@@ -1,4 +1,4 @@
-"""What tests of e2e download is fetched while other tests run."""
+"""Fetch what the tests of e2e download, while other tests run."""
 
 from __future__ import annotations
 

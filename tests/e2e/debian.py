@@ -37,7 +37,7 @@ class Machine:
     init: int
 
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a command inside; CalledProcessError with its output if it fails."""
+        """Run a command inside. AssertionError with its output if it fails."""
         inside = ["nsenter", "-t", str(self.init), "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command]
         done = subprocess.run(inside, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
         if check and done.returncode:
@@ -48,7 +48,7 @@ class Machine:
         return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
 
     def host_pid(self, pid: int) -> int:
-        """The host's number of a process that the machine knows as `pid`. LookupError if there is none."""
+        """Return the host's id of a process that is `pid` in the machine. LookupError if there is none."""
         namespace = os.readlink(f"/proc/{self.init}/ns/pid")
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, StopIteration):
@@ -60,7 +60,7 @@ class Machine:
 
 
 def root(cache: Path, suite: str = SUITE) -> Path:
-    """The root file system of `suite` in `cache`, made by debootstrap from the machine's own mirror if need be."""
+    """Return the root file system of `suite` in `cache`, made by debootstrap where it is missing."""
     mark = hashlib.sha256(" ".join((suite, *PACKAGES)).encode()).hexdigest()[:12]
     directory = cache / f"debian-{suite}-{mark}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def root(cache: Path, suite: str = SUITE) -> Path:
 
 @contextlib.contextmanager
 def overlay(lower: Path) -> Iterator[Path]:
-    """A writable view of `lower`; what is written goes away at the end."""
+    """Mount a writable overlay over `lower`, and remove what was written at the end."""
     with tempfile.TemporaryDirectory(prefix="bpf-exporter-debian-") as name:
         upper, work, merged = (Path(name) / part for part in ("upper", "work", "merged"))
         for directory in (upper, work, merged):
@@ -88,7 +88,7 @@ def overlay(lower: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def booted(merged: Path) -> Iterator[Machine]:
-    """The machine on that root, started to the end of its boot; killed afterwards."""
+    """Boot a machine on that root, and stop it at the end."""
     log = merged.parent / "console.log"
     command = [
         *("systemd-nspawn", "--quiet", "-D", str(merged), "--boot", "--private-network", "--private-users=no"),
@@ -124,7 +124,7 @@ def _debootstrap(directory: Path, suite: str) -> None:
 
 
 def _init_of(nspawn: subprocess.Popen[bytes], log: Path) -> int:
-    """The process id of the machine's systemd: nspawn's child that is process 1 of another namespace."""
+    """Return the process id of the machine's systemd: the child of nspawn in another PID namespace."""
     ours = os.readlink("/proc/self/ns/pid")
 
     def init() -> int:

@@ -12,7 +12,7 @@ from tests.e2e.queries import ROOT
 
 
 def build(out: Path, *, compress: str = "-Znone") -> Path:
-    """`make deb` into `out`, not compressed: it is read once, on this machine."""
+    """Build the package into `out`, without compression, and return its path."""
     environment = {**os.environ, "COMPRESS": compress}
     command = [str(ROOT / "deploy/build-deb"), sys.executable, str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
@@ -22,7 +22,7 @@ def build(out: Path, *, compress: str = "-Znone") -> Path:
 
 
 def renamed(package: Path, version: str, scratch: Path) -> Path:
-    """The same package as a later release would be: its own version, and the exporter's, are `version`."""
+    """Return a copy of a package in which its own version and that of the exporter are `version`."""
     tree = scratch / version
     subprocess.run(["dpkg-deb", "-R", package, tree], check=True, timeout=300)
     changed = [tree / "DEBIAN/control", *tree.glob("usr/lib/bpf-exporter/lib/*/site-packages/exporter/__init__.py")]

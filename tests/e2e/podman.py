@@ -23,7 +23,7 @@ class Podman:
     storage: Path
 
     def run(self, *arguments: str, cwd: Path | None = None, check: bool = True, timeout: float = 300) -> str:
-        """What `podman ARGUMENTS` prints; AssertionError with it if it fails."""
+        """Return what `podman ARGUMENTS` prints. AssertionError with the output if it fails."""
         command = [*self._command(), f"--runtime={RUNTIME}", *arguments]
         done = subprocess.run(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
@@ -34,7 +34,7 @@ class Podman:
         return done.stdout
 
     def image_of(self, root: Path, name: str) -> None:
-        """An image with the files of `root`."""
+        """Make an image of the files of `root`."""
         with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
             command = [*self._command(), "import", "-", name]
             subprocess.run(command, stdin=tar.stdout, check=True, capture_output=True, timeout=300)
@@ -46,7 +46,7 @@ class Podman:
 
 @contextlib.contextmanager
 def podman() -> Iterator[Podman]:
-    """Its containers are ended and its files gone at the end. The path is short: podman puts sockets below it."""
+    """Make a storage, and remove it with its containers at the end. Podman puts sockets below: its path is short."""
     storage = Path(tempfile.mkdtemp(prefix="bpfx-"))
     mine = Podman(storage)
     try:

@@ -1,4 +1,4 @@
-"""Debian's Prometheus on loopback, for as long as a test needs it, and what it answers."""
+"""Debian's Prometheus on loopback, and questions to its HTTP API."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class Prometheus:
             raise AssertionError(f"{path} {parameters}: {error.read().decode()}") from error
 
     def query(self, expr: str) -> list[tuple[Labels, float]]:
-        """The instant vector of `expr`: labels and value of each series."""
+        """Return the instant vector of `expr`: labels and value of each series."""
         data = self.api("query", query=expr)
         assert data["resultType"] == "vector", expr
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def numbers(self, expr: str) -> list[float]:
-        """The values of `expr` that are numbers: a quantile of nothing is NaN."""
+        """Return the values of `expr` without NaN, which is a quantile of nothing."""
         return [value for _, value in self.query(expr) if not math.isnan(value)]
 
     def firing(self, alert: str) -> list[Labels]:
-        """Labels of each instance of the alert that is firing now."""
+        """Return the labels of each instance of the alert that is firing now."""
         return [labels for labels, _ in self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}')]
 
 
 @contextlib.contextmanager
 def running(directory: Path, jobs: Sequence[Mapping[str, Any]], rules: Sequence[Path]) -> Iterator[Prometheus]:
-    """Runs `jobs` (entries of scrape_configs) and `rules` every second; everything it writes is in `directory`."""
+    """Run a Prometheus with `jobs` (entries of scrape_configs) and `rules` every second; it writes to `directory`."""
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in rules],

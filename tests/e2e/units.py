@@ -53,19 +53,19 @@ class Machine(debian.Machine):
         return self.run("journalctl", "--no-pager", "-b", *units, check=False).stdout
 
     def main_pid(self, unit: str) -> int:
-        """Its number in the machine, 0 where it does not run."""
+        """Return the process id of a unit in the machine, 0 where it does not run."""
         return int(self.property(unit, "MainPID"))
 
     def host_main_pid(self, unit: str) -> int:
         return self.host_pid(self.main_pid(unit))
 
     def counted(self, pid: int) -> float:
-        """Renames of a process of the host, as the metrics have them; 0 where they have none."""
+        """Return the renames of a process of the host that the metrics show; 0 where they show none."""
         found = re.search(rf'^ebpf_renames_total\{{pid="{pid}"\}} (\S+)$', self.get(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
     def bpf_programs(self) -> set[int]:
-        """The kernel's numbers of the BPF programs that the supervisor holds, from its fdinfo (proc(5))."""
+        """Return the ids of the BPF programs that the supervisor has open, from its fdinfo (proc(5))."""
         found = set()
         for info in Path(f"/proc/{self.host_main_pid(SUPERVISOR)}/fdinfo").iterdir():
             with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ class Machine(debian.Machine):
 
     @contextlib.contextmanager
     def drop_in(self, unit: str, text: str) -> Iterator[None]:
-        """Settings that come after those of the unit file."""
+        """Add settings to a unit for the block (systemd.unit(5), drop-in)."""
         directory = self.root / f"etc/systemd/system/{unit}.d"
         directory.mkdir()
         (directory / "test.conf").write_text(text)
@@ -93,7 +93,7 @@ class Machine(debian.Machine):
 
 @contextlib.contextmanager
 def installed(suite: str, scratch: Path, config: str = CONFIG) -> Iterator[Machine]:
-    """A booted machine of this suite with the exporter in /opt/bpf-exporter and its units, not yet started."""
+    """Boot a machine of this suite with the exporter in /opt/bpf-exporter and its units, not started."""
     cache = cache_directory()
     packages = wheels.dependencies(cache, suite)
     wheel = wheels.project(packages, scratch)
@@ -118,7 +118,7 @@ def installed(suite: str, scratch: Path, config: str = CONFIG) -> Iterator[Machi
 
 @contextlib.contextmanager
 def running(machine: Machine) -> Iterator[Machine]:
-    """The units are started, and stopped afterwards."""
+    """Start the units, and stop them at the end."""
     started = machine.systemctl("start", SERVER, check=False)
     try:
         assert started.returncode == 0, started.stderr + machine.journal()
@@ -129,6 +129,6 @@ def running(machine: Machine) -> Iterator[Machine]:
 
 
 def loaded_programs() -> set[int]:
-    """The numbers of all BPF programs in the kernel, whoever they belong to."""
+    """Return the ids of all BPF programs in the kernel."""
     shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True).stdout
     return {program["id"] for program in json.loads(shown)}

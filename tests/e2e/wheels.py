@@ -19,7 +19,7 @@ SOURCES = ("exporter", "programs", "pyproject.toml", "README.md", "LICENSE")
 
 
 def dependencies(cache: Path, suite: str = "bookworm") -> Path:
-    """A directory in `cache` with the wheels of all dependencies, as constraints.txt has them, and of hatchling."""
+    """Return a directory in `cache` with the wheels of hatchling and all dependencies, as constraints.txt pins them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     constraints = ROOT / "constraints.txt"
@@ -38,7 +38,7 @@ def dependencies(cache: Path, suite: str = "bookworm") -> Path:
 
 
 def project(dependencies: Path, scratch: Path) -> Path:
-    """The project's own wheel, built in `scratch` without the network."""
+    """Build the wheel of the project in `scratch` without the network, and return its path."""
     source, out = scratch / "source", scratch / "wheel"
     for name in SOURCES:
         if (ROOT / name).is_dir():

@@ -32,12 +32,12 @@ class Samples:
     values: Mapping[tuple[str, Labels], float]
 
     def since(self, before: Samples) -> Samples:
-        """What rose between two scrapes, and by how much."""
+        """Return the samples that rose between two scrapes, each with its rise."""
         rises = {key: value - before.values.get(key, 0) for key, value in self.values.items()}
         return Samples({key: rise for key, rise in rises.items() if rise})
 
     def of(self, name: str, **labels: str) -> dict[Labels, float]:
-        """Samples of this name that have these labels."""
+        """Return the samples of this name that have these labels."""
         wanted = frozenset(labels.items())
         return {has: value for (sample, has), value in self.values.items() if sample == name and wanted <= has}
 
@@ -45,7 +45,7 @@ class Samples:
         return sum(self.of(name, **labels).values())
 
     def buckets(self, name: str, **labels: str) -> dict[float, float]:
-        """How many observations each bucket holds by itself, by upper bound; empty ones left out."""
+        """Return the observations of each bucket by itself, by upper bound, without empty buckets."""
         cumulative: dict[float, float] = {}
         for has, value in self.of(f"{name}_bucket", **labels).items():
             bound = float(dict(has)["le"])
@@ -67,11 +67,11 @@ class Running:
         self._tables = tables
 
     def keys(self, map_name: str) -> set[bytes]:
-        """Raw keys of a map, one without a metric too."""
+        """Return the raw keys of a map, with or without a metric."""
         return {key.tobytes() for key in self._tables[map_name].read().keys}
 
     def scrape(self) -> Samples:
-        """AssertionError if a map could not be read or an update was lost."""
+        """Collect the metrics. AssertionError if a map could not be read or an update was lost."""
         text = exposition.render(self._collector.collect(), openmetrics=False).decode()
         report = self._collector.report
         assert report.success, report.error
@@ -104,7 +104,7 @@ def spec(name: str) -> ProgramSpec:
 
 @contextmanager
 def running(program: ProgramSpec, host: Host) -> Iterator[Running]:
-    """The first variant that this kernel takes, detached at the end."""
+    """Attach the first variant that this kernel accepts, and detach it at the end."""
 
     compile_all(program, host)
     outcome, descriptors = load_program(program, host)

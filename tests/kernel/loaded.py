@@ -25,7 +25,7 @@ Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
 
 
 def calls(descriptors: Descriptors) -> int:
-    """getppid(2) calls of this process so far."""
+    """Return how many calls of getppid(2) by this process the map has counted."""
     value = bpf.map_lookup(descriptors.readonly["calls"], struct.pack("=I", os.getpid()), 8)
     return struct.unpack("=Q", value)[0] if value else 0
 
@@ -42,7 +42,7 @@ def _open(fd: str) -> bool:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """Open descriptors by number: what each is."""
+    """Return the open descriptors of a process: number to target of the link in /proc."""
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -51,7 +51,7 @@ def descriptors(pid: int) -> dict[int, str]:
 
 
 def kernel_ids(pid: int) -> dict[str, set[int]]:
-    """Ids, as bpftool lists them, of the maps, programs and links that a process holds."""
+    """Return the ids of the maps, programs and links that a process has open, as bpftool lists them."""
     ids: dict[str, set[int]] = {"map": set(), "prog": set(), "link": set()}
     for number in descriptors(pid):
         try:
@@ -64,7 +64,7 @@ def kernel_ids(pid: int) -> dict[str, set[int]]:
 
 
 def alive(ids: dict[str, set[int]]) -> dict[str, set[int]]:
-    """Those of the ids that bpftool still finds in the kernel."""
+    """Return those of the ids that bpftool still finds in the kernel."""
     left = {}
     for kind, wanted in ids.items():
         listed = json.loads(subprocess.run(["bpftool", "-j", kind, "list"], check=True, capture_output=True).stdout)

@@ -1,4 +1,4 @@
-"""Events that a test makes to the number: a thread that renames itself fires the tracepoint task:task_rename once."""
+"""Events in an exact number: a thread that renames itself fires the tracepoint task:task_rename once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_config(directory: Path, more: str = "") -> Path:
 
 
 def rename(times: int) -> None:
-    """Fire the event so often in this process; the name stays what it was."""
+    """Fire the event `times` times in this process, which has its old name at the end."""
     name = Path(f"/proc/{os.getpid()}/comm").read_bytes().strip()
     for _ in range(times):
         _libc.prctl(PR_SET_NAME, name, 0, 0, 0)

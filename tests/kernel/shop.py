@@ -1,4 +1,4 @@
-"""A program of our own to attach to (workloads/shop.c), compiled for the test, that does what it is told."""
+"""A program to attach to (workloads/shop.c), compiled for the test, that a test drives line by line."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ int on_sold(struct pt_regs *ctx)
 
 
 def build(directory: Path, name: str = "shop", *flags: str) -> Path:
-    """The program, of clang-like optimisation and with symbols unless `flags` say otherwise."""
+    """Compile the program with -O2 and `flags`, and return its path."""
     path = directory / name
     subprocess.run(["gcc", "-O2", *flags, "-o", path, SOURCE], check=True, capture_output=True, text=True)
     return path
 
 
 class Shop:
-    """A running one."""
+    """A shop that runs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -48,7 +48,7 @@ class Shop:
         return self._process.pid
 
     def do(self, line: str) -> str:
-        """What it answers to one line."""
+        """Send one line, and return the answer."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(line + "\n")

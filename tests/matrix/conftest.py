@@ -53,13 +53,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def asked_for(request: pytest.FixtureRequest) -> list[str]:
-    """The series that tests of this run ask for."""
+    """Return the series that tests of this run ask for."""
     return started(request.session).series
 
 
 @pytest.fixture(scope="session")
 def on(request: pytest.FixtureRequest) -> Callable[[str], examine.Examined]:
-    """on("6.1") is that kernel examined; it waits for the machine."""
+    """Return a function: on("6.1") waits for the machine of that kernel and returns what it found."""
     shown: set[str] = set()
 
     def of(series: str) -> examine.Examined:

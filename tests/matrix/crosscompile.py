@@ -33,7 +33,7 @@ HERE = "here"  # the running kernel
 
 
 def header() -> str:
-    """The text that the loader puts in front of every program."""
+    """Return the text that the loader puts in front of every program."""
     return (config.bundled_dir() / "include" / "exporter.h").read_text()
 
 

@@ -47,7 +47,7 @@ class Examined:
     seconds: dict[str, float] = field(default_factory=dict)  # fetch, compile, boot, run
 
     def value(self, step: str) -> Any:
-        """The result of a check; AssertionError naming the kernel where there is none."""
+        """Return the result of a check. AssertionError with the name of the kernel where there is none."""
         found = self.steps.get(step)
         name = self.kernel.release if self.kernel else self.series
         assert found is not None, f"linux {name}: {step} did not run: {self.failure or 'no such check'}"
@@ -56,14 +56,14 @@ class Examined:
 
 
 def start(series: Iterable[str], work: Path) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
-    """Begin with all of `series`, AT_ONCE of them at a time. Shut the pool down with cancel_futures when done."""
+    """Examine all of `series` in threads, AT_ONCE at a time. The caller shuts the pool down with cancel_futures."""
     _write_bytecode(work)
     pool = ThreadPoolExecutor(1 if lanes.room.directory else AT_ONCE, thread_name_prefix="matrix")
     return pool, {one: pool.submit(examine, one, work / one) for one in series}
 
 
 def examine(series: str, work: Path) -> Examined:
-    """Never raises for what a kernel does or lacks: that is its `failure`."""
+    """Examine one kernel. What it lacks or does wrong is no exception but its `failure`."""
     if series == HERE:
         return _examine_here(work)
     seconds: dict[str, float] = {}
