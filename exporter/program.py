@@ -144,7 +144,7 @@ class Attachment(CountsModel):
 
     target    one function or event, or a glob, as written; a list in the YAML is several attachments
     attached  False only for an optional point, with `reason` and `text`
-    places    how many functions or events match, of a perf_event how many CPUs
+    sites     how many functions or events match, of a perf_event how many CPUs
     links     indices in Descriptors.links; one link can hold several points
     cpus      the CPU of each link of a perf_event; else empty
     """
@@ -155,7 +155,7 @@ class Attachment(CountsModel):
     attached: bool
     reason: Reason = Reason.NONE
     text: str = ""
-    places: int = 1
+    sites: int = 1
     links: tuple[int, ...] = ()
     cpus: tuple[int, ...] = ()
 

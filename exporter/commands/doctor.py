@@ -1,4 +1,4 @@
-"""What this host allows: each line what was looked at, what it is, and what to do about it."""
+"""`doctor`: what this host has and allows, and what to do about each problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.commands.exit_codes import EXIT_OK, EXIT_RUNTIME
 from exporter.kernel import cgroups, clocksource, memory, pods, rights, sysctl
 from exporter.kernel.features import Kernel
 from exporter.loading import load
-from exporter.loading.attaching.kinds import Point
+from exporter.loading.attaching.kinds import AttachPoint
 from exporter.loading.compiling import compiler
 from exporter.loading.refusal import RefusedError
 from exporter.supervisor.loaders import LOADER_MEMORY
@@ -24,8 +24,8 @@ from exporter.supervisor.loaders import LOADER_MEMORY
 OLDEST = (5, 10)
 Level = Literal["ok", "note", "problem"]
 
-# A place that every kernel has, for each kind: a program that does nothing is attached there for a moment.
-PLACES = {
+# A target that every kernel has, for each kind: a program that does nothing is attached there for a moment.
+TARGETS = {
     "kprobe": "tcp_sendmsg",
     "kretprobe": "tcp_sendmsg",
     "fentry": "tcp_sendmsg",
@@ -38,14 +38,14 @@ PLACES = {
     "usdt": "stdc++:libstdcxx:throw",
     "perf_event": "cpu-clock",
 }
-# Kinds that one link can attach at many places, and two of them.
+# Kinds of which one link can hold many targets, and two targets.
 MULTI = {"kprobe": ("tcp_sendmsg", "tcp_recvmsg"), "uprobe": ("c:getppid", "c:getpid")}
 FREQUENCY = 1  # of the perf_event, a second
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing looked at. `advice` is "" where there is nothing to do."""
+    """One thing that was examined, and what was found. `advice` is "" where there is nothing to do."""
 
     subject: str
     level: Level
@@ -54,14 +54,14 @@ class Line:
 
 
 def examine(kernel: Kernel | None = None) -> Iterator[Line]:
-    """Every line, problems among them. A problem is what keeps programs from running; a note what limits some."""
+    """Yield a line for everything that is examined. A problem keeps programs from running; a note limits some."""
     kernel = kernel or Kernel()
     yield from read(kernel)
     yield from tried(kernel)
 
 
 def read(kernel: Kernel, root: Path = Path("/")) -> Iterator[Line]:
-    """What the host says of itself."""
+    """Yield what files and settings of the host say."""
     yield _release(kernel)
     yield _types(kernel)
     yield _tracefs(kernel)
@@ -78,8 +78,8 @@ def read(kernel: Kernel, root: Path = Path("/")) -> Iterator[Line]:
 
 
 def tried(kernel: Kernel) -> Iterator[Line]:
-    """What came of attaching a program that does nothing, a moment for each kind."""
-    for kind, target in PLACES.items():
+    """Attach a program that does nothing, for a moment, by each kind; yield whether that succeeded."""
+    for kind, target in TARGETS.items():
         yield _kind(kernel, kind, target)
     for kind, targets in MULTI.items():
         yield _multi(kernel, kind, targets)
@@ -219,19 +219,18 @@ def _pods(root: Path) -> Line:
 
 
 def _kind(kernel: Kernel, kind: str, target: str) -> Line:
-    frequency = FREQUENCY if kind == "perf_event" else 0
-    return _attempt(f"attach {kind}", lambda: load.probe(kernel, Point(kind, target, "probe", frequency=frequency)),
-                    "programs with other variants run")  # fmt: skip
+    point = AttachPoint(kind, target, "probe", frequency=FREQUENCY if kind == "perf_event" else 0)
+    return _attempt(f"attach {kind}", lambda: load.probe(kernel, point), "programs with other variants run")
 
 
 def _multi(kernel: Kernel, kind: str, targets: tuple[str, ...]) -> Line:
-    points = [Point(kind, target, "probe") for target in targets]
-    return _attempt(f"attach {kind}.multi", lambda: load.probe_many(kernel, points),
+    points = [AttachPoint(kind, target, "probe") for target in targets]
+    return _attempt(f"attach {kind}.multi", lambda: load.probe_multi(kernel, points),
                     "points are attached and, slower, detached one by one")  # fmt: skip
 
 
 def _counters(kernel: Kernel) -> Line:
-    point = Point("perf_event", "cycles", "probe", frequency=FREQUENCY)
+    point = AttachPoint("perf_event", "cycles", "probe", frequency=FREQUENCY)
     return _attempt("hardware counters", lambda: load.probe(kernel, point), "programs that sample cpu-clock run")
 
 
@@ -244,7 +243,7 @@ def _attempt(subject: str, attempt: Callable[[], None], otherwise: str) -> Line:
 
 
 def command(options: argparse.Namespace) -> int:
-    """`bpf-exporter doctor`: print what this host allows. The exit code: 1 where something stands in the way."""
+    """Run `bpf-exporter doctor`: print what this host allows. Return the exit code: 1 if there is a problem."""
     lines = list(examine())
     if options.json:
         print(json.dumps([asdict(line) for line in lines], indent=2))

@@ -113,7 +113,7 @@ def _cache(options: RunOptions) -> artifact.Cache:
         hint = "every start compiles all programs (--cache.dir: a directory that this user can write to)"
         why = error.strerror or str(error)
         log.get().warning(f"compiled programs are not kept: {hint}", cache=str(options.cache_dir), why=why)
-    made = tempfile.mkdtemp(prefix="bpf-exporter-", dir=scratch.place())
+    made = tempfile.mkdtemp(prefix="bpf-exporter-", dir=scratch.directory())
     atexit.register(shutil.rmtree, made, ignore_errors=True)  # children end without
     return artifact.Cache(Path(made))
 

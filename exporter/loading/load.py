@@ -10,7 +10,7 @@ from exporter.kernel import bpf, bpf_insn, btf_objects
 from exporter.kernel.features import Kernel
 from exporter.loading.artifact import Artifact, Function
 from exporter.loading.attaching.kind import BtfTarget
-from exporter.loading.attaching.kinds import KINDS, Point, attach, places
+from exporter.loading.attaching.kinds import KINDS, AttachPoint, attach, expand
 from exporter.loading.refusal import MEMCG_ACCOUNTING, RefusedError, refused
 from exporter.program import Reason
 
@@ -67,11 +67,11 @@ class LoadedFunctions:
         self._kernel = kernel
         self._fds: dict[tuple[str, int, int, BtfTarget | None], int] = {}
 
-    def load(self, point: Point, many: bool = False) -> int:
+    def load(self, point: AttachPoint, multi: bool = False) -> int:
         """The fd of the program for this point; it belongs to this object. RefusedError says why there is none."""
         function = _function(self._artifact, point)
         kind = KINDS[point.kind]
-        expected = kind.many.expected_attach_type if many and kind.many else kind.expected_attach_type
+        expected = kind.multi.expected_attach_type if multi and kind.multi else kind.expected_attach_type
         target = kind.target(self._kernel, point) if kind.target else None
         key = (function.name, kind.program_type, expected, target)
         if key not in self._fds:
@@ -97,13 +97,13 @@ class LoadedFunctions:
         self._fds = {}
 
 
-def probe(kernel: Kernel, point: Point) -> None:
+def probe(kernel: Kernel, point: AttachPoint) -> None:
     """Attach a program that does nothing, and detach it: RefusedError where this kernel has no such place, or does not
     let us there. Takes milliseconds, a compiler run seconds. Of a glob the first place that lets us is enough."""
     refusal: RefusedError | None = None
-    for place in places(kernel, point):
+    for target in expand(kernel, point):
         try:
-            _probe(kernel, place)
+            _probe(kernel, target)
         except RefusedError as error:
             refusal = refusal or error
         else:
@@ -112,13 +112,13 @@ def probe(kernel: Kernel, point: Point) -> None:
         raise refusal
 
 
-def _probe(kernel: Kernel, point: Point) -> None:
+def _probe(kernel: Kernel, point: AttachPoint) -> None:
     kind = KINDS[point.kind]
     target = kind.target(kernel, point) if kind.target else None
-    if kind.many and kind.many.least == 1:  # quicker to detach
-        program = _load(kernel, point, bpf_insn.RETURN_0, "GPL", kind.many.expected_attach_type, target)
+    if kind.multi and kind.multi.least == 1:  # quicker to detach
+        program = _load(kernel, point, bpf_insn.RETURN_0, "GPL", kind.multi.expected_attach_type, target)
         try:
-            os.close(kind.many.attach(kernel, [point], program))
+            os.close(kind.multi.attach(kernel, [point], program))
             return
         except OSError:
             pass
@@ -131,20 +131,20 @@ def _probe(kernel: Kernel, point: Point) -> None:
         os.close(program)
 
 
-def probe_many(kernel: Kernel, points: Sequence[Point]) -> None:
+def probe_multi(kernel: Kernel, points: Sequence[AttachPoint]) -> None:
     """The same at several points of one kind by a single link. RefusedError where this kernel has no such links."""
-    many = KINDS[points[0].kind].many
-    assert many is not None
-    program = _load(kernel, points[0], bpf_insn.RETURN_0, "GPL", many.expected_attach_type, None)
+    multi = KINDS[points[0].kind].multi
+    assert multi is not None
+    program = _load(kernel, points[0], bpf_insn.RETURN_0, "GPL", multi.expected_attach_type, None)
     try:
-        os.close(many.attach(kernel, points, program))
+        os.close(multi.attach(kernel, points, program))
     except OSError as error:
         raise refused(f"attach {points[0].kind}.multi", error, kernel, Reason.UNSUPPORTED) from error
     finally:
         os.close(program)
 
 
-def _load(kernel: Kernel, point: Point, code: bytes, terms: str, expected: int, target: BtfTarget | None) -> int:
+def _load(kernel: Kernel, point: AttachPoint, code: bytes, terms: str, expected: int, target: BtfTarget | None) -> int:
     kind = KINDS[point.kind]
     step = f"load {point.function} for {point.kind}/{point.target}"
     module_btf = 0
@@ -175,7 +175,7 @@ def _check_arch(artifact: Artifact, kernel: Kernel) -> None:
         )
 
 
-def _function(artifact: Artifact, point: Point) -> Function:
+def _function(artifact: Artifact, point: AttachPoint) -> Function:
     for function in artifact.functions:
         if function.name == point.function:
             return function

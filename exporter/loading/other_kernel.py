@@ -18,7 +18,7 @@ from exporter.loading import requires
 from exporter.loading.artifact import Function
 from exporter.loading.attaching import functions
 from exporter.loading.attaching.kind import FILE_KINDS, points
-from exporter.loading.attaching.kinds import Point, is_glob
+from exporter.loading.attaching.kinds import AttachPoint, is_glob
 from exporter.program import Reason
 from exporter.spec import Requirements, VariantSpec
 
@@ -78,7 +78,7 @@ class OtherKernel:
         assumed: list[str] = []
         absent = 0
         for point in points(variant):
-            reason, text = self._no_place(point)
+            reason, text = self._no_target(point)
             if text and (not reason or (modules and reason is Reason.MISSING)):
                 assumed.append(f"{point.kind} {point.target} ({text})")
             elif text and point.optional:
@@ -121,7 +121,7 @@ class OtherKernel:
             return f"it shares its record with other events: perhaps that of {' or '.join(having)}", False
         return f"it shares its record with other events, and none of {category} has such a field", True
 
-    def _no_place(self, point: Point) -> tuple[Reason, str]:
+    def _no_target(self, point: AttachPoint) -> tuple[Reason, str]:
         """Why the point is not there, "" if it is; Reason.NONE where that cannot be told."""
         if point.kind in FILE_KINDS:
             return Reason.NONE, "a file of that host"
@@ -138,7 +138,7 @@ class OtherKernel:
             if category == "syscalls":
                 return Reason.NONE, "events of single system calls are not in BTF"
             return Reason.MISSING, "no such tracepoint in this BTF (of a module? then `requires: {module: NAME}`)"
-        module, function = functions.spelled(Kernel(machine=self._arch), point.target)
+        module, function = functions.split(Kernel(machine=self._arch), point.target)
         if self._types.function_id(function):
             return Reason.NONE, ""
         if module:

@@ -32,7 +32,7 @@ class SampledCpus:
             entry: before.get(entry) or cpu_hotplug.CpuHotplugWatch(entry.spec, Kernel()) for entry in sampling
         }
         for entry, watch in self._watches.items():
-            looked = watch.look(entry.program, entry.fds)
+            looked = watch.update(entry.program, entry.fds)
             if looked is not entry.program:
                 entry.program = looked
                 self._changed(entry)

@@ -65,7 +65,7 @@ def test_every_online_cpu_is_sampled_at_the_frequency(load: Load) -> None:
     assert outcome.state is State.RUNNING, outcome.text
     (attachment,) = outcome.attachments
     assert list(attachment.cpus) == cpus.online()
-    assert attachment.places == len(descriptors.links) == len(cpus.online())
+    assert attachment.sites == len(descriptors.links) == len(cpus.online())
     before = number(descriptors, "of_process", os.getpid())
     for cpu in cpus.online():
         seen = number(descriptors, "of_cpu", cpu)
@@ -137,12 +137,12 @@ def test_a_cpu_whose_event_is_gone_gets_a_new_one(load: Load) -> None:
     program = sampled("cpu-clock", frequency=99)
     outcome, descriptors = load(program)
     watch = cpu_hotplug.CpuHotplugWatch(program, Kernel())
-    assert watch.look(outcome, descriptors) is outcome, "all is well"
+    assert watch.update(outcome, descriptors) is outcome, "all is well"
     last = cpus.online()[-1]
     os.close(descriptors.links.pop())
     (attachment,) = outcome.attachments
     without = cpu_hotplug.replace_links(outcome, attachment, attachment.links[:-1], attachment.cpus[:-1])
-    renewed = watch.look(without, descriptors)
+    renewed = watch.update(without, descriptors)
     assert list(renewed.attachments[0].cpus) == cpus.online()
     seen = number(descriptors, "of_cpu", last)
     busy_on(last, 0.3)

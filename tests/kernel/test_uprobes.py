@@ -108,7 +108,7 @@ def test_every_function_that_a_glob_names_is_probed_once(load: Load, program: Pa
     )
     outcome, descriptors = load(spec(COUNT_CALLS, [both]))
     assert outcome.state is State.RUNNING, outcome.text
-    assert [a.places for a in outcome.attachments] == [1, 1, 0], "greet hangs where the first glob put it"
+    assert [a.sites for a in outcome.attachments] == [1, 1, 0], "greet hangs where the first glob put it"
     running.do("greet 3")
     running.do("stock 4")
     assert counted(descriptors, running.pid) == (2, 7)
@@ -129,7 +129,7 @@ def test_the_uprobe_pmu_does_what_the_link_does(program: Path, running: shop.Sho
     fd = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, code, "GPL", "empty")
     stats = bpf.call(32, GetId(id=0), "BPF_ENABLE_STATS", "")
     try:
-        hold = kinds.attach(kernel, kinds.Point("uprobe", f"{program}:greet", "empty"), fd)
+        hold = kinds.attach(kernel, kinds.AttachPoint("uprobe", f"{program}:greet", "empty"), fd)
         for _ in range(23):
             running.do("greet 1")
         assert bpf_stats.read(fd).runs == 23
@@ -207,7 +207,7 @@ def test_code_of_another_machine_is_refused(tmp_path: Path, program: Path) -> No
     image[18:20] = struct.pack("<H", 40)  # e_machine: EM_ARM
     foreign.write_bytes(image)
     with pytest.raises(RefusedError, match="is 64-bit code for EM_ARM, this kernel runs"):
-        uprobe.locate(Kernel(), kinds.Point("uprobe", f"{foreign}:greet", "f"))
+        uprobe.locate(Kernel(), kinds.AttachPoint("uprobe", f"{foreign}:greet", "f"))
 
 
 def test_one_link_holds_many_functions_of_a_file(load: Load, program: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_uprobe_pmu_raises_the_semaphore_too(program: Path) -> None:
     fd = bpf.prog_load(bpf.BPF_PROG_TYPE_KPROBE, code, "GPL", "empty")
     with shop.running(program) as running:
         try:
-            hold = kinds.attach(Kernel(), kinds.Point("usdt", f"{program}:shop:sold", "empty"), fd)
+            hold = kinds.attach(Kernel(), kinds.AttachPoint("usdt", f"{program}:shop:sold", "empty"), fd)
             assert len(hold.fds) == 2, "one for each place"
             assert int(running.do("listeners")) > 0
             for held in hold.fds:
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_told(
 
 
 def test_every_place_is_found_with_its_semaphore(program: Path) -> None:
-    places = usdt.locate(Kernel(), kinds.Point("usdt", f"{program}:shop:sold", "f"))
+    places = usdt.locate(Kernel(), kinds.AttachPoint("usdt", f"{program}:shop:sold", "f"))
     assert len(places) == 2
     assert len({place.offset for place in places}) == 2
     assert all(place.semaphore for place in places)

@@ -13,9 +13,9 @@ PROGRAM = Program(
     State.RUNNING,
     variant="a",
     attachments=(
-        Attachment("perf_event", "cpu-clock", "f", True, places=2, links=(0, 1), cpus=(0, 3)),
-        Attachment("kprobe", "tcp_*", "g", True, places=17, links=(2,)),
-        Attachment("uprobe", "c:x", "h", False, Reason.MISSING, "no function", places=0),
+        Attachment("perf_event", "cpu-clock", "f", True, sites=2, links=(0, 1), cpus=(0, 3)),
+        Attachment("kprobe", "tcp_*", "g", True, sites=17, links=(2,)),
+        Attachment("uprobe", "c:x", "h", False, Reason.MISSING, "no function", sites=0),
     ),
     attempts=(Attempt("b", Reason.REQUIRES, "kernel"),),
 )
@@ -28,7 +28,7 @@ def test_a_program_comes_back_equal() -> None:
 def test_an_attachment_of_before_links_were_told_is_read() -> None:
     document = json.loads(dumps(PROGRAM))
     for attachment in document["program"]["attachments"]:
-        del attachment["links"], attachment["cpus"], attachment["places"]
+        del attachment["links"], attachment["cpus"], attachment["sites"]
     assert from_json(document).attachments[1] == Attachment("kprobe", "tcp_*", "g", True)
 
 

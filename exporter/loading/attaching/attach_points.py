@@ -1,4 +1,4 @@
-"""All attach points of a variant -> attached, or why not: globs spelled out, many functions by one link if possible."""
+"""All attach points of a variant -> attached, or the cause: globs expanded, many targets by one link where possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching.kind import points_of
-from exporter.loading.attaching.kinds import KINDS, Link, Point, attach, is_glob, places
+from exporter.loading.attaching.kinds import KINDS, AttachPoint, Link, attach, expand, is_glob
 from exporter.loading.load import LoadedFunctions
 from exporter.loading.refusal import RefusedError
 from exporter.program import Attachment, Reason
@@ -19,132 +19,148 @@ ABSENT = frozenset({Reason.MISSING, Reason.UNSUPPORTED})
 
 
 def attach_all(
-    variant: VariantSpec, programs: LoadedFunctions, kernel: Kernel, links: list[int]
+    variant: VariantSpec, functions: LoadedFunctions, kernel: Kernel, fds: list[int]
 ) -> tuple[tuple[Attachment, ...], list[int]]:
-    """Load every program and then attach every point: what the verifier refuses is refused before anything counts.
+    """Load every program, then attach every point: what the verifier refuses is refused before anything counts.
 
-    Returns how each point ended and the program fds in use; the fds that hold them are added to `links`. RefusedError
-    if a point fails that may not, or if none is left.
+    fds  the fds of the links are added to it
+
+    Returns what became of each point, and the program fds in use. RefusedError if a point fails that is not optional,
+    or if none is attached.
     """
-    groups = [[_Plan(point) for point in points_of(at)] for at in variant.attach]
-    seen: set[Point] = set()
+    groups = [[_Resolved(point) for point in points_of(spec)] for spec in variant.attach]
+    seen: set[AttachPoint] = set()
     for group in groups:
-        for plan in group:
-            plan.load(programs, kernel, seen)
+        for resolved in group:
+            resolved.load(functions, kernel, seen)
     used: list[int] = []
     for group in groups:
         for bundle in _bundles(group):
-            _attach_bundle(bundle, programs, kernel, links, used)
-        for plan in group:
-            plan.attach_rest(programs, kernel, links, used)
-            plan.check()
-    plans = [plan for group in groups for plan in group]
-    if not any(plan.held for plan in plans):
-        raise next(plan.refusal for plan in plans if plan.refusal)
-    return tuple(plan.attachment() for plan in plans), used
+            _attach_bundle(bundle, functions, kernel, fds, used)
+        for resolved in group:
+            resolved.attach_rest(functions, kernel, fds, used)
+            resolved.check()
+    points = [resolved for group in groups for resolved in group]
+    if not any(resolved.attached for resolved in points):
+        raise next(resolved.refusal for resolved in points if resolved.refusal)
+    return tuple(resolved.attachment() for resolved in points), used
 
 
 @dataclass(slots=True)
-class _Plan:
-    """A point on its way: what its target names here, and where of that it hangs."""
+class _Resolved:
+    """An attach point being resolved: the targets it matches, and the links that hold a program there.
 
-    point: Point
-    places: list[Point] = field(default_factory=list)
-    held: set[Point] = field(default_factory=set)
+    targets   a point for each target that has a program
+    attached  those of them that have a link
+    links     indices of the links, some of which hold the targets of other points too
+    cpus      of each link, for a perf_event; else empty
+    refusal   of the point, or of the first target that was refused
+    """
+
+    point: AttachPoint
+    targets: list[AttachPoint] = field(default_factory=list)
+    attached: set[AttachPoint] = field(default_factory=set)
     links: list[int] = field(default_factory=list)
     cpus: tuple[int, ...] = ()
     refusal: RefusedError | None = None
 
-    def load(self, programs: LoadedFunctions, kernel: Kernel, seen: set[Point]) -> None:
-        """The programs for all its places but those in `seen`, which two globs name and must not count twice. Places
-        that cannot have a program are none; the refusal of a point that may be absent is kept."""
+    def load(self, functions: LoadedFunctions, kernel: Kernel, seen: set[AttachPoint]) -> None:
+        """Load the programs for all targets but those in `seen`, which two globs match and must not count twice. A
+        target that cannot have a program is left out; the refusal of a point that may be absent is kept."""
         try:
-            found = places(kernel, self.point)
+            found = expand(kernel, self.point)
         except RefusedError as error:
             self._refuse(error)
             return
-        for place in found:
-            if place in seen:
+        for target in found:
+            if target in seen:
                 continue
             try:
-                programs.load(place)
+                functions.load(target)
             except RefusedError as error:
                 self._refuse(error)
             else:
-                self.places.append(place)
-                seen.add(place)
+                self.targets.append(target)
+                seen.add(target)
 
-    def attach_rest(self, programs: LoadedFunctions, kernel: Kernel, links: list[int], used: list[int]) -> None:
-        """One link for each place that no bundle holds."""
-        for place in self.places:
-            if place in self.held:
+    def attach_rest(self, functions: LoadedFunctions, kernel: Kernel, fds: list[int], used: list[int]) -> None:
+        """Make a link for each target that is not attached by a bundle."""
+        for target in self.targets:
+            if target in self.attached:
                 continue
-            program = programs.load(place)
+            program = functions.load(target)
             try:
-                hold = attach(kernel, place, program)
+                link = attach(kernel, target, program)
             except RefusedError as error:
                 self._refuse(error)
             else:
-                self.hold(place, hold, links)
+                self._add(target, link, fds)
                 used.append(program)
 
-    def hold(self, place: Point, hold: Link, links: list[int]) -> None:
-        self.held.add(place)
-        self.links += range(len(links), len(links) + len(hold.fds))
-        self.cpus += hold.cpus
-        links += hold.fds
+    def _add(self, target: AttachPoint, link: Link, fds: list[int]) -> None:
+        self.attached.add(target)
+        self.links += range(len(fds), len(fds) + len(link.fds))
+        self.cpus += link.cpus
+        fds += link.fds
 
-    def share(self, place: Point, link: int) -> None:
-        """A place that the link of that index holds, with others."""
-        self.held.add(place)
+    def share(self, target: AttachPoint, link: int) -> None:
+        """Note that the link of that index holds the target, with others."""
+        self.attached.add(target)
         if link not in self.links:
             self.links.append(link)
 
     def attachment(self) -> Attachment:
+        """Return what became of the point."""
         point = self.point
-        if not self.held and self.refusal:
+        if not self.attached and self.refusal:
             return Attachment(
-                point.kind, point.target, point.function, False, self.refusal.reason, self.refusal.text, places=0
+                point.kind, point.target, point.function, False, self.refusal.reason, self.refusal.text, sites=0
             )
-        count = len(self.cpus) or len(self.held)
+        count = len(self.cpus) or len(self.attached)
         return Attachment(
-            point.kind, point.target, point.function, True, places=count, links=tuple(self.links), cpus=self.cpus
+            point.kind, point.target, point.function, True, sites=count, links=tuple(self.links), cpus=self.cpus
         )
 
     def check(self) -> None:
-        """What is wrong with it is raised here if nothing holds it and it is not optional."""
-        if self.refusal and not self.held and not self.point.optional:
+        """Raise the refusal if nothing is attached and the point is not optional."""
+        if self.refusal and not self.attached and not self.point.optional:
             raise self.refusal
 
     def _refuse(self, error: RefusedError) -> None:
-        """Of a glob some matches may be unusable, of a point marked optional all."""
+        """Keep the refusal where the point may be absent, else raise it: all of a point marked optional may, and some
+        matches of a glob."""
         if error.reason not in ABSENT or not (self.point.optional or is_glob(self.point.target)):
             raise error
         self.refusal = self.refusal or error
 
 
-def _bundles(group: list[_Plan]) -> Iterator[list[tuple[_Plan, Point]]]:
-    """The places of one entry of the configuration that one link could hold."""
-    by_key: dict[str, list[tuple[_Plan, Point]]] = {}
-    many = KINDS[group[0].point.kind].many
-    if many is None:
+def _bundles(group: list[_Resolved]) -> Iterator[list[tuple[_Resolved, AttachPoint]]]:
+    """Yield the targets of one entry of `attach:` that one link could hold."""
+    by_key: dict[str, list[tuple[_Resolved, AttachPoint]]] = {}
+    multi = KINDS[group[0].point.kind].multi
+    if multi is None:
         return
-    for plan in group:
-        for place in plan.places:
-            by_key.setdefault(many.together(place), []).append((plan, place))
-    yield from (bundle for bundle in by_key.values() if len(bundle) >= many.least)
+    for resolved in group:
+        for target in resolved.targets:
+            by_key.setdefault(multi.shared_by(target), []).append((resolved, target))
+    yield from (bundle for bundle in by_key.values() if len(bundle) >= multi.least)
 
 
 def _attach_bundle(
-    bundle: list[tuple[_Plan, Point]], programs: LoadedFunctions, kernel: Kernel, links: list[int], used: list[int]
+    bundle: list[tuple[_Resolved, AttachPoint]],
+    functions: LoadedFunctions,
+    kernel: Kernel,
+    fds: list[int],
+    used: list[int],
 ) -> None:
-    """One link for all, or nothing where that does not work: each place is then tried by itself, and says why."""
+    """Make one link for all targets. Where that is refused nothing changes: each target is then attached by a link of
+    its own, whose refusal has the cause."""
     first = bundle[0][1]
-    many = KINDS[first.kind].many
-    assert many is not None
+    multi = KINDS[first.kind].multi
+    assert multi is not None
     with suppress(RefusedError, OSError):
-        program = programs.load(first, many=True)
-        links.append(many.attach(kernel, [place for _, place in bundle], program))
+        program = functions.load(first, multi=True)
+        fds.append(multi.attach(kernel, [target for _, target in bundle], program))
         used.append(program)
-        for plan, place in bundle:
-            plan.share(place, len(links) - 1)
+        for resolved, target in bundle:
+            resolved.share(target, len(fds) - 1)

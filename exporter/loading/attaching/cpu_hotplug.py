@@ -1,8 +1,8 @@
-"""CPUs that come online after a program was attached: a perf_event that samples every CPU gets its fd for them too.
+"""A program attached by perf_event -> the same program with events on CPUs that came online later.
 
-The kernel opens such events for online CPUs only, and takes them off a CPU that goes offline without putting them back
-(perf_event_exit_cpu()). So somebody has to look from time to time, and that is the supervisor, which has the program
-fds and the rights. Samples between a CPU's coming online and the next look are missing.
+The kernel opens such events for online CPUs only, and removes them from a CPU that goes offline without restoring them
+(perf_event_exit_cpu()). The supervisor, which has the program fds and the rights, therefore checks every INTERVAL.
+Samples between the time when a CPU comes online and the next check are missing.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from exporter.kernel import cpus, perf_event
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import sampling
 from exporter.loading.attaching.kind import points
-from exporter.loading.attaching.kinds import Point
+from exporter.loading.attaching.kinds import AttachPoint
 from exporter.loading.refusal import RefusedError
 from exporter.program import Attachment, Descriptors, Program
 from exporter.spec import ProgramSpec
 
-INTERVAL = 10.0  # seconds between looks
+INTERVAL = 10.0  # seconds between checks
 
 _log = log.get()
 
 
 def needs_watch(program: Program) -> bool:
+    """Return True if the program samples CPUs."""
     return any(attachment.cpus for attachment in program.attachments)
 
 
 class CpuHotplugWatch:
-    """Looks after the perf events of one running program."""
+    """Keeps perf events of one running program on every CPU that is online."""
 
     def __init__(self, spec: ProgramSpec, kernel: Kernel) -> None:
         self._spec = spec
         self._kernel = kernel
-        self._times: dict[int, int] = {}  # by fd: nanoseconds that its event had counted at the last look
+        self._times: dict[int, int] = {}  # by fd: nanoseconds that its event had counted at the last check
 
-    def look(self, program: Program, descriptors: Descriptors) -> Program:
-        """The program with events for all CPUs that are online now, the same object if nothing had to be done. Events
-        that have stood still since the last look are opened again; `descriptors.links` changes in place."""
+    def update(self, program: Program, descriptors: Descriptors) -> Program:
+        """Return the program with events on all CPUs that are online now; the same object if nothing changed. An event
+        that has counted nothing since the last check is opened again; `descriptors.links` changes in place."""
         online = cpus.online(self._kernel.sysfs)
         for attachment in program.attachments:
             if attachment.cpus:
@@ -59,7 +60,9 @@ class CpuHotplugWatch:
             fd = self._open(attachment, program, descriptors, cpu)
             if fd is None:
                 continue
-            _log.info("sampling a CPU that came online", program=program.name, target=attachment.target, cpu=cpu)
+            _log.info(
+                "started to sample a CPU that came online", program=program.name, target=attachment.target, cpu=cpu
+            )
             if cpu in covered:
                 link = links[covered.index(cpu)]
                 self._times.pop(descriptors.links[link], None)
@@ -84,10 +87,10 @@ class CpuHotplugWatch:
         try:
             return sampling.on_cpu(self._kernel, point, descriptors.programs[attachment.function], cpu)
         except RefusedError as error:
-            _log.warning("a CPU is not sampled", program=program.name, cpu=cpu, why=error.text)
+            _log.warning("cannot sample a CPU that came online", program=program.name, cpu=cpu, error=error.text)
             return None
 
-    def _point(self, attachment: Attachment, variant: str) -> Point:
+    def _point(self, attachment: Attachment, variant: str) -> AttachPoint:
         wanted = (attachment.kind, attachment.target, attachment.function)
         used = next(v for v in self._spec.variants if v.name == variant)
         return next(p for p in points(used) if (p.kind, p.target, p.function) == wanted)
@@ -96,7 +99,7 @@ class CpuHotplugWatch:
 def replace_links(
     program: Program, attachment: Attachment, links: tuple[int, ...], covered: tuple[int, ...]
 ) -> Program:
-    """The program with other links, and CPUs, of one attachment."""
-    changed = replace(attachment, links=links, cpus=covered, places=len(covered))
+    """Return the program with other links, and CPUs, of one attachment."""
+    changed = replace(attachment, links=links, cpus=covered, sites=len(covered))
     attachments = tuple(changed if a is attachment else a for a in program.attachments)
     return replace(program, attachments=attachments)

@@ -7,39 +7,41 @@ from collections import Counter
 from collections.abc import Iterable
 
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching.kind import Point
+from exporter.loading.attaching.kind import AttachPoint
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
 # A system call's function is named by CONFIG_ARCH_HAS_SYSCALL_WRAPPER (4.17 x86, 4.19 arm64).
 _SYSCALL_PREFIX = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
-# Entries of the kernel's own in front of each function, and copies for control flow integrity: nobody calls them.
+# Entries that the kernel puts in front of each function, and copies for control flow integrity: nobody calls them.
 _NO_FUNCTION = ("__pfx_", "__cfi_", "__probestub_", "__bpf_trace_", "__traceiter_")
 
 
-def spelled(kernel: Kernel, target: str) -> tuple[str, str]:
-    """(module or "", name) of a target, sys_NAME as the function that this architecture enters."""
+def split(kernel: Kernel, target: str) -> tuple[str, str]:
+    """Return (module or "", name) of a target, with sys_NAME as the function that this architecture enters."""
     module, _, function = target.rpartition(":")
     if function.startswith("sys_"):
         function = _SYSCALL_PREFIX.get(kernel.machine, "sys_") + function.removeprefix("sys_")
     return module, function
 
 
-def place(kernel: Kernel, point: Point) -> tuple[str, str]:
-    """As `spelled`, but the module "" where the function is built in; RefusedError where it is in neither."""
-    module, function = spelled(kernel, point.target)
+def find(kernel: Kernel, point: AttachPoint) -> tuple[str, str]:
+    """Return (module or "", name) of a function that is there; the module is "" where the function is built in although
+    the target names a module. RefusedError where it is in neither."""
+    module, function = split(kernel, point.target)
     if not module:
         return "", function
-    places = {place for name, place in kernel.functions() if name == function}
-    if module in places:
+    modules = {owner for name, owner in kernel.functions() if name == function}
+    if module in modules:
         return module, function
-    if "" in places:
+    if "" in modules:
         return "", function
     raise missing(kernel, point)
 
 
-def missing(kernel: Kernel, point: Point) -> RefusedError:
-    module, function = spelled(kernel, point.target)
+def missing(kernel: Kernel, point: AttachPoint) -> RefusedError:
+    """Return the refusal of a function that is not there, with near names as its hint."""
+    module, function = split(kernel, point.target)
     where = f" in module {module}, and none built in" if module else ""
     names = kernel.near_functions(function)
     hint = f"near: {', '.join(names)}; " if names else ""
@@ -49,7 +51,7 @@ def missing(kernel: Kernel, point: Point) -> RefusedError:
 
 
 def aliases(kernel: Kernel, function: str) -> list[str]:
-    """Other names of the one function of that name; [] where several have it, or the addresses are hidden."""
+    """Return the other names of a function; [] where several functions have its name, or addresses are hidden."""
     symbols = list(kernel.function_addresses())
     addresses = {address for address, name, _ in symbols if name == function}
     if len(addresses) != 1 or addresses == {0}:
@@ -57,31 +59,31 @@ def aliases(kernel: Kernel, function: str) -> list[str]:
     return sorted(name for address, name, _ in symbols if address in addresses and name != function)
 
 
-def matching(kernel: Kernel, point: Point) -> list[str]:
-    """FUNC or MODULE:FUNC for every function that a glob names and a probe can be put on.
+def matching(kernel: Kernel, point: AttachPoint) -> list[str]:
+    """Return FUNC or MODULE:FUNC for every function that the point's glob matches and that can be probed.
 
     Left out: names that several functions have (static ones of different files), names with a suffix of the compiler
     (.cold, .isra.0) unless the glob has a dot itself, what ftrace and kprobes must not touch, and of several names of
     one function all but the first.
     """
-    module, pattern = spelled(kernel, point.target)
+    module, pattern = split(kernel, point.target)
     symbols = list(kernel.function_addresses())
     names = Counter(name for _, name, _ in symbols)
-    built_in = bool(module) and all(place != module for _, _, place in symbols)
+    built_in = bool(module) and all(owner != module for _, _, owner in symbols)
     banned = kernel.banned_functions()
     allowed = _allowed(kernel, symbols)
     found: dict[int | str, str] = {}
-    for address, name, place in sorted(symbols, key=lambda symbol: symbol[1]):
+    for address, name, owner in sorted(symbols, key=lambda symbol: symbol[1]):
         if (
             fnmatch.fnmatchcase(name, pattern)
             and names[name] == 1
             and ("." not in name or "." in pattern)
             and not name.startswith(_NO_FUNCTION)
-            and (not module or place == ("" if built_in else module))
+            and (not module or owner == ("" if built_in else module))
             and (allowed is None or allowed & {name, address})
             and name not in banned
         ):
-            found.setdefault(address or name, f"{place}:{name}" if place else name)
+            found.setdefault(address or name, f"{owner}:{name}" if owner else name)
     if not found:
         raise RefusedError(
             Reason.MISSING,
@@ -91,8 +93,9 @@ def matching(kernel: Kernel, point: Point) -> list[str]:
 
 
 def _allowed(kernel: Kernel, symbols: Iterable[tuple[int, str, str]]) -> set[str | int] | None:
-    """Names and addresses of what ftrace can be put on; None where that is not known. Its list has one name for each
-    address, and a system call without arguments has two: __x64_sys_getpid may stand there as __ia32_sys_getpid."""
+    """Return names and addresses of the functions that ftrace can trace; None where that is not known. The list of
+    tracefs has one name for each address, and a system call without arguments has two names: the list may have
+    __x64_sys_getpid as __ia32_sys_getpid."""
     names = kernel.traceable_functions()
     if names is None:
         return None

@@ -1,4 +1,5 @@
-"""What every kind of attach point is made of: the point, what the kernel wants for it, and what holds it there."""
+"""The types that all kinds of attach points share: the point, how the kernel loads and attaches a program for it, and
+the link."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 from exporter.spec import AttachSpec, VariantSpec
 
-MOST_PLACES = 200  # that one glob may name: more is a slip, or a price that nobody wants to pay unasked
+MAX_TARGETS = 200  # of one glob: more are a slip, or cost more than anybody expects
 
 FILE_KINDS = ("uprobe", "uretprobe", "usdt")  # their targets begin with FILE:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One program at one target: a target list in the YAML is several of them. `period` (events) or `frequency` (Hz)
-    is above 0 for a perf_event, and for nothing else."""
+class AttachPoint:
+    """One function at one target; a list of targets in the YAML is several points. `period` (events) or `frequency`
+    (Hz) is above 0 for a perf_event, and 0 for every other kind."""
 
     kind: str
     target: str
@@ -43,15 +44,15 @@ class Point:
         return self.target.partition(":")[0]
 
 
-def points(variant: VariantSpec) -> list[Point]:
+def points(variant: VariantSpec) -> list[AttachPoint]:
     """Return a point for each target, as they stand in the configuration."""
     return [point for spec in variant.attach for point in points_of(spec)]
 
 
-def points_of(spec: AttachSpec) -> list[Point]:
+def points_of(spec: AttachSpec) -> list[AttachPoint]:
     """Return a point for each target of one entry of `attach:`."""
     period, frequency = spec.period or 0, spec.frequency or 0
-    return [Point(spec.kind, target, spec.function, spec.optional, period, frequency) for target in spec.targets]
+    return [AttachPoint(spec.kind, target, spec.function, spec.optional, period, frequency) for target in spec.targets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class BtfTarget:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What keeps a program attached: closing all of `fds` detaches it.
+    """What holds a program at its attach point: closing all of `fds` detaches it.
 
-    cpus  of each fd, where a point has one for each CPU; else empty
+    cpus  of each fd, for a point that has one for each CPU; else empty
     """
 
     fds: tuple[int, ...]
@@ -77,50 +78,50 @@ class Link:
 class MultiLink:
     """How a kind attaches one program at many points by one link.
 
-    attach    (kernel, points, program fd) -> the fd of the link. OSError where the kernel cannot, or not there: each
-              point is then attached by itself, and says what is wrong with it
-    together  points of one answer may share a link
-    least     number of points that are worth it
+    attach     (kernel, points, program fd) -> the fd of the link. OSError where the kernel has no such links, or
+               refuses one of the points: each point is then attached by a link of its own, whose refusal has the cause
+    shared_by  points for which it returns the same text may share a link
+    least      number of points from which on a shared link is used
     """
 
     expected_attach_type: int
-    attach: Callable[[Kernel, Sequence[Point], int], int]
-    together: Callable[[Point], str] = lambda _point: ""
+    attach: Callable[[Kernel, Sequence[AttachPoint], int], int]
+    shared_by: Callable[[AttachPoint], str] = lambda _point: ""
     least: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How programs of a kind are loaded and attached.
+    """How programs of a kind are loaded and attached. Every function raises RefusedError.
 
-    attach    (kernel, point, program fd) -> what holds it there
-    target    (kernel, point) -> the type it is bound to at load; None where the program type is not bound to any
-    matching  (kernel, point) -> the targets that a point with a glob names; None where there are no globs
-    many      None where each point needs a link of its own
-    All raise RefusedError.
+    attach    (kernel, point, program fd) -> the link
+    target    (kernel, point) -> the BTF type that the program is bound to at load; None where the kind binds to none
+    matching  (kernel, point) -> the targets that the point's glob matches; None where the kind takes no globs
+    multi     how one link holds many points; None where each point needs a link of its own
     """
 
     program_type: int
-    attach: Callable[[Kernel, Point, int], Link]
+    attach: Callable[[Kernel, AttachPoint, int], Link]
     expected_attach_type: int = 0
-    target: Callable[[Kernel, Point], BtfTarget] | None = None
-    matching: Callable[[Kernel, Point], list[str]] | None = None
-    many: MultiLink | None = None
+    target: Callable[[Kernel, AttachPoint], BtfTarget] | None = None
+    matching: Callable[[Kernel, AttachPoint], list[str]] | None = None
+    multi: MultiLink | None = None
 
 
 @lru_cache(maxsize=1)
 def kernel_types(path: Path) -> KernelBtf:
-    """The running kernel's BTF, parsed once a process. OSError where the kernel has none."""
+    """Return the running kernel's BTF, parsed once a process. OSError where the kernel has none."""
     return KernelBtf(path)
 
 
 @lru_cache(maxsize=16)
 def module_types(path: Path, module: str) -> KernelBtf:
-    """A module's types and the kernel's, of the directory that holds both. OSError where one has no BTF."""
+    """Return a module's types with the kernel's, out of the directory that has both. OSError where one has no BTF."""
     return KernelBtf(path.parent / module, base=kernel_types(path))
 
 
-def types(kernel: Kernel, point: Point) -> KernelBtf:
+def types(kernel: Kernel, point: AttachPoint) -> KernelBtf:
+    """Return the running kernel's BTF for a point that cannot do without: RefusedError where there is none."""
     try:
         return kernel_types(kernel.btf)
     except OSError as error:
@@ -128,8 +129,9 @@ def types(kernel: Kernel, point: Point) -> KernelBtf:
         raise RefusedError(Reason.UNSUPPORTED, text) from error
 
 
-def attach_perf_event(kernel: Kernel, point: Point, event: int, prog_fd: int) -> Link:
-    """The program at a perf event that was opened for it; the event is closed where that fails."""
+def attach_perf_event(kernel: Kernel, point: AttachPoint, event: int, prog_fd: int) -> Link:
+    """Attach the program to an open perf event, which belongs to the link then; where that fails the event is
+    closed."""
     try:
         perf_event.set_bpf(event, prog_fd)
     except OSError as error:
@@ -139,4 +141,5 @@ def attach_perf_event(kernel: Kernel, point: Point, event: int, prog_fd: int) ->
 
 
 def is_glob(target: str) -> bool:
+    """Return True if the target can match several functions or events."""
     return "*" in target or "?" in target

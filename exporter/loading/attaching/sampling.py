@@ -1,6 +1,6 @@
-"""Programs at samples of a perf event, on every CPU that is online: one fd for each CPU.
+"""perf_event: a program runs at samples of an event, on every CPU that is online, by one fd for each CPU.
 
-CPUs that come online later are covered by hotplug.py.
+cpu_hotplug.py adds the CPUs that come online later.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 from exporter.kernel import bpf, cpus, perf_event, perf_names, sysctl
 from exporter.kernel.features import Kernel
 from exporter.kernel.near import near
-from exporter.loading.attaching.kind import Kind, Link, Point, attach_perf_event
+from exporter.loading.attaching.kind import AttachPoint, Kind, Link, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 _MAX_RATE = "kernel.perf_event_max_sample_rate"
 
 
-def _every_cpu(kernel: Kernel, point: Point, prog_fd: int) -> Link:
+def _every_cpu(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
     fds: list[int] = []
     covered: list[int] = []
     try:
@@ -33,8 +33,8 @@ def _every_cpu(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return Link(tuple(fds), tuple(covered))
 
 
-def on_cpu(kernel: Kernel, point: Point, prog_fd: int, cpu: int) -> int | None:
-    """The fd that samples one CPU; None if it went offline meanwhile. RefusedError."""
+def on_cpu(kernel: Kernel, point: AttachPoint, prog_fd: int, cpu: int) -> int | None:
+    """Return the fd of a perf event that samples one CPU with the program; None if the CPU went offline meanwhile."""
     event = perf_names.parse(point.target)
     if event is None:
         names = near(point.target, perf_names.NAMES)
@@ -49,7 +49,7 @@ def on_cpu(kernel: Kernel, point: Point, prog_fd: int, cpu: int) -> int | None:
     return attach_perf_event(kernel, point, opened, prog_fd).fds[0]
 
 
-def _refused(kernel: Kernel, point: Point, kind: int, error: OSError) -> RefusedError:
+def _refused(kernel: Kernel, point: AttachPoint, kind: int, error: OSError) -> RefusedError:
     if error.errno in (errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV, errno.ENXIO):
         hint = "virtual machines often have no counters; cpu-clock and other software events work everywhere"
         if kind == perf_names.PERF_TYPE_SOFTWARE:

@@ -1,4 +1,4 @@
-"""Targets that begin with a FILE: the program or library on this host, opened as ELF, or the refusal that says why."""
+"""A target that begins with FILE: -> the program or library on this host, opened as ELF; or a refusal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.kernel import libraries
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching.kind import Point
+from exporter.loading.attaching.kind import AttachPoint
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(kernel: Kernel, point: Point, name: str) -> Iterator[ElfFile]:
-    """The file of an absolute path, a library's name ("c", "libssl.so.3") or a program's. RefusedError if there is
-    none, if a library and a program have the name, or it is not this machine's code."""
+def opened(kernel: Kernel, point: AttachPoint, name: str) -> Iterator[ElfFile]:
+    """Yield the file of an absolute path, a library's name ("c", "libssl.so.3") or a program's. RefusedError if there
+    is no such file, if a library and a program have the name, or if the code is another machine's."""
     # pyelftools takes 7 MB: only a loader that needs it imports it, not the supervisor that loaders are forked from.
     from exporter.kernel.elf import ElfFile, NotElfError
 
@@ -39,8 +39,8 @@ def opened(kernel: Kernel, point: Point, name: str) -> Iterator[ElfFile]:
         raise refused(point.step, error, kernel) from error
 
 
-def offset(point: Point, elf: ElfFile, address: int, what: str) -> int:
-    """Where in the file the address is. RefusedError for a damaged or half stripped file."""
+def offset(point: AttachPoint, elf: ElfFile, address: int, what: str) -> int:
+    """Return the offset in the file of an address. RefusedError for a damaged or half stripped file."""
     found = elf.offset(address)
     if found is None:
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""Programs at tracepoints: by perf event with the event's record (tracepoint), raw, and typed by BTF (tp_btf)."""
+"""tracepoint (by perf event, with the event's record), raw_tracepoint (its arguments) and tp_btf (typed by BTF)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import fnmatch
 from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.btf import BTF_KIND_TYPEDEF
 from exporter.kernel.features import Kernel
-from exporter.loading.attaching.kind import BtfTarget, Kind, Link, Point, attach_perf_event, module_types, types
+from exporter.loading.attaching.kind import AttachPoint, BtfTarget, Kind, Link, attach_perf_event, module_types, types
 from exporter.loading.attaching.tracing import attach as attach_tracing
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
 
-def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
-    """The BTF id of the tracepoint's prototype, typedef btf_trace_NAME (include/trace/bpf_probe.h), which for an event
-    of a module is in the module's own BTF."""
+def _event_id(kernel: Kernel, point: AttachPoint) -> BtfTarget:
+    """Return the BTF id of the tracepoint's prototype, typedef btf_trace_NAME (include/trace/bpf_probe.h), which for an
+    event of a module is in the module's own BTF."""
     name = f"btf_trace_{point.target}"
     if found := types(kernel, point).find(name, BTF_KIND_TYPEDEF):
         return BtfTarget(found)
@@ -26,7 +26,7 @@ def _event_id(kernel: Kernel, point: Point) -> BtfTarget:
     raise _no_event(kernel, point)
 
 
-def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
+def _raw_tracepoint(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
     try:
         return Link((links.raw_tracepoint(point.target, prog_fd),))
     except FileNotFoundError as error:
@@ -38,16 +38,16 @@ def _raw_tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
         raise refused(point.step, error, kernel) from error
 
 
-def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
+def _tracepoint(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
     category, _, event = point.target.partition(":")
     try:
-        identity = kernel.tracepoint_id(category, event)
+        event_id = kernel.tracepoint_id(category, event)
     except OSError as error:
         raise RefusedError(Reason.PERMISSION, f"{point.step}: {error.strerror}") from error
-    if identity is None:
+    if event_id is None:
         raise _no_event(kernel, point)
     try:
-        opened = perf_event.open_tracepoint(identity, kernel.sysfs)
+        opened = perf_event.open_tracepoint(event_id, kernel.sysfs)
     except OSError as error:
         raise refused(point.step, error, kernel) from error
     try:
@@ -60,9 +60,9 @@ def _tracepoint(kernel: Kernel, point: Point, prog_fd: int) -> Link:
         raise
 
 
-def _matching(kernel: Kernel, point: Point) -> list[str]:
-    """CATEGORY:EVENT for a tracepoint, EVENT for the others. Events of ftrace's own (category ftrace) are no
-    tracepoints, and system calls are none by themselves: only raw_syscalls:* has them raw."""
+def _matching(kernel: Kernel, point: AttachPoint) -> list[str]:
+    """Return CATEGORY:EVENT for a tracepoint, EVENT for the other kinds. Events of category ftrace are no tracepoints,
+    and single system calls have none of their own: only raw_syscalls:* has them raw."""
     if kernel.tracefs is None:
         hint = "mount -t tracefs tracefs /sys/kernel/tracing, or write the events as a list"
         raise RefusedError(Reason.PERMISSION, f"{point.step}: a glob needs tracefs, which is not there ({hint})")
@@ -77,7 +77,7 @@ def _matching(kernel: Kernel, point: Point) -> list[str]:
     return found
 
 
-def _no_event(kernel: Kernel, point: Point) -> RefusedError:
+def _no_event(kernel: Kernel, point: AttachPoint) -> RefusedError:
     names = kernel.near_tracepoints(point.target)
     if names:
         hint = f"near: {', '.join(names)}"

@@ -1,8 +1,8 @@
-"""Programs at functions of programs and libraries, in every process that maps the file, now or later.
+"""uprobe and uretprobe, at functions of programs and libraries, in every process that maps the file, now or later.
 
-By an uprobe.multi link (6.6) even for a single one, because it is closed in some 20 ms instead of 100; before that by
-the uprobe PMU. The file is the one that has the name now: a package upgrade puts another one in its place, and the
-probes stay with the old one until the program is loaded again.
+By a uprobe.multi link (6.6) even for a single one, because it is closed in some 20 ms instead of 100; before that by
+the uprobe PMU. The file is the one that has the name now: a package upgrade replaces it, and the probes
+stay with the old file until the program is loaded again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exporter.kernel import bpf, links, perf_event
 from exporter.kernel.features import Kernel
 from exporter.kernel.near import near
 from exporter.loading.attaching import target_files
-from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point, attach_perf_event
+from exporter.loading.attaching.kind import AttachPoint, Kind, Link, MultiLink, attach_perf_event
 from exporter.loading.refusal import RefusedError, refused
 from exporter.program import Reason
 
@@ -30,15 +30,15 @@ _TARGET = re.compile(r"(?P<symbol>.+?)(\+(?P<more>0x[0-9a-fA-F]+|[0-9]+))?")
 
 @dataclass(frozen=True, slots=True)
 class ProbeSite:
-    """A place in a file: byte offset of the instruction, and of the USDT semaphore (0 for none)."""
+    """Where a probe goes in a file: byte offset of the instruction, and of the USDT semaphore (0 for none)."""
 
     path: Path
     offset: int
     semaphore: int = 0
 
 
-def locate(kernel: Kernel, point: Point) -> ProbeSite:
-    """Where the target FILE:SYMBOL, FILE:SYMBOL@VERSION, FILE:SYMBOL+0x10 or FILE:0xOFFSET is. RefusedError."""
+def locate(kernel: Kernel, point: AttachPoint) -> ProbeSite:
+    """Return the site of a target FILE:SYMBOL, FILE:SYMBOL@VERSION, FILE:SYMBOL+0x10 or FILE:0xOFFSET. RefusedError."""
     file, _, where = point.target.rpartition(":")
     with target_files.opened(kernel, point, file) as elf:
         if where.startswith("0x"):
@@ -54,7 +54,7 @@ def locate(kernel: Kernel, point: Point) -> ProbeSite:
         return ProbeSite(elf.path, offset)
 
 
-def _symbol(point: Point, elf: ElfFile, wanted: str) -> Symbol:
+def _symbol(point: AttachPoint, elf: ElfFile, wanted: str) -> Symbol:
     name, _, version = wanted.partition("@")
     version = version.lstrip("@")
     found = elf.functions(name)
@@ -71,7 +71,7 @@ def _symbol(point: Point, elf: ElfFile, wanted: str) -> Symbol:
     return chosen[0]
 
 
-def _no_symbol(point: Point, elf: ElfFile, name: str, version: str, found: list[Symbol]) -> RefusedError:
+def _no_symbol(point: AttachPoint, elf: ElfFile, name: str, version: str, found: list[Symbol]) -> RefusedError:
     if found:
         have = ", ".join(symbol.version for symbol in found if symbol.version) or "no versions"
         return RefusedError(
@@ -88,9 +88,9 @@ def _no_symbol(point: Point, elf: ElfFile, name: str, version: str, found: list[
     return RefusedError(Reason.MISSING, f"{point.step}: no function {name} in {elf.path} ({hint})")
 
 
-def _matching(kernel: Kernel, point: Point) -> list[str]:
-    """FILE:SYMBOL for every function of the file that a glob names. Left out: indirect ones, names that several
-    functions have, parts that the compiler split off (x.cold) unless the glob has a dot."""
+def _matching(kernel: Kernel, point: AttachPoint) -> list[str]:
+    """Return FILE:SYMBOL for every function of the file that the point's glob matches. Left out: indirect functions,
+    names that several functions have, and parts that the compiler split off (x.cold) unless the glob has a dot."""
     file, _, pattern = point.target.rpartition(":")
     with target_files.opened(kernel, point, file) as elf:
         names = [n for n in elf.matching(pattern) if "." not in n or "." in pattern]
@@ -105,17 +105,17 @@ def _is_one(symbols: list[Symbol]) -> bool:
     return len({symbol.address for symbol in default}) == 1 and not default[0].resolver
 
 
-def attach_place(kernel: Kernel, point: Point, place: ProbeSite, prog_fd: int, at_return: bool) -> Link:
-    """The program at one place, by the PMU. RefusedError."""
+def attach_site(kernel: Kernel, point: AttachPoint, site: ProbeSite, prog_fd: int, at_return: bool) -> Link:
+    """Attach the program at one site, by the uprobe PMU. RefusedError."""
     try:
-        event = perf_event.open_uprobe(place.path, place.offset, at_return, place.semaphore, kernel.sysfs)
+        event = perf_event.open_uprobe(site.path, site.offset, at_return, site.semaphore, kernel.sysfs)
     except OSError as error:
-        raise _refused(kernel, point, place, error) from error
+        raise _refused(kernel, point, site, error) from error
     return attach_perf_event(kernel, point, event, prog_fd)
 
 
-def _refused(kernel: Kernel, point: Point, place: ProbeSite, error: OSError) -> RefusedError:
-    where = f"{place.path} at 0x{place.offset:x}"
+def _refused(kernel: Kernel, point: AttachPoint, site: ProbeSite, error: OSError) -> RefusedError:
+    where = f"{site.path} at 0x{site.offset:x}"
     if error.errno in (bpf.ENOTSUPP, errno.EOPNOTSUPP, errno.EILSEQ):
         text = f"{point.step}: the instruction in {where} cannot be probed (write the start of an instruction)"
         return RefusedError(Reason.UNSUPPORTED, text)
@@ -125,28 +125,28 @@ def _refused(kernel: Kernel, point: Point, place: ProbeSite, error: OSError) -> 
     return refused(point.step, error, kernel)
 
 
-def _entry(kernel: Kernel, point: Point, prog_fd: int) -> Link:
-    return attach_place(kernel, point, locate(kernel, point), prog_fd, at_return=False)
+def _entry(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
+    return attach_site(kernel, point, locate(kernel, point), prog_fd, at_return=False)
 
 
-def _return(kernel: Kernel, point: Point, prog_fd: int) -> Link:
-    return attach_place(kernel, point, locate(kernel, point), prog_fd, at_return=True)
+def _return(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
+    return attach_site(kernel, point, locate(kernel, point), prog_fd, at_return=True)
 
 
-def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
-    places = [locate(kernel, point) for point in points]
-    return link(places, prog_fd, at_return=points[0].kind == "uretprobe")
+def _attach_multi(kernel: Kernel, points: Sequence[AttachPoint], prog_fd: int) -> int:
+    sites = [locate(kernel, point) for point in points]
+    return link(sites, prog_fd, at_return=points[0].kind == "uretprobe")
 
 
-def link(places: Sequence[ProbeSite], prog_fd: int, at_return: bool) -> int:
-    """One link for places of one file. OSError before 6.6, or where one of them cannot be probed."""
-    offsets, semaphores = [p.offset for p in places], [p.semaphore for p in places]
-    return links.uprobe_multi(prog_fd, places[0].path, offsets, semaphores, at_return)
+def link(sites: Sequence[ProbeSite], prog_fd: int, at_return: bool) -> int:
+    """Return the fd of one link for sites of one file. OSError before 6.6, or where one of them cannot be probed."""
+    offsets, semaphores = [site.offset for site in sites], [site.semaphore for site in sites]
+    return links.uprobe_multi(prog_fd, sites[0].path, offsets, semaphores, at_return)
 
 
-_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, lambda point: point.file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _attach_multi, lambda point: point.file, least=1)
 
 KINDS = {
-    "uprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=_matching, many=_MULTI),
-    "uretprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _return, matching=_matching, many=_MULTI),
+    "uprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _entry, matching=_matching, multi=_MULTI),
+    "uretprobe": Kind(bpf.BPF_PROG_TYPE_KPROBE, _return, matching=_matching, multi=_MULTI),
 }

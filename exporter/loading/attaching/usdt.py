@@ -1,8 +1,8 @@
-"""Programs at USDT probes: FILE:PROVIDER:PROBE, every place of the probe in the file, in every process that maps it.
+"""usdt: FILE:PROVIDER:PROBE, every site of the probe in the file, in every process that maps it.
 
-The kernel raises the probe's semaphore in each of them while the program is attached (4.20), in one that starts later
-too. Where the arguments are depends on the file, so the text that reads them is part of what is compiled: an artifact
-is bound to the build of the file that it was made for.
+The kernel raises the probe's semaphore in each of these processes while the program is attached (4.20), also in one
+that starts later. Where the arguments are depends on the file, so the C text that reads them is compiled with the
+program: an artifact is bound to the build of the file that it was made for.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from exporter.kernel import bpf
 from exporter.kernel.features import Kernel
 from exporter.kernel.near import near
 from exporter.loading.attaching import target_files, uprobe, usdt_arguments
-from exporter.loading.attaching.kind import Kind, Link, MultiLink, Point
+from exporter.loading.attaching.kind import AttachPoint, Kind, Link, MultiLink
 from exporter.loading.attaching.uprobe import ProbeSite
 from exporter.loading.compiling.source import without_comments
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
 
-def locate(kernel: Kernel, point: Point) -> list[ProbeSite]:
-    """Every place of the probe. RefusedError."""
+def locate(kernel: Kernel, point: AttachPoint) -> list[ProbeSite]:
+    """Return every site of the probe. RefusedError."""
     file, provider, name = point.target.split(":")
     with target_files.opened(kernel, point, file) as elf:
         notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
@@ -40,7 +40,7 @@ def locate(kernel: Kernel, point: Point) -> list[ProbeSite]:
         ]
 
 
-def _no_probe(point: Point, have: list[str], path: str) -> RefusedError:
+def _no_probe(point: AttachPoint, have: list[str], path: str) -> RefusedError:
     wanted = point.target.partition(":")[2]
     if not have:
         hint = "it has none: built without sys/sdt.h, or --enable-dtrace and the like"
@@ -52,17 +52,19 @@ def _no_probe(point: Point, have: list[str], path: str) -> RefusedError:
     return RefusedError(Reason.MISSING, f"{point.step}: no probe {wanted} in {path} ({hint})")
 
 
-def readers(points: Sequence[Point], text: str, kernel: Kernel) -> str:
-    """C text for the arguments that the functions at these points read, "" where they read none. `text`: the program's.
+def readers(points: Sequence[AttachPoint], text: str, kernel: Kernel) -> str:
+    """Return C text for the arguments that the functions at these points read, "" where they read none.
 
-    It names the build of each file, and so makes another build another artifact. A point marked optional whose probe is
-    not here has no arguments. RefusedError where there are arguments to read, and no file.
+    text  the program's C text
+
+    The C text names the build of each file, and so another build has another artifact. A point marked optional whose
+    probe is absent has no arguments. RefusedError where there are arguments to read, and no file.
     """
     pieces: list[str] = []
     bare = without_comments(text)
     for function in dict.fromkeys(point.function for point in points if point.kind == "usdt"):
         numbers = usdt_arguments.used(function, bare)
-        if not numbers:  # such a program does not depend on the file, and can be compiled where that is not
+        if not numbers:  # such a program does not depend on the file, and can be compiled without it
             continue
         own = [point for point in points if point.kind == "usdt" and point.function == function]
         with ExitStack() as opened:
@@ -87,20 +89,20 @@ def readers(points: Sequence[Point], text: str, kernel: Kernel) -> str:
     return f'#line 1 "usdt arguments"\n{"".join(pieces)}' if pieces else ""
 
 
-def _locations(opened: ExitStack, kernel: Kernel, point: Point) -> tuple[list[usdt_arguments.Location], str]:
+def _locations(opened: ExitStack, kernel: Kernel, point: AttachPoint) -> tuple[list[usdt_arguments.Location], str]:
     file, provider, name = point.target.split(":")
     elf = opened.enter_context(target_files.opened(kernel, point, file))
     notes = [note for note in elf.usdt_notes() if (note.provider, note.name) == (provider, name)]
     if not notes:
-        locate(kernel, point)  # says what there is instead
+        locate(kernel, point)  # raises, with what there is instead
     return [usdt_arguments.Location(n.address, n.arguments, cache(elf.variable)) for n in notes], elf.build_id
 
 
-def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Link:
+def _attach(kernel: Kernel, point: AttachPoint, prog_fd: int) -> Link:
     fds: list[int] = []
     try:
-        for place in locate(kernel, point):
-            fds += uprobe.attach_place(kernel, point, place, prog_fd, at_return=False).fds
+        for site in locate(kernel, point):
+            fds += uprobe.attach_site(kernel, point, site, prog_fd, at_return=False).fds
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -108,10 +110,10 @@ def _attach(kernel: Kernel, point: Point, prog_fd: int) -> Link:
     return Link(tuple(fds))
 
 
-def _many(kernel: Kernel, points: Sequence[Point], prog_fd: int) -> int:
-    return uprobe.link([place for p in points for place in locate(kernel, p)], prog_fd, at_return=False)
+def _attach_multi(kernel: Kernel, points: Sequence[AttachPoint], prog_fd: int) -> int:
+    return uprobe.link([site for point in points for site in locate(kernel, point)], prog_fd, at_return=False)
 
 
-_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _many, lambda point: point.file, least=1)
+_MULTI = MultiLink(bpf.BPF_TRACE_UPROBE_MULTI, _attach_multi, lambda point: point.file, least=1)
 
-KINDS = {"usdt": Kind(bpf.BPF_PROG_TYPE_KPROBE, _attach, many=_MULTI)}
+KINDS = {"usdt": Kind(bpf.BPF_PROG_TYPE_KPROBE, _attach, multi=_MULTI)}

@@ -1,8 +1,8 @@
-"""Arguments of USDT probes, in the assembler's words ("-4@-20(%rbp)") -> C that reads them.
+"""Arguments of USDT probes as assembler operands ("-4@-20(%rbp)") -> C functions that read them.
 
 bcc turns `bpf_usdt_readarg(2, ctx, &x)` in a function on_request into `_bpf_readarg_on_request_2(ctx, &x, sizeof(x))`
-and leaves it to whoever knows the probe to write that function; here it is written. It converts the argument to the
-size of `x`, as C would, and returns 0; where the argument cannot be read it returns -1 and leaves `x` alone.
+and does not define that function; this module writes it. The function converts the argument to the size of `x`, as C
+does, and returns 0; where the argument cannot be read it returns -1 and leaves `x` alone.
 
 Syntax: https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation and gas's of each architecture.
 """
@@ -40,16 +40,16 @@ _ARM_MEMORY = re.compile(
 
 
 class UnreadableError(Exception):
-    """An argument of a kind that is not read here; the text says which."""
+    """An operand that no C text is written for; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """One place of a probe.
+    """One site of a probe.
 
     address    in the file
     arguments  of its note
-    variable   name -> address in the file of a variable, None if it has none
+    variable   name -> address in the file of a variable, None if the file has none of that name
     """
 
     address: int
@@ -59,7 +59,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
-    """size in bytes, whether it is signed; `value` a C expression of it, or of its address if it is in `memory`."""
+    """An argument of `size` bytes; `value` is a C expression of it, or of its address if `memory` is True."""
 
     size: int
     signed: bool
@@ -72,27 +72,28 @@ class _Operand:
 
 
 def count(arguments: str) -> int:
+    """Return the number of arguments in a note."""
     return len(_ARGUMENT.findall(arguments))
 
 
 def used(function: str, text: str) -> list[int]:
-    """Numbers of the arguments (from 1) that a function of the C text (without comments) reads."""
+    """Return the numbers (from 1) of the arguments that a function of the C text (without comments) reads."""
     start = re.search(rf"\b{re.escape(function)}\s*\([^;{{]*\{{", text)
     body = _braced(text, start.end()) if start else text
     return sorted({int(number) for number in re.findall(r"\bbpf_usdt_readarg(?:_p)?\s*\(\s*([0-9]+)", body)})
 
 
 def reader(function: str, number: int, locations: Sequence[Location], machine: str) -> str:
-    """The C function that reads one argument at any of the locations. Without locations it always says -1: the probe
-    is not there. UnreadableError."""
+    """Return the C function that reads one argument at any of the locations. Without locations the probe is absent, and
+    the function returns -1. UnreadableError."""
     cases: dict[_Operand, list[int]] = {}
     for location in locations:
         found = _ARGUMENT.findall(location.arguments)
         if number < 1 or number > len(found):
             raise UnreadableError(f"{function} reads argument {number}, and the probe has {len(found) or 'none'}")
         cases.setdefault(_operand(found[number - 1], location, machine), []).append(location.address & _PAGE)
-    if len(places := [place for at in cases.values() for place in set(at)]) != len(set(places)):
-        raise UnreadableError(f"argument {number} is in another register at two places that cannot be told apart")
+    if len(offsets := [offset for at in cases.values() for offset in set(at)]) != len(set(offsets)):
+        raise UnreadableError(f"argument {number} is in another register at two sites that cannot be told apart")
     lines = [
         f"static __always_inline int _bpf_readarg_{function}_{number}"
         "(struct pt_regs *ctx, void *dest, unsigned long len)",
@@ -107,7 +108,7 @@ def reader(function: str, number: int, locations: Sequence[Location], machine: s
     else:
         lines.append(f"	switch (PT_REGS_IP(ctx) & 0x{_PAGE:x}) {{")
         for index, (operand, at) in enumerate(cases.items()):
-            lines += [f"	case 0x{place:x}:" for place in sorted(set(at))]
+            lines += [f"	case 0x{offset:x}:" for offset in sorted(set(at))]
             lines += [*_load(operand, index), "	break;"]
         lines += ["	default:", "		return -1;", "	}"]
     lines += [
@@ -119,7 +120,7 @@ def reader(function: str, number: int, locations: Sequence[Location], machine: s
 
 
 def _load(operand: _Operand, index: int) -> list[str]:
-    # Text of its own in each branch: clang must not make one load, at a computed offset of ctx, of two.
+    # A different asm text in each branch keeps clang from merging two loads into one at a computed offset of ctx.
     barrier = f'	__asm__ __volatile__("# {index}" : "+r"(value) : : "memory");'
     if not operand.memory:
         return [f"	value = {operand.value};", barrier, f"	value = (s64)({operand.type})value;"]
@@ -141,7 +142,7 @@ def _operand(found: tuple[str, str, str], location: Location, machine: str) -> _
 
 
 def _on_x86(text: str, location: Location) -> tuple[str, bool]:
-    """(C expression, whether it is an address)."""
+    """Return a C expression, and True if it is the address of the argument."""
     if text.startswith("$") and re.fullmatch(_NUMBER, text[1:]):
         return f"(s64){text[1:]}", False
     if text.startswith("%") and text[1:] in _X86:
@@ -158,7 +159,7 @@ def _on_x86(text: str, location: Location) -> tuple[str, bool]:
         address = location.variable(match["symbol"])
         if address is None or match["base"] != "%rip":
             raise UnreadableError(f"{text} names a variable that the file's symbols do not have")
-        parts.append(f"(s64){address - location.address}")  # wherever the file is loaded, they stay that far apart
+        parts.append(f"(s64){address - location.address}")  # their distance is the same wherever the file is loaded
     return " + ".join(parts), True
 
 
@@ -193,7 +194,7 @@ def _arm_register(text: str) -> str:
 
 
 def _braced(text: str, start: int) -> str:
-    """The text from `start`, which is behind a brace, to the brace that ends it."""
+    """Return the text from `start`, which is behind a brace, to the brace that closes it."""
     depth = 1
     for match in re.finditer(r"[{}]", text[start:]):
         depth += 1 if match[0] == "{" else -1

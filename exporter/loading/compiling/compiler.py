@@ -161,7 +161,7 @@ def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
         else:
             yield kept
             return
-    with tempfile.TemporaryDirectory(prefix="bpf-exporter-", dir=scratch.place()) as directory:
+    with tempfile.TemporaryDirectory(prefix="bpf-exporter-", dir=scratch.directory()) as directory:
         yield headers.source_tree(target, Path(directory))
 
 

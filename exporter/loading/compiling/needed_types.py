@@ -1,9 +1,9 @@
 """vmlinux.h, every type of a kernel in C -> the part of it that one program's text needs, some 30 kB of 2.9 MB.
 
-bcc has all of it parsed three times, which is three quarters of a cold start. Taken are the types that the text names,
-what those hold by value, and what they point to by a member that the text names: the structs that guard.py asserts, for
-the same reason. A type that something else needs (a macro that pastes a name together) is an error of clang's; the
-compiler then starts again with the whole file, and says what clang says of that.
+clang would parse all of it three times for bcc, which is three quarters of a cold start. The part has the types that
+the text names, what those contain by value, and what they point to by a member that the text names: the structs that
+layout_asserts.py asserts, for the same reason. Where a program needs another type (by a macro that pastes a name
+together) clang reports an error; the compiler then compiles again with the whole file.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ FORMAT = 1  # of the index and of what is chosen by it
 
 INDEX = "types.json"
 
-# What bcc's own helpers.h and the code that it writes for functions with arguments look into (0.26 to 0.37).
+# Types whose members bcc's helpers.h uses, and the code that it writes for functions with arguments (0.26 to 0.37).
 _OF_BCC = """
     struct pt_regs, struct user_pt_regs, struct bpf_perf_event_data, struct bpf_raw_tracepoint_args, struct __sk_buff,
     struct xdp_md, struct bpf_sock, struct bpf_sock_tuple, struct bpf_sock_ops, struct bpf_spin_lock, struct bpf_timer,
     struct bpf_stack_build_id, struct bpf_cgroup_storage_key, struct bpf_perf_event_value, struct bpf_pidns_info,
     struct bpf_dynptr, enum bpf_func_id, enum bpf_map_type
 """
-# And the scalars that formats of tracepoints are written in, for TRACEPOINT_PROBE().
+# Scalars that formats of tracepoints are written in, for TRACEPOINT_PROBE().
 _SCALARS = """
     bool size_t ssize_t uintptr_t u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __be16
     __be32 __be64 __le16 __le32 __le64 __wsum pid_t uid_t gid_t dev_t ino_t mode_t umode_t loff_t off_t sector_t gfp_t
     ktime_t time64_t BPF_ANY BPF_F_NO_PREALLOC BPF_F_CURRENT_CPU BPF_F_USER_STACK XDP_ABORTED
 """
-# bcc's helpers take pointers to these and never look inside.
+# bcc's helpers take pointers to these, and use no member.
 _POINTED_AT = """
     bpf_map bpf_redir_neigh bpf_sysctl bpf_tcp_sock btf_ptr cgroup file inode iphdr ipv6hdr linux_binprm mptcp_sock path
     seq_file sk_buff socket task_struct tcp6_sock tcp_request_sock tcp_sock tcp_timewait_sock tcphdr udp6_sock unix_sock
@@ -47,24 +47,24 @@ _SEVERAL = re.compile(r"((?:struct|union) \w+?)___\d+$")
 
 @dataclass(frozen=True, slots=True)
 class KernelTypes:
-    """vmlinux.h in pieces.
+    """vmlinux.h, split into blocks.
 
-    blocks   a definition or declaration each, in an order that compiles
-    places   "struct x", "union x", "enum x", typedef and enumerator -> the block that defines it
-    several  "struct x" and "union x" of which the kernel has several: libbpf calls the others x___2, x___3
+    blocks    a definition or declaration each, in an order that compiles
+    block_of  "struct x", "union x", "enum x", typedef and enumerator -> the block that defines it
+    several   "struct x" and "union x" of which the kernel has several: libbpf calls the others x___2, x___3
     """
 
     blocks: tuple[str, ...]
-    places: dict[str, int]
+    block_of: dict[str, int]
     several: frozenset[str]
 
     def needed(self, text: str) -> str:
-        """C text of the types that a program needs; the same text always gets the same types, in vmlinux.h's order.
+        """Return C text of the types that a program needs, in the order of vmlinux.h; it depends on `text` alone.
 
         text  all that is compiled, without comments: the program, the shared header, values of defines
         """
         words = frozenset(_WORD.findall(f"{text} {_SCALARS}"))
-        waiting = [self.places[name] for name in (*words, *_tags(f"{text} {_OF_BCC}")) if name in self.places]
+        waiting = [self.block_of[name] for name in (*words, *_tags(f"{text} {_OF_BCC}")) if name in self.block_of]
         chosen: set[int] = set()
         declared = {f"struct {name}" for name in _POINTED_AT.split()}
         while waiting:
@@ -73,8 +73,8 @@ class KernelTypes:
                 continue
             chosen.add(number)
             for name, whole in _mentioned(self.blocks[number], words):
-                if whole and name in self.places:
-                    waiting.append(self.places[name])
+                if whole and name in self.block_of:
+                    waiting.append(self.block_of[name])
                 elif name.startswith(("struct ", "union ")):
                     declared.add(name)
         return "\n\n".join(
@@ -83,22 +83,22 @@ class KernelTypes:
 
 
 def read(tree: Path) -> KernelTypes:
-    """The types of a header tree. OSError, or ValueError where its index is damaged."""
+    """Return the types of a header tree. OSError, or ValueError where its index is damaged."""
     index = json.loads((tree / INDEX).read_text())
     blocks = tuple((tree / "include/vmlinux.h").read_text().split("\n\n"))
     return KernelTypes(blocks, index["places"], frozenset(index["several"]))
 
 
 def write_index(tree: Path) -> None:
-    """Beside vmlinux.h, so that each program needs 10 ms for what here takes 100."""
+    """Write the index beside vmlinux.h: `read` takes 10 ms with it, and making it takes 100."""
     blocks = (tree / "include/vmlinux.h").read_text().split("\n\n")
-    places = {name: number for number, block in enumerate(blocks) for name in defined(block)}
-    several = sorted({match[1] for name in places if (match := _SEVERAL.match(name))})
-    (tree / INDEX).write_text(json.dumps({"places": places, "several": several}, separators=(",", ":")))
+    block_of = {name: number for number, block in enumerate(blocks) for name in defined(block)}
+    several = sorted({match[1] for name in block_of if (match := _SEVERAL.match(name))})
+    (tree / INDEX).write_text(json.dumps({"places": block_of, "several": several}, separators=(",", ":")))
 
 
 def defined(block: str) -> Iterator[str]:
-    """What a block of libbpf's C defines: "struct x", the name of a typedef, an enum and its enumerators."""
+    """Yield what a block of libbpf's C defines: "struct x", the name of a typedef, an enum and its enumerators."""
     if block.startswith("typedef "):
         last = block.rpartition("}")[2] or block
         if match := re.search(r"\(\*+ ?(?:const )?(\w+)\)|(\w+)\(|(\w+)(?:\[\w*\])*;$", last):
@@ -111,7 +111,7 @@ def defined(block: str) -> Iterator[str]:
 
 
 def _mentioned(block: str, words: frozenset[str]) -> Iterator[tuple[str, bool]]:
-    """(name, whether it must be defined and not only declared) of what a block refers to."""
+    """Yield (name, True if it must be defined and not only declared) of what a block refers to."""
     if block.startswith("enum "):
         return
     for line in block.split("\n"):

@@ -71,7 +71,7 @@ def _outcome(program: Program) -> dict[str, Any]:
         "state": str(program.state),
         "reason": str(program.reason),
         "text": program.text,
-        "places": sum(a.places for a in program.attachments),
+        "places": sum(a.sites for a in program.attachments),
         "links": len({link for a in program.attachments for link in a.links}),
     }
 
@@ -139,13 +139,13 @@ def _hotplug(spec: ProgramSpec, variant: str, on: build.Host) -> dict[str, Any]:
 
         found["cpus"] = list(program.attachments[0].cpus)
         found["first"] = samples_of_last()
-        program = watch.look(program, fds)
+        program = watch.update(program, fds)
         LAST_CPU.write_text("0")
         found["offline"] = cpus.online()
-        program = watch.look(program, fds)
+        program = watch.update(program, fds)
         LAST_CPU.write_text("1")
         found["dead"] = samples_of_last()
-        program = watch.look(program, fds)
+        program = watch.update(program, fds)
         found["back"] = samples_of_last()
         found["links"] = len(fds.links)
         return found

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import functions
-from exporter.loading.attaching.kinds import Point, places
+from exporter.loading.attaching.kinds import AttachPoint, expand
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
@@ -53,7 +53,7 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def targets(kernel: Kernel, kind: str, target: str) -> list[str]:
-    return [place.target for place in places(kernel, Point(kind, target, "f"))]
+    return [target.target for target in expand(kernel, AttachPoint(kind, target, "f"))]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_glob_names_what_a_probe_can_be_put_on(kernel: Kernel, kind: str, glob: 
 )
 def test_glob_without_a_match_is_missing(kernel: Kernel, kind: str, glob: str, said: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        places(kernel, Point(kind, glob, "f"))
+        expand(kernel, AttachPoint(kind, glob, "f"))
     assert caught.value.reason is Reason.MISSING
     assert caught.value.text.startswith(said)
 
@@ -94,18 +94,18 @@ def test_glob_of_more_than_200_is_refused(kernel: Kernel) -> None:
     (kernel.proc / "kallsyms").write_text("".join(f"0 T many_{number}\n" for number in range(201)))
     (kernel.sysfs / "kernel/tracing/available_filter_functions").unlink()
     with pytest.raises(RefusedError) as caught:
-        places(kernel, Point("kprobe", "many_*", "f"))
+        expand(kernel, AttachPoint("kprobe", "many_*", "f"))
     assert caught.value.reason is Reason.LIMIT
     assert caught.value.text == (
         "attach kprobe/many_*: 201 targets match, and 200 is the most (write a narrower glob, or several)"
     )
-    assert len(places(kernel, Point("kprobe", "many_1*", "f"))) == 111
+    assert len(expand(kernel, AttachPoint("kprobe", "many_1*", "f"))) == 111
 
 
 def test_glob_needs_tracefs_for_tracepoints(tmp_path: Path) -> None:
     bare = Kernel(proc=tmp_path, sysfs=tmp_path, release="6.1.0")
     with pytest.raises(RefusedError, match="a glob needs tracefs, which is not there"):
-        places(bare, Point("tracepoint", "sched:*", "f"))
+        expand(bare, AttachPoint("tracepoint", "sched:*", "f"))
 
 
 def test_a_function_has_its_other_names(kernel: Kernel) -> None:

@@ -89,7 +89,7 @@ def test_places_that_agree_need_no_telling_apart() -> None:
 
 
 def test_places_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(UnreadableError, match="two places that cannot be told apart"):
+    with pytest.raises(UnreadableError, match="two sites that cannot be told apart"):
         reader("on_x", 1, [place("8@%rdi", 0x1234), place("8@%rsi", 0x2234)], "x86_64")
 
 
