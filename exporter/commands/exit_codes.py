@@ -1,4 +1,4 @@
-"""The codes that the command ends with."""
+"""Exit codes of the command."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ EXIT_OK = 0
 EXIT_RUNTIME = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 3
-EXIT_RIGHTS = 4  # or bcc is missing where something has to be compiled
+EXIT_RIGHTS = 4  # missing rights, or bcc is missing where a program must be compiled
 EXIT_LOAD = 5  # `check --load` or `check --btf` found a program that does not run

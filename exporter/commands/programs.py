@@ -1,4 +1,4 @@
-"""The bundled programs for a person: what each counts, its metrics, and on what its variants depend."""
+"""`programs`: the bundled programs, what each counts, its metrics, and what its variants require."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.spec import ProgramSpec, Requirements, VariantSpec
 
 
 def print_list(directory: Path) -> None:
-    """One line a program: its name, what it counts, its metrics."""
+    """Print a line for each program: its name, what it counts, its metrics."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("PROGRAM", "COUNTS", "METRICS"):
         table.add_column(title, no_wrap=title != "COUNTS")
@@ -26,11 +26,11 @@ def print_list(directory: Path) -> None:
         program = _program(directory, name)
         table.add_row(name, _comment(program)[0], "\n".join(_metric_names(program)))
     _console().print(table)
-    print("\n`bpf-exporter programs NAME` explains one; `- use: NAME` under `programs:` runs it.")
+    print("\n`bpf-exporter programs NAME` describes one; `- use: NAME` under `programs:` runs it.")
 
 
 def print_one(directory: Path, name: str) -> None:
-    """A program whole: the comment at the top of its C text, metrics and variants. LookupError if there is none."""
+    """Print the comment at the top of a program's C text, its metrics and variants. LookupError if there is none."""
     known = bundled.names(directory)
     if name not in known:
         raise LookupError(f"no bundled program {name!r}; {did_you_mean(name, known, otherwise='there are')}")
@@ -40,7 +40,7 @@ def print_one(directory: Path, name: str) -> None:
     for metric in program.metrics:
         labels = ", ".join(label.name for label in metric.labels) if metric.labels is not None else "every key field"
         print(f"  {metric.name} ({metric.type}): {metric.help}\n      labels: {labels or 'none'}")
-    print("\nVariants, the first that this kernel accepts is used")
+    print("\nVariants: the first one that this kernel accepts is used")
     for variant in program.variants:
         print(f"  {variant.name or '-'}: {', '.join(_points(variant))}{_requires(variant.requires)}")
 
@@ -50,7 +50,7 @@ def _program(directory: Path, name: str) -> ProgramSpec:
 
 
 def _comment(program: ProgramSpec) -> list[str]:
-    """The comment lines that open the C text; the name before the first line's colon is left out."""
+    """Return the comment lines at the beginning of the C text, without the name before the first line's colon."""
     lines: list[str] = []
     for line in program.text.splitlines():
         if not line.startswith("//"):
@@ -82,13 +82,13 @@ def _requires(requires: Requirements) -> str:
 
 
 def _console() -> Console:
-    """As wide as the terminal; wide enough for whole lines where there is none."""
+    """Return a console as wide as the terminal, or wide enough for whole lines where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def command(options: argparse.Namespace) -> int:
-    """`bpf-exporter programs`: list the bundled programs, or explain one. The exit code."""
+    """Run `bpf-exporter programs`: list the bundled programs, or describe one. Return the exit code."""
     directory = bundled_dir()
     if options.name is None:
         print_list(directory)

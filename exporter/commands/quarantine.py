@@ -1,4 +1,4 @@
-"""What `bpf-exporter quarantine` shows and clears: programs that this host died with, in the crash record."""
+"""`quarantine`: list or clear programs in the crash record, which are not attached because the host crashed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _NOTHING = "no program is quarantined"
 
 
 def listing(record: CrashRecord) -> list[str]:
-    """A line for each quarantined program. OSError, DamagedError."""
+    """Return a line for each quarantined program. OSError, DamagedError."""
     suspects = _seen(record.read()).quarantined.values()
     width = max((len(suspect.program) for suspect in suspects), default=0)
-    return [f"{s.program:{width}}  attached since {written(s.since)}, when this host died" for s in suspects] or [
+    return [f"{s.program:{width}}  attached since {written(s.since)}, when this host crashed" for s in suspects] or [
         _NOTHING
     ]
 
 
 def clear(record: CrashRecord, names: Sequence[str] | None) -> list[str]:
-    """Take the programs of these names out of it, or all: a line for each. LookupError for a name that is not in it,
-    and then nothing is changed; OSError."""
+    """Remove the programs of these names, or all, from the record; return a line for each. LookupError for a name that
+    is not in it, and then nothing changes; OSError."""
     there = _seen(record.read()).quarantined
     known = sorted({suspect.program for suspect in there.values()})
     for name in names or ():
@@ -49,7 +49,7 @@ def _without(content: Content, names: Sequence[str]) -> Content:
 
 
 def command(options: argparse.Namespace) -> int:
-    """`bpf-exporter quarantine`: list what is quarantined, or clear it. The exit code."""
+    """Run `bpf-exporter quarantine`: list what is quarantined, or clear it. Return the exit code."""
     record = CrashRecord(options.state_dir)
     try:
         if options.clear or options.all:
@@ -60,7 +60,9 @@ def command(options: argparse.Namespace) -> int:
         print(f"bpf-exporter quarantine: {error.args[0]}", file=sys.stderr)
         return EXIT_USAGE
     except (OSError, DamagedError) as error:
-        why = getattr(error, "strerror", None) or error
-        print(f"bpf-exporter quarantine: {record.path}: {why} (--state.dir: as `run` has it)", file=sys.stderr)
+        cause = getattr(error, "strerror", None) or error
+        print(
+            f"bpf-exporter quarantine: {record.path}: {cause} (--state.dir: the same as that of `run`)", file=sys.stderr
+        )
         return EXIT_RUNTIME
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""Puts the roles together for `bpf-exporter run`: what must hold first, listening sockets, children, supervisor."""
+"""`run` and `supervise`: check what is missing, then start listening sockets, children and the supervisor."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ from exporter.supervisor.server_forked import ServeFunction, ServerChild
 from exporter.supervisor.supervisor import RecordFunction, ServerFunction, Supervisor
 from exporter.web import listening
 
-LOADER_NICE = 5  # compiling must not be felt by what the host is there for
+LOADER_NICE = 5  # compiling must not slow down what the host is for
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line says of a run."""
+    """Options of `run` and `supervise`."""
 
     listen: tuple[str, ...]
     metrics_path: str
-    socket: Path | None  # where the server connects, a unit of its own; None for one that is forked
+    socket: Path | None  # that a server in a unit of its own connects to; None for a forked server
     cache_dir: Path
     account: tuple[int, int]  # uid and gid of the server
     record: Path | None
-    compiles: bool  # whether what is not in the cache may be compiled
-    source: ConfigSource  # of the configuration, for a reload
-    state_dir: Path  # where programs are written down before they are attached
-    overhead: overhead.OverheadOptions  # when run times are taken
-    web: web_config.WebConfigSource | None  # the file of --web.config.file
-    systemd_socket: bool  # listen where the service manager does
+    compiles: bool  # False: a program that is not in the cache fails
+    source: ConfigSource  # of the configuration, read again on reload
+    state_dir: Path  # of the crash record
+    overhead: overhead.OverheadOptions  # when run times are measured
+    web: web_config.WebConfigSource | None  # from the file of --web.config.file
+    systemd_socket: bool  # listen on the sockets that the service manager passes
 
 
 def run(config: Config, options: RunOptions) -> int:
-    """Serve until SIGTERM. The exit code: 0, 1 if nothing could be served, 4 for missing rights or a missing bcc."""
+    """Serve until SIGTERM. Return the exit code: 0, 1 if the server cannot serve, 4 for missing rights or bcc."""
     logger = log.get()
     malloc.return_freed_memory()
     if options.socket is None and (missing := rights.missing_to_become(*options.account)):
@@ -98,28 +98,28 @@ def run(config: Config, options: RunOptions) -> int:
     )
     gc.collect()
     malloc.trim()
-    gc.freeze()  # what is here now is never freed: a child's collector must not touch, and so copy, these pages
+    gc.freeze()  # objects of the start are never freed: a child's collector would touch, and so copy, these pages
     return supervisor.run()
 
 
 def _cache(options: RunOptions) -> artifact.Cache:
-    """The one of the command line. Where that cannot be had one that ends with this process; OSError where others could
-    write to it, or nothing may be compiled."""
+    """Return the cache of the command line; where that cannot be used one that ends with this process. OSError where
+    other users can write to it, or where nothing may be compiled."""
     try:
         return artifact.Cache(options.cache_dir)
     except OSError as error:
         if isinstance(error, artifact.ForeignCacheError) or not options.compiles:
             raise
         hint = "every start compiles all programs (--cache.dir: a directory that this user can write to)"
-        why = error.strerror or str(error)
-        log.get().warning(f"compiled programs are not kept: {hint}", cache=str(options.cache_dir), why=why)
+        cause = error.strerror or str(error)
+        log.get().warning(f"compiled programs are not kept: {hint}", cache=str(options.cache_dir), error=cause)
     made = tempfile.mkdtemp(prefix="bpf-exporter-", dir=scratch.directory())
-    atexit.register(shutil.rmtree, made, ignore_errors=True)  # children end without
+    atexit.register(shutil.rmtree, made, ignore_errors=True)  # children end without running it
     return artifact.Cache(Path(made))
 
 
 def _missing_bcc(programs: Sequence[ProgramSpec], host: Host) -> str:
-    """Something must be compiled, and there is nothing to compile it with; "" if all is well."""
+    """Return why a program cannot be compiled where one must be and there is no bcc; "" if nothing is missing."""
     if compiler.bcc_version() is not None:
         return ""
     for program in programs:
@@ -137,17 +137,17 @@ def _missing_bcc(programs: Sequence[ProgramSpec], host: Host) -> str:
 
 
 class _Load:
-    """What a loader child runs. The kernel's types were hashed once, for `host`, and not by every loader."""
+    """Loads a program in a loader child. The kernel's BTF is hashed once, for `host`, and not by every loader."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def limit(self, config: Config) -> None:
-        """For loaders that are forked from now on."""
+        """Set the limit for loaders that are forked from now on."""
         self._host = replace(self._host, map_memory=config.limits.map_memory)
 
     def __call__(self, program: ProgramSpec) -> tuple[Program, Descriptors]:
-        with contextlib.suppress(PermissionError):  # the unit has a niceness of its own, and forbids another
+        with contextlib.suppress(PermissionError):  # the unit sets a niceness, and forbids another
             os.nice(LOADER_NICE)
         return load_program.load_program(program, self._host)
 
@@ -157,7 +157,7 @@ def _guard(host: Host, state_dir: Path) -> CrashGuard:
 
 
 def _child(options: RunOptions) -> ServerFunction:
-    """A server that is forked from the supervisor, with sockets that listen from now on."""
+    """Return a function that forks a server, after its sockets listen."""
     listeners = listening.sockets(options.listen, from_service_manager=options.systemd_socket)
     secure = options.web is not None and bool(options.web.first.settings and options.web.first.settings.tls)
     for sock in listeners:
@@ -168,7 +168,7 @@ def _child(options: RunOptions) -> ServerFunction:
 
 
 def _connection(path: Path, account: tuple[int, int]) -> ServerFunction:
-    """A server that is a unit of its own, and comes to this socket."""
+    """Return a function that waits for a server, a unit of its own, to connect to this socket."""
     uid, gid = account
     try:
         listener = server_unit.listen(path, gid)
@@ -178,8 +178,8 @@ def _connection(path: Path, account: tuple[int, int]) -> ServerFunction:
 
 
 def _server(listeners: Sequence[socket.socket], options: RunOptions) -> ServeFunction:
-    """What the server child runs. Its modules are imported once, here: a server that died is back after a fork, and
-    what the two roles have in memory they share (measured: the same total as with the import in the child)."""
+    """Return the function of the server child. Its modules are imported once, in the supervisor: after a crash a fork
+    restores the server, and both roles share the memory (measured: the same total as with the import in the child)."""
     from exporter.server import process
 
     parent = os.getpid()
@@ -188,7 +188,7 @@ def _server(listeners: Sequence[socket.socket], options: RunOptions) -> ServeFun
         try:
             chosen = process.ServerOptions(options.account, options.metrics_path, parent)
             process.serve(sock, listeners, chosen)
-        except BaseException as error:  # noqa: BLE001 - the last word of a process that the supervisor starts again
+        except BaseException as error:  # noqa: BLE001 - logged before the supervisor starts another one
             log.get().error("server failed", error=f"{type(error).__name__}: {error}")
         os._exit(EXIT_RUNTIME)
 
@@ -196,7 +196,7 @@ def _server(listeners: Sequence[socket.socket], options: RunOptions) -> ServeFun
 
 
 def _recorder(directory: Path) -> RecordFunction:
-    """What writes the recordings, in a child of its own: documents and raw maps, one file a program."""
+    """Return a function that writes recordings in a child: documents and raw maps, one file for each program."""
 
     def record(entries: Sequence[ManagedProgram]) -> None:
         from exporter.collecting import recording
@@ -210,7 +210,7 @@ def _recorder(directory: Path) -> RecordFunction:
 
 
 def command(options: argparse.Namespace) -> int:
-    """`bpf-exporter run` and `supervise`, which starts no server of its own. The exit code."""
+    """Run `bpf-exporter run`, or `supervise`, which starts no server. Return the exit code."""
     log.configure(options.log_level, options.log_format)
     if refusal := rights.refusal_to_load():
         log.get().error(refusal)
@@ -246,7 +246,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 def _web_source(path: Path | None, trust_owner: Sequence[int]) -> web_config.WebConfigSource | None:
-    """Where the web configuration comes from, None for no file. ConfigErrors, all of them printed already."""
+    """Return the source of the web configuration, None for no file. ConfigErrors, all of which are printed already."""
     if path is None:
         return None
     found = read_in_child(read_web_config, WebConfigRead, path, trust_owner)

@@ -1,6 +1,6 @@
-"""Puts the server together for `bpf-exporter serve`: listening sockets, and the supervisor it finds by a socket.
+"""`serve`: listening sockets, and a server that connects to the supervisor's socket.
 
-Nothing of loading is imported here: this process never needs it.
+It imports nothing of loading/, which this process never needs.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from exporter.web import listening
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What the command line says of a server."""
+    """Options of a server."""
 
     socket: Path  # the supervisor's
     listen: tuple[str, ...]
-    systemd_socket: bool  # listen where the service manager does
+    systemd_socket: bool  # listen on the sockets that the service manager passes
     metrics_path: str
     account: tuple[int, int]  # uid and gid
 
 
 def run(options: ServeOptions) -> int:
-    """Serve until killed. The exit code: 1 if nothing could be served, 4 for missing rights."""
+    """Serve until killed. Return the exit code: 1 if the server cannot serve, 4 for missing rights."""
     logger = log.get()
     malloc.return_freed_memory()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the configuration is the supervisor's
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor reads the configuration
     uid = options.account[0]
     if missing := rights.missing_to_become(*options.account):
         logger.error(f"a server of user {uid} needs {', '.join(missing)}: run as that user, or as root")
@@ -52,12 +52,12 @@ def run(options: ServeOptions) -> int:
         logger.error(str(error))
         return EXIT_RUNTIME
     except OSError as error:
-        logger.error(f"server: {error.strerror or error} (docs/security.md has what kernels before 5.19 want)")
+        logger.error(f"server: {error.strerror or error} (docs/security.md has what kernels before 5.19 need)")
         return EXIT_RIGHTS
 
 
 def command(options: argparse.Namespace) -> int:
-    """`bpf-exporter serve`. The exit code."""
+    """Run `bpf-exporter serve` and return its exit code."""
     log.configure(options.log_level, options.log_format)
     return run(
         ServeOptions(

@@ -1,4 +1,4 @@
-"""The artifact: what the compiler made of one variant of one program, and all that loading needs. And their cache."""
+"""The artifact, which is the compiled form of one variant and all that loading needs; and a directory of artifacts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _log = log.get()
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Bytecode of one C function. `maps`: (instruction index, map name) of every BPF_LD_IMM64 that loads a map; its
-    immediate is 0 here and becomes the fd at load."""
+    """Bytecode of one C function. `maps`: (instruction index, map name) of every BPF_LD_IMM64 that loads a map, whose
+    imm is 0 here and the fd after loading."""
 
     name: str
     instructions: bytes
@@ -38,13 +38,13 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What bcc made of one variant.
+    """The compiled form of one variant.
 
-    key         of the cache, from `key`
-    cache_key   what it was made of, and for which kernel
+    key         in the cache
+    cache_key   what the key is made of: the text, and the kernel
     btf         raw BTF of the module that the compiler made, with the maps' key and value types; b"" if none
     btf_types   map name -> (key type id, value type id) in it; maps without types are not in it
-    maps        definitions and layouts, the hidden map of lost updates among them
+    maps        definitions and layouts, with those of the hidden maps
     """
 
     key: str
@@ -61,19 +61,21 @@ class Artifact:
 
     @property
     def arch(self) -> str:
-        """As `uname -m` says it; bytecode of another one must not be loaded (registers and structs differ)."""
+        """Return the architecture as `uname -m` says it; bytecode of another one must not be loaded."""
         return self.cache_key.arch
 
     @property
     def release(self) -> str:
+        """Return the kernel's release as `uname -r` says it."""
         return self.cache_key.release
 
     def function(self, name: str) -> Function | None:
+        """Return the function of that name, None if there is none."""
         return next((f for f in self.functions if f.name == name), None)
 
 
 def dumps(artifact: Artifact) -> str:
-    """The artifact as JSON with a digest of its own, bytes as base64."""
+    """Return the artifact as JSON with a digest of its content, and bytes as base64."""
     document = asdict(artifact)
     document["btf"] = base64.b64encode(artifact.btf).decode()
     for function in document["functions"]:
@@ -82,7 +84,7 @@ def dumps(artifact: Artifact) -> str:
 
 
 def loads(text: str | bytes) -> Artifact:
-    """The artifact of `dumps`. ValueError for another format or for damage of any kind."""
+    """Return the artifact of what `dumps` returned. ValueError for another format, and for damage of any kind."""
     try:
         document = json.loads(text)
         if document["format"] != FORMAT:
@@ -96,14 +98,14 @@ def loads(text: str | bytes) -> Artifact:
 
 
 class ForeignCacheError(PermissionError):
-    """A directory that others can write to."""
+    """Another user can write to the directory."""
 
 
 class Cache:
-    """Artifacts by key in a directory, one JSON file each; several loaders and a restarted daemon may share it.
+    """A directory of artifacts, one JSON file for each key; several loaders and a restarted daemon can share it.
 
-    What is in here runs in the kernel, so neither the directory nor an entry may be writable by anybody else:
-    ForeignError for the directory, a miss for an entry.
+    Artifacts run in the kernel, so no other user may write to the directory or an entry: ForeignCacheError for the
+    directory, a miss for an entry.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -111,25 +113,25 @@ class Cache:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError as error:  # a file, or a link to nothing
-            raise NotADirectoryError("it is there and no directory") from error
+            raise NotADirectoryError("it is no directory") from error
         if why := other_writers(directory.stat(), (0, os.geteuid())):
             raise ForeignCacheError(f"it {why}")
 
     @property
     def headers(self) -> Path:
-        """Where the compiler keeps header trees."""
+        """Return the directory of header trees."""
         return self.directory / "headers"
 
     def get(self, key: str, bcc_version: str | None = None) -> Artifact | None:
-        """The entry, or None: if there is none, if it is damaged (which is logged), or if another bcc made it than
-        `bcc_version`; None there takes any, for a host that has no bcc."""
+        """Return the artifact; None if there is none, if it is damaged (which is logged), or if a bcc of another
+        version than `bcc_version` made it. On a host without bcc `bcc_version` is None, and any version fits."""
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.warning("artifact not read; it is compiled again", file=str(path), cause=error.strerror)
+            _log.warning("artifact not read; it is compiled again", file=str(path), error=error.strerror)
             return None
         with open(descriptor, "rb") as file:
             if why := other_writers(os.fstat(descriptor), (0, os.geteuid())):
@@ -141,16 +143,17 @@ class Cache:
             if artifact.key != key:
                 raise ValueError(f"it is the entry of {artifact.key}")
         except ValueError as error:
-            _log.warning("artifact damaged; it is compiled again", file=str(path), cause=str(error))
+            _log.warning("artifact damaged; it is compiled again", file=str(path), error=str(error))
             return None
         if bcc_version not in (None, artifact.bcc_version):
             return None
-        with contextlib.suppress(OSError):  # a cache that is read-only keeps all it has
+        with contextlib.suppress(OSError):  # a read-only cache does not note when an entry was used
             os.utime(path)
         return artifact
 
     def cache_keys(self, program: str, variants: Container[str]) -> list[CacheKey]:
-        """What there is of a program's variants, for whatever kernel; damaged entries are left out. Reads all files."""
+        """Return the cache keys of a program's variants, for every kernel; damaged entries are left out. Reads all
+        files."""
         found = []
         for path in sorted(self.directory.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
@@ -160,9 +163,9 @@ class Cache:
         return found
 
     def put(self, artifact: Artifact) -> None:
-        """Writes the entry in one step; whoever comes second wins, with the same content. OSError if it cannot.
+        """Write the entry in one step; of two writers the second one wins, with the same content. OSError.
 
-        No fsync: an entry torn by a power cut does not match its digest and is a miss.
+        There is no fsync: an entry torn by a power cut does not match its digest and is a miss.
         """
         self._remove_unused()
         descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=self.directory)
@@ -175,7 +178,7 @@ class Cache:
             raise
 
     def _remove_unused(self) -> None:
-        """Entries that no start has used for long (kernels and programs of the past), and what a killed loader left."""
+        """Remove entries that no start has used for long, and temporary files of killed loaders."""
         for path in self.directory.glob("*.*"):
             limit = _NEW_SECONDS if path.name.startswith(".new-") else _UNUSED_SECONDS
             with contextlib.suppress(FileNotFoundError):  # another loader was faster

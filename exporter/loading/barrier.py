@@ -1,7 +1,7 @@
-"""The barrier of drained maps: what the server updates to wait until no program is left in a map that was live.
+"""The barrier of drained maps: a map that the server updates to wait until no program uses a map that was live.
 
 An update of a map of maps returns after an RCU grace period (maybe_wait_bpf_programs(), since 4.20: 1ae80cf31938), and
-programs run inside a read-side section. Not so sleepable ones; the loader makes none (BPF_F_SLEEPABLE).
+programs run inside a read-side section. Sleepable programs do not; the loader makes none (BPF_F_SLEEPABLE).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from exporter.program import DRAIN_BARRIER, DRAIN_EPOCHS, Reason
 
 
 def add(maps: dict[str, int], kernel: Kernel) -> None:
-    """To the maps of a program that has some to drain, by name: one more, of a single place that takes a map like that
-    of the epochs. RefusedError where the kernel makes none."""
+    """Add the barrier to the maps of a program, by name, if it has maps to drain: a map of one map that is like the one
+    of the epochs. RefusedError where the kernel refuses it."""
     if DRAIN_EPOCHS not in maps:
         return
     try:

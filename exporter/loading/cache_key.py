@@ -1,4 +1,4 @@
-"""What an artifact is made of and for: its key in a cache, and why another one does not fit."""
+"""What an artifact is made of and for -> its key in the cache, and why another artifact does not fit."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from exporter.loading.compiling import headers, source
 from exporter.loading.target import Target
 from exporter.spec import ProgramSpec, VariantSpec
 
-FORMAT = 3  # of the artifact's file and of what the compiler takes out of bcc; another one makes older entries misses
+FORMAT = 3  # of the artifact's file and of what it holds; older entries are misses
 
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:
-    """All that the bytecode of a variant depends on but bcc's version, which stands in the artifact.
+    """Everything that the bytecode of a variant depends on except for bcc's version, which is a field of the artifact.
 
     text      digest of the C text and its `defines:`
-    header    digest of what stands in front: the shared header, types of modules, what reads the arguments of USDT
-              probes in one build of their file
-    exporter  digest of how this version of the exporter has bcc compile
+    header    digest of the text in front of it: the shared header, types of modules, functions that read the arguments
+              of USDT probes in one build of their file
+    exporter  digest of how this version of the exporter makes bcc compile
     btf       digest of the kernel's BTF file, release and arch as `uname` says them
     """
 
@@ -35,11 +35,12 @@ class CacheKey:
     arch: str
 
     def key(self, program: str, variant: str) -> str:
-        """Of one variant's artifact, a hex digest."""
+        """Return the key of one variant's artifact, a hex digest."""
         return _digest(program, variant, self.text, self.header, self.exporter, self.btf, self.release, self.arch)
 
 
 def of(program: ProgramSpec, target: Target, header_text: str) -> CacheKey:
+    """Return what the program is compiled from, with this text in front of it, and for which kernel."""
     return CacheKey(
         text=_digest(program.text, sorted(program.defines.items())),
         header=_digest(header_text),
@@ -56,7 +57,8 @@ def key(program: ProgramSpec, variant: VariantSpec, target: Target, header_text:
 
 
 def of_text(program: ProgramSpec, header_text: str) -> str:
-    """A digest of all that any kernel would run of a program: its text and the exporter's, and where it is attached."""
+    """Return a digest of everything that any kernel would run of a program: its C text and the exporter's, and its
+    attach points."""
     variants = [variant.model_dump() for variant in program.variants]
     made = (FORMAT, headers.REVISION, source.DIALECT)
     return _digest(
@@ -79,7 +81,7 @@ def _file(name: str) -> list[str | int]:
 
 
 def refusal(wanted: CacheKey, found: Sequence[CacheKey]) -> str:
-    """Why none of the artifacts that there are of a program fits: what is needed, and what the nearest one is for."""
+    """Return why none of the artifacts found for a program fits: what is needed, and what the nearest one is for."""
     needed = f"it needs linux {wanted.release} {wanted.arch}, BTF {_short(wanted.btf)}"
     if not found:
         return f"{needed}; nothing of this program is there"
@@ -89,7 +91,7 @@ def refusal(wanted: CacheKey, found: Sequence[CacheKey]) -> str:
 
 
 def _differences(wanted: CacheKey, found: CacheKey) -> list[str]:
-    """What is different, in words, the kernel first."""
+    """Return what differs, the kernel first."""
     pairs = (
         ("another architecture", wanted.arch, found.arch),
         ("another release", wanted.release, found.release),
@@ -98,7 +100,7 @@ def _differences(wanted: CacheKey, found: CacheKey) -> list[str]:
         ("another shared header, other modules or another build of a probed file", wanted.header, found.header),
         ("another version of bpf-exporter", wanted.exporter, found.exporter),
     )
-    # What fits in everything is of another variant, or damaged.
+    # An artifact without a difference is of another variant, or damaged.
     return [what for what, one, other in pairs if one != other] or ["another variant, or damaged"]
 
 

@@ -1,4 +1,4 @@
-"""An artifact -> maps and programs in the kernel, by bpf(2): one path for what is new, cached or made elsewhere."""
+"""An artifact -> maps and programs in the kernel, by bpf(2): new, cached or compiled on another host alike."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from exporter.program import Reason
 
 
 def raise_memlock(kernel: Kernel) -> None:
-    """Lift RLIMIT_MEMLOCK as far as this process may, on kernels that count maps and programs in it. Where that is not
-    far enough what comes next is EPERM, and says so."""
+    """Raise RLIMIT_MEMLOCK as far as this process may, on kernels that charge maps and programs to it. Where that is
+    not enough, creating a map fails with EPERM, and the refusal names the limit."""
     if kernel.version >= MEMCG_ACCOUNTING:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -28,7 +28,7 @@ def raise_memlock(kernel: Kernel) -> None:
 
 
 def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
-    """Map name -> fd of a new, empty map, for every map of the artifact. RefusedError, and then none is left open."""
+    """Create every map of the artifact; return the fds by map name. RefusedError, and then no map is left open."""
     _check_arch(artifact, kernel)
     btf_fd = _load_btf(artifact)
     fds: dict[str, int] = {}
@@ -41,8 +41,8 @@ def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
             except OSError as error:
                 if not value_type:
                     raise refused(f"create map {wanted.name}", error, kernel, Reason.MAP) from error
-                # Some types take no BTF (stack traces, map in map: map_check_no_btf()). bpftool loses the names of
-                # fields then, the exporter nothing: the layouts are in the artifact.
+                # Some map types take no BTF (stack traces, map in map: map_check_no_btf()). Then bpftool lacks names
+                # of fields; the exporter has the layouts in the artifact.
                 try:
                     fds[wanted.name] = bpf.map_create(*layout)
                 except OSError as again:
@@ -52,14 +52,14 @@ def create_maps(artifact: Artifact, kernel: Kernel) -> dict[str, int]:
         raise
     finally:
         if btf_fd:
-            os.close(btf_fd)  # the maps hold it
+            os.close(btf_fd)  # the maps refer to it
     return fds
 
 
 class LoadedFunctions:
-    """The functions of an artifact, each loaded when the first point asks for it and once for all points that can share
-    it: points of one program type do, but fentry, fexit and tp_btf are bound to their target by the verifier, and a
-    program for many points at once is another one than for a single point."""
+    """The functions of an artifact, each loaded for the first attach point that needs it and shared with others. Points
+    of one program type share a program; fentry, fexit and tp_btf do not, because the verifier binds the program to its
+    target, nor does a link for many points share one with a link for a single point."""
 
     def __init__(self, artifact: Artifact, maps: dict[str, int], kernel: Kernel) -> None:
         self._artifact = artifact
@@ -68,7 +68,8 @@ class LoadedFunctions:
         self._fds: dict[tuple[str, int, int, BtfTarget | None], int] = {}
 
     def load(self, point: AttachPoint, multi: bool = False) -> int:
-        """The fd of the program for this point; it belongs to this object. RefusedError says why there is none."""
+        """Return the fd of the program for this point, which belongs to this object. RefusedError if the kernel refuses
+        it."""
         function = _function(self._artifact, point)
         kind = KINDS[point.kind]
         expected = kind.multi.expected_attach_type if multi and kind.multi else kind.expected_attach_type
@@ -80,11 +81,11 @@ class LoadedFunctions:
         return self._fds[key]
 
     def release(self, used: Iterable[int]) -> dict[str, int]:
-        """Hand over the fds in `used` by function name ("on_x", and "on_x#2" where it had to be loaded again), close
-        the others (optional points that could not be attached)."""
-        kept, named = set(used), dict[str, int]()
+        """Return the fds in `used` by function name ("on_x", and "on_x#2" where it was loaded twice), which belong to
+        the caller then; close the others (of optional points that could not be attached)."""
+        in_use, named = set(used), dict[str, int]()
         for (function, *_), fd in self._fds.items():
-            if fd not in kept:
+            if fd not in in_use:
                 os.close(fd)
                 continue
             times = sum(1 for name in named if name.partition("#")[0] == function)
@@ -93,13 +94,14 @@ class LoadedFunctions:
         return named
 
     def close(self) -> None:
+        """Close every program that was not released."""
         close(self._fds.values())
         self._fds = {}
 
 
 def probe(kernel: Kernel, point: AttachPoint) -> None:
-    """Attach a program that does nothing, and detach it: RefusedError where this kernel has no such place, or does not
-    let us there. Takes milliseconds, a compiler run seconds. Of a glob the first place that lets us is enough."""
+    """Attach a program that does nothing, and detach it. RefusedError where this kernel lacks the target or refuses the
+    program. It takes milliseconds, compiling takes seconds. Of a glob one match that succeeds is enough."""
     refusal: RefusedError | None = None
     for target in expand(kernel, point):
         try:
@@ -132,7 +134,7 @@ def _probe(kernel: Kernel, point: AttachPoint) -> None:
 
 
 def probe_multi(kernel: Kernel, points: Sequence[AttachPoint]) -> None:
-    """The same at several points of one kind by a single link. RefusedError where this kernel has no such links."""
+    """Probe several points of one kind by a single link. RefusedError where this kernel has no such links."""
     multi = KINDS[points[0].kind].multi
     assert multi is not None
     program = _load(kernel, points[0], bpf_insn.RETURN_0, "GPL", multi.expected_attach_type, None)
@@ -162,12 +164,13 @@ def _load(kernel: Kernel, point: AttachPoint, code: bytes, terms: str, expected:
 
 
 def close(fds: Iterable[int]) -> None:
+    """Close the file descriptors."""
     for fd in list(fds):
         os.close(fd)
 
 
 def _check_arch(artifact: Artifact, kernel: Kernel) -> None:
-    """Bytecode of another architecture loads and reads wrong registers and offsets: it must not come that far."""
+    """Refuse bytecode of another architecture, which would load and read wrong registers and offsets."""
     if artifact.arch != kernel.machine:
         raise RefusedError(
             Reason.UNSUPPORTED,
@@ -184,8 +187,8 @@ def _function(artifact: Artifact, point: AttachPoint) -> Function:
 
 
 def _load_btf(artifact: Artifact) -> int:
-    """The fd of the maps' BTF, 0 without: an older kernel refuses kinds that it does not know (BTF_KIND_FLOAT is 5.13,
-    DECL_TAG 5.16, TYPE_TAG 5.17, ENUM64 6.0), and maps do without."""
+    """Return the fd of the maps' BTF, or 0: an older kernel refuses kinds that it does not know (BTF_KIND_FLOAT is
+    5.13, DECL_TAG 5.16, TYPE_TAG 5.17, ENUM64 6.0), and maps do not need their BTF."""
     if not artifact.btf:
         return 0
     try:

@@ -1,8 +1,7 @@
-"""One program of the configuration -> maps, programs and attachments in the kernel: the first variant that works here.
+"""One program of the configuration -> maps, programs and links in the kernel: the first variant that works here.
 
-Runs in a short-lived child of the supervisor (docs/architecture.md), which sends on what `load_program` returns and
-exits. Whatever is wrong with the program itself comes back as its state, reason and text; only the exporter's own bugs
-are exceptions.
+It runs in a short-lived child of the supervisor, which sends what `load_program` returns to the supervisor and exits.
+An error in the program is its state, reason and text; only a bug of the exporter raises an exception.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _log = log.get()
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A variant that runs."""
+    """A variant that is attached."""
 
     artifact: Artifact
     from_cache: bool
@@ -38,9 +37,8 @@ class _Running:
 def load_program(program: ProgramSpec, host: Host) -> tuple[Program, Descriptors]:
     """Load and attach the first variant whose `requires` hold, that compiles, loads and attaches.
 
-    `check` gets the layouts of the artifact's maps before anything is created and raises BindingError if a metric does
-    not fit them. The descriptors are empty unless the state is running; then the caller owns them. Of a variant that
-    failed nothing stays open.
+    A metric that does not fit its map is found before anything is created. The descriptors are empty unless the state
+    is running; then they belong to the caller. Of a variant that failed nothing stays open.
     """
     outcome = Program(program.name, State.DISABLED, source_sha256=hashlib.sha256(program.text.encode()).hexdigest())
     if not program.enabled:
@@ -73,7 +71,8 @@ def load_program(program: ProgramSpec, host: Host) -> tuple[Program, Descriptors
 
 
 def _not_running(program: ProgramSpec, outcome: Program, attempts: list[Attempt]) -> Program:
-    """Skipped if nothing here could ever be attached and that is no mistake; else failed, with the first mistake."""
+    """Return the program as skipped if every variant lacks something that it may lack; else as failed, with the first
+    error."""
     expected = {Reason.REQUIRES} | (ABSENT if program.optional else set())
     hard = next((attempt for attempt in attempts if attempt.reason not in expected), None)
     if len(attempts) == 1:
@@ -90,7 +89,7 @@ def _not_running(program: ProgramSpec, outcome: Program, attempts: list[Attempt]
 
 
 def _try(program: ProgramSpec, variant: VariantSpec, host: Host) -> _Running:
-    """Load and attach one variant, or RefusedError with nothing left behind."""
+    """Load and attach one variant. RefusedError, and then nothing of it stays open."""
     if demands := requires.unmet(variant.requires, host.kernel):
         raise RefusedError(Reason.REQUIRES, _requires_text(demands))
     load.raise_memlock(host.kernel)

@@ -1,7 +1,7 @@
-"""What another kernel has of a program's demands and attach points, by its BTF file alone: yes, no, or not to be told.
+"""A BTF file of another kernel -> what that kernel lacks of a program's requirements and attach points.
 
-A BTF file of vmlinux has the members of every struct, the functions that can be traced, a typedef for every tracepoint
-and the helpers of bpf(2). It has no release, no list of modules and nothing of what they bring.
+The BTF of vmlinux has the members of every struct, the functions that can be traced, a typedef for every tracepoint and
+the helpers of bpf(2). It has no release, no list of modules, and nothing that a module defines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from exporter.loading.attaching.kinds import AttachPoint, is_glob
 from exporter.program import Reason
 from exporter.spec import Requirements, VariantSpec
 
-# fentry and fexit load on arm64 but cannot be attached before (ENOTSUPP): its ftrace has direct calls since then.
+# On arm64 fentry and fexit load but do not attach before 6.4 (ENOTSUPP), where its ftrace got direct calls.
 ARM64_TRAMPOLINES = (6, 4)
 
 _CLASS = re.compile(rb"\0trace_event_raw_(\w+)(?=\0)")
@@ -30,8 +30,12 @@ _CLASS = re.compile(rb"\0trace_event_raw_(\w+)(?=\0)")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`lacks` is what that kernel does not have, `reason` of which sort the first of it is; `assumed` what the file
-    cannot tell and is taken to be there."""
+    """What is known of another kernel.
+
+    lacks    what that kernel does not have
+    assumed  what its BTF does not tell, and is assumed to be there
+    reason   of the first entry of `lacks`
+    """
 
     lacks: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -39,7 +43,7 @@ class Answer:
 
 
 class OtherKernel:
-    """One kernel, as far as its BTF knows it. `release` is None where nobody has said which one it is."""
+    """A kernel as far as its BTF describes it. `release` is None where it is not known."""
 
     def __init__(self, types: KernelBtf, release: str | None, arch: str) -> None:
         self._types = types
@@ -47,7 +51,7 @@ class OtherKernel:
         self._arch = arch
 
     def requires(self, wanted: Requirements) -> Answer:
-        """Which of the demands it does not meet."""
+        """Return which of the requirements the kernel does not meet."""
         lacks: list[str] = []
         assumed: list[str] = []
         if wanted.kernel is not None and self._release is None:
@@ -73,7 +77,8 @@ class OtherKernel:
         return Answer(tuple(lacks), tuple(assumed), Reason.REQUIRES if lacks else Reason.NONE)
 
     def attach_points(self, variant: VariantSpec, modules: Sequence[str]) -> Answer:
-        """Which attach points it does not have; `modules` are those that the program asks for, which may have them."""
+        """Return which attach points the kernel does not have; one may be in one of `modules`, which the program
+        requires."""
         lacks: list[tuple[Reason, str]] = []
         assumed: list[str] = []
         absent = 0
@@ -90,7 +95,7 @@ class OtherKernel:
         return Answer(tuple(text for _, text in lacks), tuple(assumed), lacks[0][0] if lacks else Reason.NONE)
 
     def helpers(self, called_by: Iterable[Function]) -> Answer:
-        """Which helpers the functions call that are newer than that kernel: its verifier says "unknown func"."""
+        """Return which helpers the functions call that are newer than the kernel: its verifier says "unknown func"."""
         known = self._types.enum_values("bpf_func_id")
         if not known:
             return Answer(assumed=("helpers (this BTF has no enum bpf_func_id)",))
@@ -102,13 +107,13 @@ class OtherKernel:
         return Answer(lacks, reason=Reason.VERIFIER if lacks else Reason.NONE)
 
     def _no_field(self, path: str) -> tuple[str, bool]:
-        """Why CATEGORY:EVENT.FIELD is not there, "" if it is; and whether that is certain.
+        """Return why CATEGORY:EVENT.FIELD is absent, "" if it is there; and True if that is certain.
 
-        An event of its own has struct trace_event_raw_EVENT. One that shares its record with others has that of their
-        class, and which one that is BTF does not say: it has, as far as names tell, a word of the event's in common.
+        An event with a record of its own has struct trace_event_raw_EVENT. An event of a class (DECLARE_EVENT_CLASS)
+        has the record of the class, and BTF does not say which class: its name usually begins as the event's does.
         """
-        place, _, field = path.rpartition(".")
-        category, _, event = place.partition(":")
+        tracepoint, _, field = path.rpartition(".")
+        category, _, event = tracepoint.partition(":")
         if requires.has_field(self._types, event, field):
             return "", True
         if self._types.find_struct(f"trace_event_raw_{event}"):
@@ -122,7 +127,7 @@ class OtherKernel:
         return f"it shares its record with other events, and none of {category} has such a field", True
 
     def _no_target(self, point: AttachPoint) -> tuple[Reason, str]:
-        """Why the point is not there, "" if it is; Reason.NONE where that cannot be told."""
+        """Return why the target is absent, "" if it is there; Reason.NONE where BTF does not tell."""
         if point.kind in FILE_KINDS:
             return Reason.NONE, "a file of that host"
         if point.kind == "perf_event":
@@ -143,7 +148,7 @@ class OtherKernel:
             return Reason.NONE, ""
         if module:
             return Reason.NONE, f"in module {module}, or nowhere"
-        if point.target.rpartition(":")[2].startswith("sys_"):  # of two names of one address BTF may have the other
+        if point.target.rpartition(":")[2].startswith("sys_"):  # BTF may have the other name of the address
             return Reason.NONE, "this BTF has no such system call by this name"
         hint = "inlined? see variants; of a module? then MODULE:FUNC"
         return Reason.MISSING, f"no such function in this BTF ({hint})"
@@ -156,12 +161,12 @@ class OtherKernel:
 
     @cached_property
     def _classes(self) -> list[str]:
-        """Every X of a struct trace_event_raw_X, by the strings of the file."""
+        """Return every X of a struct trace_event_raw_X, by the strings of the file."""
         return sorted({name.decode() for name in _CLASS.findall(self._types.path.read_bytes())})
 
 
 def all_of(*questions: Callable[[], Answer]) -> Answer:
-    """The answers up to the first that lacks something, in one."""
+    """Join the answers, up to the first that lacks something."""
     assumed: list[str] = []
     for question in questions:
         answer = question()

@@ -1,4 +1,4 @@
-"""What the kernel answers when it loads or attaches, as a reason and a sentence that says what would work."""
+"""An error of the kernel or the compiler -> a reason, and a sentence with the cause and what would work."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from exporter.kernel import bpf, rights
 from exporter.kernel.features import Kernel
 from exporter.program import Reason
 
-# Since then maps and programs are charged to the memory cgroup and not to RLIMIT_MEMLOCK (3ac1f01b43b6).
+# From 5.11 on maps and programs are charged to the memory cgroup and not to RLIMIT_MEMLOCK (3ac1f01b43b6).
 MEMCG_ACCOUNTING = (5, 11)
 LOG_LINES = 15  # of a verifier log: its end names the instruction and the registers
 
-# Lines of a verifier log that follow the program, and those that are no verdict (kernel/bpf/verifier.c, log.c).
+# Lines of a verifier log that trace the program, and lines of statistics (kernel/bpf/verifier.c, log.c).
 _STEP = re.compile(r"\d+: |; |from \d+ to |\s*R\d+(?:_\w+)?=|last_idx|parent |regs=|mark_precise|caller:|callee:")
 _ASIDE = re.compile(r"processed \d+ insns|(?:cur|old) state:|verification time|stack depth|func '\w+' arg\d+ has|\s*$")
 
@@ -64,8 +64,8 @@ class RefusedError(Exception):
 
 
 def refused(step: str, error: OSError, kernel: Kernel, otherwise: Reason = Reason.INTERNAL) -> RefusedError:
-    """The refusal that an OSError of bpf(2), perf_event_open(2) or a file stands for; `otherwise` if its number says
-    nothing of rights or support."""
+    """Return the refusal for an OSError of bpf(2), perf_event_open(2) or a file. Its reason is `otherwise` where the
+    errno is neither of rights nor of support."""
     cause = str(error.strerror or error)
     if isinstance(error, bpf.VerifierError):
         return _by_verifier(step, error)
@@ -90,7 +90,7 @@ def _by_verifier(step: str, error: bpf.VerifierError) -> RefusedError:
 
 
 def _verdict(lines: list[str]) -> str:
-    """What the verifier's log ends with behind the last instruction, in one line; its sums of work left out."""
+    """Return what the verifier's log says behind the last instruction, in one line, without its statistics."""
     said: list[str] = []
     for line in reversed(lines):
         if _STEP.match(line):
@@ -111,7 +111,7 @@ def _by_rights(step: str, cause: str, kernel: Kernel) -> RefusedError:
     if kernel.version < MEMCG_ACCOUNTING and (limit := resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]) >= 0:
         hint = f"RLIMIT_MEMLOCK is {limit} bytes: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"
         return RefusedError(Reason.PERMISSION, f"{step}: {cause} ({hint})")
-    # The process holds every capability the kernel asks for, so no setting of ours would help.
+    # The process has every capability that the kernel asks for, so no setting of the exporter would help.
     return RefusedError(
         Reason.UNSUPPORTED, f"{step}: {cause} (this kernel refuses it even with {', '.join(rights.TO_LOAD)})"
     )

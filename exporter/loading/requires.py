@@ -1,4 +1,4 @@
-"""`requires` of a program or variant -> what of it this kernel does not have. The kernel is asked, not its version."""
+"""`requires` of a program or variant -> what this kernel lacks of it. The kernel is asked, and not its version."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPERATORS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
 
 
 def unmet(requires: Requirements, kernel: Kernel) -> list[str]:
-    """A sentence for each demand that does not hold here; [] if all do."""
+    """Return a sentence for each requirement that this kernel does not meet."""
     sentences = []
     if requires.kernel is not None and not matches(requires.kernel, kernel.version):
         sentences.append(f"kernel {requires.kernel} (this one is {kernel.release})")
@@ -40,8 +40,8 @@ def unmet(requires: Requirements, kernel: Kernel) -> list[str]:
 
 
 def matches(expression: str, version: tuple[int, ...]) -> bool:
-    """Whether a version is what ">=5.10, <6.1" asks for. Only as many numbers count as the expression has: 6.1.50 is
-    "<=6.1" and "==6.1", and not ">6.1". ValueError if the expression is none."""
+    """Return True if a version fits an expression such as ">=5.10, <6.1". Only as many numbers count as the expression
+    has: 6.1.50 is "<=6.1" and "==6.1", and not ">6.1". ValueError if it is no such expression."""
     return all(_holds(comparison, version) for comparison in expression.split(","))
 
 
@@ -55,14 +55,14 @@ def _holds(comparison: str, version: tuple[int, ...]) -> bool:
 
 
 def _no_module(name: str, kernel: Kernel) -> str:
-    """Why there is no such module, "" if it is loaded or built in."""
+    """Return why the module is absent, "" if it is loaded or built in."""
     if kernel.has_module(name):
         return ""
     return f"neither loaded nor built in: modprobe {name}, before the exporter starts"
 
 
 def _no_member(path: str, kernel: Kernel, modules: Sequence[str] = ()) -> str:
-    """Why there is no such member of a struct of the kernel's or of these modules, "" if there is."""
+    """Return why the kernel and these modules have no struct with that member, "" if one has."""
     try:
         if kernel_types(kernel.btf).has_member(path):
             return ""
@@ -79,10 +79,10 @@ def _no_member(path: str, kernel: Kernel, modules: Sequence[str] = ()) -> str:
 
 
 def _no_field(path: str, kernel: Kernel) -> str:
-    """Why there is no such field of a tracepoint, "" if there is: CATEGORY:EVENT.FIELD asked of tracefs. Where that is
-    hidden, of BTF's struct trace_event_raw_EVENT, which an event that shares its class with others does not have."""
-    place, _, field = path.rpartition(".")
-    category, _, event = place.partition(":")
+    """Return why CATEGORY:EVENT.FIELD is absent, "" if it is there: by tracefs, and where that is hidden by BTF's
+    struct trace_event_raw_EVENT, which an event of a class (DECLARE_EVENT_CLASS) does not have."""
+    tracepoint, _, field = path.rpartition(".")
+    category, _, event = tracepoint.partition(":")
     if kernel.tracefs is None:
         with suppress(OSError):  # no BTF either
             if has_field(kernel_types(kernel.btf), event, field):
@@ -100,7 +100,7 @@ def _no_field(path: str, kernel: Kernel) -> str:
 
 
 def has_field(types: KernelBtf, event: str, field: str) -> bool:
-    """Whether an event that has a record of its own has this field, by BTF's struct trace_event_raw_EVENT."""
+    """Return True if BTF's struct trace_event_raw_EVENT has this field."""
     return any(
         types.has_member(f"trace_event_raw_{event}.{where}{field}") for where in ("", "__data_loc_", "__rel_loc_")
     )

@@ -1,4 +1,4 @@
-"""What user space knows already -> a map that a program keeps from now on (`maps: {NAME: {seed: listening_ports}}`)."""
+"""The host's present state -> the entries of a map that a program updates from now on (`seed: listening_ports`)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _ROUNDS = 5
 
 
 def reconcile(source: str, layout: Map, fd: int, kernel: Kernel) -> None:
-    """Make the map say what the host says. RefusedError if it is not a hash of u16 port -> u32 count, or too small.
+    """Write what differs between the host and the map. RefusedError if it is no hash of u16 port -> u32 count, or too
+    small.
 
-    Called twice: before anything is attached, so that the first event finds a full map, and after, when the program
-    itself follows what changes, for what changed in between. Host and map cannot be read in one instant, so it looks
-    again until both agree; a host that never rests is left as it was last seen.
+    The loader calls it before anything is attached, so that the first event finds every entry, and again afterwards,
+    for what changed before the program was attached. Host and map cannot be read in one instant, so this is repeated
+    until both agree, at most _ROUNDS times.
     """
     if layout.type not in map_types.HASHES - map_types.PERCPU or (
         layout.key_size,
@@ -40,12 +41,12 @@ def reconcile(source: str, layout: Map, fd: int, kernel: Kernel) -> None:
 
 
 def _differences_written(wanted: dict[int, int], fd: int) -> int:
-    """Write what differs between the host and the map; how many entries that were."""
+    """Write what differs between the host and the map; return the number of entries that differed."""
     found = _entries(fd)
     for port, count in wanted.items():
         if found.get(port) != count:
             bpf.map_update(fd, struct.pack("=H", port), struct.pack("=I", count))
-    # A program may leave a port at 0 when its last listener goes: that is no difference.
+    # A program may leave a port at 0 when its last listener is closed: that is no difference.
     gone = [port for port, count in found.items() if count and not wanted.get(port)]
     for port in gone:
         bpf.map_delete(fd, struct.pack("=H", port))
@@ -53,7 +54,7 @@ def _differences_written(wanted: dict[int, int], fd: int) -> int:
 
 
 def _entries(fd: int) -> dict[int, int]:
-    """The map's entries; a walk that other hands disturb may start over, and then reads some twice."""
+    """Return the map's entries. A walk starts over where its key is deleted meanwhile, and then reads some twice."""
     entries: dict[int, int] = {}
     key = bpf.map_next_key(fd, None, 2)
     steps = 0

@@ -1,6 +1,6 @@
-"""A raw BTF blob and a type id -> the layout of that C type, in plain Python.
+"""A raw BTF blob and a type id -> the layout of that C type, without libbpf.
 
-For the BTF of one program's maps: some hundred types, not the kernel's 130,000 (exporter/kernel/btf.py reads those).
+It is for the BTF of one program's maps, which has some hundred types; kernel/btf.py reads the kernel's 130,000.
 Format: Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
 """
 
@@ -21,7 +21,7 @@ _ENUM64 = struct.Struct("<III")  # struct btf_enum64: name_off, val_lo32, val_hi
 
 _BTF_INT_SIGNED, _BTF_INT_CHAR, _BTF_INT_BOOL = 1, 2, 4
 
-# Bytes behind struct btf_type: fixed, and for each of its vlen elements.
+# Bytes behind struct btf_type: a fixed part, and one for each of its vlen elements.
 _TAIL: dict[int, tuple[int, int]] = {
     btf.BTF_KIND_INT: (4, 0),
     btf.BTF_KIND_PTR: (0, 0),
@@ -56,7 +56,7 @@ class _Record:
 
 
 class Blob:
-    """The types of one raw BTF blob. ValueError if it is no BTF, of another byte order, or has an unknown kind."""
+    """The types of one raw BTF blob. ValueError if it is no BTF, has another byte order, or a type of unknown kind."""
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) < _HEADER.size:
@@ -81,7 +81,7 @@ class Blob:
             at += len(tail)
 
     def layout(self, type_id: int) -> Type:
-        """The C type of that id. KeyError if there is none, ValueError if it has no size (a function, void)."""
+        """Return the C type of that id. KeyError if there is none, ValueError if it has no size (a function, void)."""
         record = self._record(type_id)
         match record.kind:
             case btf.BTF_KIND_TYPEDEF:
@@ -114,7 +114,7 @@ class Blob:
 
     def _typedef(self, record: _Record) -> Type:
         base = self.layout(record.size)
-        # A tag says more than a typedef of it does; an anonymous struct or enum, and every number, takes the typedef.
+        # A struct or enum with a tag keeps its tag; an anonymous one, and every number, takes the name of the typedef.
         if base.kind in ("struct", "union", "enum") and base.name:
             return base
         return replace(base, name=record.name)
@@ -126,7 +126,7 @@ class Blob:
         return Type("int", name, record.size, bool(encoding & _BTF_INT_SIGNED), word)
 
     def _array(self, record: _Record) -> Type:
-        """clang writes `u16 m[3][2]` as an array of 3 arrays of 2, so dimensions nest by themselves."""
+        """Return an array; clang writes `u16 m[3][2]` as an array of 3 arrays of 2, so dimensions are nested."""
         element_id, _, count = _ARRAY.unpack(record.tail)
         element = self.layout(element_id)
         return Type("array", element.name, element.size * count, element=element, count=count)
@@ -150,7 +150,8 @@ class Blob:
         return tuple((self._text(name), value - (1 << width) if value & sign else value) for name, value in pairs)
 
     def _pointee(self, type_id: int) -> str:
-        """How C names what a pointer points to. Not its layout: a list's node points to itself."""
+        """Return the C name of what a pointer points to. Its layout could be endless: a list's node points to
+        itself."""
         record = self._record(type_id)
         while record.kind in btf.QUALIFIERS:
             record = self._record(record.size)
@@ -165,5 +166,5 @@ class Blob:
 
 
 def layout(raw: bytes, type_id: int) -> Type:
-    """The C type `type_id` of a raw BTF blob; for several types of one blob, make one Blob."""
+    """Return the C type `type_id` of a raw BTF blob; for several types of one blob, make one Blob."""
     return Blob(raw).layout(type_id)

@@ -1,7 +1,7 @@
-"""One variant of a program -> an artifact, by bcc, which does nothing else here. The only module that imports bcc.
+"""One variant of a program -> an artifact, by bcc. The only module that imports bcc.
 
-bcc brings LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit, and
-where LLVM's back end finds an error it ends the process. So it runs in a child of its own.
+bcc loads LLVM (150 MB), changes the working directory, prints to the standard streams and cleans up in atexit; an error
+in LLVM's back end ends the process. So bcc runs in a child of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _log = log.get()
 
-# What bcc's ARCH variable takes: it selects triple, registers and PT_REGS macros. Unset it would be this host's.
+# Values of bcc's ARCH variable, which selects triple, registers and PT_REGS macros; without it bcc takes this host's.
 _BCC_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
 
 # An exporter observes: a helper that writes to user memory, changes a return value or signals a process is refused.
@@ -53,9 +53,9 @@ FORBIDDEN_HELPERS = {
 
 
 def bcc_version() -> str | None:
-    """The installed bcc's version, read from its file without importing it; None if there is no bcc."""
+    """Return the installed bcc's version, read from its file without importing bcc; None if there is no bcc."""
     spec = importlib.util.find_spec("bcc")
-    if spec is None or spec.origin is None:  # none, or just a directory called bcc
+    if spec is None or spec.origin is None:  # no module, or a directory called bcc
         return None
     try:
         match = re.search(r"__version__ *= *['\"]([^'\"]+)", (Path(spec.origin).parent / "version.py").read_text())
@@ -71,12 +71,12 @@ def compile_variant(
     header_text: str,
     trees: Path | None = None,
 ) -> Artifact:
-    """Compiles one variant for a kernel, this host's or another's, in a child that dies with the calling thread.
+    """Compile one variant for a kernel, this host's or another's, in a child that dies with the calling thread.
 
     header_text  of programs/include/exporter.h
-    trees        where header trees are kept (Cache.headers); None makes one for this call
+    trees        directory of header trees (Cache.headers); None: a tree is made for this call
 
-    Raises RefusedError with the reason and a text for people, "compile FILE:LINE:COLUMN: cause (hint)".
+    RefusedError, whose text is "compile FILE:LINE:COLUMN: cause (hint)".
     """
     if target.arch not in _BCC_ARCH:
         raise RefusedError(Reason.UNSUPPORTED, f"compile for {target.arch}: only {' and '.join(_BCC_ARCH)} are known")
@@ -90,14 +90,14 @@ def compile_variant(
     try:
         text = source.assemble(program, variant, header_text)
         with _tree(target, trees) as tree:
-            guarded, types = text.text, ""
+            whole, types = text.text, ""
             if tree:
                 headers.add_included(tree, program.text)
                 kernel_types = needed_types.read(tree)
                 types = kernel_types.needed(" ".join((source.without_comments(text.text), *text.flags)))
-                guarded += _guard(program, target, kernel_types.several)
+                whole += _asserts(program, target, kernel_types.several)
             made_of = cache_key.of(program, target, header_text)
-            return _in_child(_Job(program, variant, target, made_of, text, guarded, tree, types))
+            return _in_child(_Job(program, variant, target, made_of, text, whole, tree, types))
     except headers.HeadersError as error:
         raise RefusedError(Reason.COMPILER, str(error)) from error
     except (OSError, ValueError) as error:
@@ -106,10 +106,10 @@ def compile_variant(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the child needs.
+    """What the child compiles.
 
-    text   the whole C text, with the guard behind it
-    types  those of the kernel's that it needs; "" for all that are in the tree, or in installed headers
+    text   the whole C text, with the layout asserts behind it
+    types  C text of the kernel types that it needs; "" for all types of the tree, or of installed headers
     """
 
     program: ProgramSpec
@@ -141,23 +141,23 @@ def _in_child(job: _Job) -> Artifact:
 
 
 def _answer(job: _Job, output: IO[bytes]) -> str:
-    """In the child: "artifact JSON" or "refused REASON TEXT"."""
+    """Return, in the child, "artifact JSON" or "refused REASON TEXT"."""
     try:
         return "artifact " + artifact.dumps(_artifact(job, _compile(job, output)))
     except RefusedError as error:
         return f"refused {error.reason} {error.text}"
-    except (OSError, ValueError, KeyError) as error:  # bpf(2) on the maps, or BTF of a kind that is not known here
+    except (OSError, ValueError, KeyError) as error:  # of bpf(2) on the maps, or of BTF with an unknown kind
         return f"refused {Reason.INTERNAL} compile: read what bcc made: {error}"
 
 
 @contextmanager
 def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
-    """In `trees`, or where that is full or cannot be written to, one that is for this call alone."""
+    """Yield a header tree in `trees`; where that is full or cannot be written to, one for this call alone."""
     if trees:
         try:
             kept = headers.source_tree(target, trees)
         except headers.UnwritableError as error:
-            _log.warning("kernel headers not kept: each program makes its own", cause=str(error))
+            _log.warning("kernel headers not kept: each program makes them again", error=str(error))
         else:
             yield kept
             return
@@ -165,7 +165,7 @@ def _tree(target: Target, trees: Path | None) -> Iterator[Path | None]:
         yield headers.source_tree(target, Path(directory))
 
 
-def _guard(program: ProgramSpec, target: Target, several: frozenset[str]) -> str:
+def _asserts(program: ProgramSpec, target: Target, several: frozenset[str]) -> str:
     with KernelBtf(target.btf_path) as btf:
         return layout_asserts.asserts(source.without_comments(program.text), btf, several)
 
@@ -182,7 +182,7 @@ def _refuse_foreign_tracepoint_formats(program: ProgramSpec, target: Target) -> 
 
 
 def _compile(job: _Job, output: IO[bytes]) -> BPF:
-    """bcc's module. RefusedError with what clang said first."""
+    """Return bcc's module. RefusedError with the first errors that clang printed."""
     os.environ["ARCH"] = _BCC_ARCH[job.target.arch]
     if job.tree:
         os.environ["BCC_KERNEL_SOURCE"] = str(job.tree)
@@ -209,7 +209,7 @@ def _compile(job: _Job, output: IO[bytes]) -> BPF:
 
 
 def _near_members(target: Target) -> diagnostics.NearMembers:
-    """Members of the target's structs by the look of their names; none where its types cannot be asked."""
+    """Return a function that finds members with similar names in the target's structs; it finds none without BTF."""
 
     def near_members(tag: str, name: str) -> list[str]:
         try:
@@ -226,7 +226,8 @@ def _attach_nothing(_module: BPF) -> None:
 
 
 def _module_of_needed_types(job: _Job) -> BPF | None:
-    """None where they were not enough, or the program is wrong: clang's words are right only of the whole header."""
+    """Return bcc's module compiled with the needed types only; None where the program needs more of them, or has an
+    error. Then it is compiled again with all types, because clang would also report the types that were left out."""
     with os.fdopen(os.memfd_create("types"), "w") as file:
         file.write(job.types)
         file.flush()
@@ -239,11 +240,11 @@ def _module_of_needed_types(job: _Job) -> BPF | None:
 def _bcc_module(text: str, flags: tuple[str, ...]) -> BPF | None:
     from bcc import BPF
 
-    # bcc attaches functions by their prefixes while it compiles; only the points that the YAML lists are ours.
+    # bcc attaches functions by their prefixes while it compiles; the exporter attaches what the YAML lists.
     BPF._trace_autoload = _attach_nothing
     try:
         return BPF(text=text.encode(), cflags=list(flags))
-    except Exception:  # noqa: BLE001 (bcc raises Exception itself, with no cause in it: that is on the standard error)
+    except Exception:  # noqa: BLE001 (bcc raises a bare Exception; its cause is on the standard error)
         return None
 
 
@@ -277,7 +278,7 @@ def _artifact(job: _Job, module: BPF) -> Artifact:
         functions=tuple(functions),
         btf=btf,
         btf_types=types,
-        compile_seconds=0.0,  # the parent knows
+        compile_seconds=0.0,  # the parent measures it
     )
 
 
@@ -292,7 +293,7 @@ def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
             Reason.COMPILER,
             f"compile function {name}: calls {', '.join(calls)}, which changes what it observes (refused; take it out)",
         )
-    # bcc puts data of the text into the memory of this process, and its address into the code.
+    # bcc puts the data of a C text into the memory of this process, and its address into the code.
     memory = mappings.mapped_ranges()
     if any(address in span for address in bpf_insn.constants(code) for span in memory):
         raise RefusedError(
@@ -311,7 +312,8 @@ def _function(name: str, code: bytes, map_names: dict[int, str]) -> Function:
 def _maps(
     tables: dict[str, int], assembled: source.Source
 ) -> tuple[bytes, dict[str, tuple[int, int]], tuple[Map, ...]]:
-    """(raw BTF, type ids by map, definitions) of the maps that bcc made while compiling: the kernel knows them best."""
+    """Return (raw BTF, type ids by map, definitions) of the maps that bcc created while compiling, asked of the
+    kernel."""
     raw, blob = b"", None
     types: dict[str, tuple[int, int]] = {}
     maps = []
@@ -340,7 +342,7 @@ def _btf(btf_id: int) -> bytes:
 
 
 def _libbcc() -> Any:
-    """libbcc with the prototypes that bcc's Python leaves out."""
+    """Return libbcc with the prototypes that bcc's Python module lacks."""
     from bcc import lib
 
     lib.bpf_num_tables.restype, lib.bpf_num_tables.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
@@ -348,5 +350,5 @@ def _libbcc() -> Any:
     return lib
 
 
-# The names that programs/include/exporter.h gives them.
+# The names in programs/include/exporter.h.
 assert (LOST_UPDATES, DRAIN_EPOCHS, ODD) == ("lost_updates", "drain_epochs", "_odd")

@@ -1,4 +1,4 @@
-"""What clang and LLVM printed -> one RefusedError that says what to do."""
+"""The output of clang and LLVM -> one RefusedError with the cause and what would work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.loading.compiling import layout_asserts
 from exporter.loading.refusal import RefusedError
 from exporter.program import Reason
 
-# Members of "struct x" that look like a name.
+# ("struct x", name) -> members of the struct with similar names.
 NearMembers = Callable[[str, str], list[str]]
 
 _HEADER = re.compile(
@@ -19,18 +19,18 @@ _HEADER = re.compile(
 _CARET = re.compile(r"[ \t~]*\^[ \t~^]*")
 # The message in quotes until clang 15, after a colon from 16 on.
 _LAYOUT = re.compile(rf"[\": ]{layout_asserts.MARK}(?P<tag>(?:struct|union) \w+): (?P<member>\w+)\"?$")
-# LLVM's back end: its line numbers are those of the text that bcc rewrote, so only the function is of use.
+# Errors of LLVM's back end. Their lines are those of the text that bcc rewrote, so only the function is used.
 _BACK_END = re.compile(
     r"^error: (?:\S+:\d+(?::\d+)?: )?(?:in function (?P<function>\w+) [^:]*: )?(?P<what>.*)$", re.MULTILINE
 )
-# Where it does not know an instruction it aborts. The place is that of the C text, behind the last comma.
+# LLVM aborts where it has no instruction for something. The position behind the last comma is in the C text.
 _FATAL = re.compile(r"^LLVM ERROR: (?P<what>.*)$", re.MULTILINE)
 _DIVISION = re.compile(r"^Error at line \d+: Unsupport signed division.*?(?P<where>[^\s,]+:\d+:\d+)", re.MULTILINE)
-# bcc makes each map while it compiles; the words behind "error: " are strerror(3)'s.
+# bcc creates each map while it compiles; the text behind "error: " is strerror(3)'s.
 _MAP = re.compile(r"^could not open bpf map: (?P<map>\w+)[^\n]*?, error: (?P<what>.*)$", re.MULTILINE)
 _SHOWN = 3
 
-# clang's words, and what they mean here. {1} is the first group.
+# A message of clang, and what would work. {1} is the first group.
 _NO_FUNCTION = "BTF has types but no inline functions: write what {1} does, or the right name of a helper"
 _HINTS = (
     (
@@ -55,11 +55,11 @@ _HINTS = (
     (r"cannot use map function inside a macro", "write the map operation out; functions can take the pointer"),
 )
 _ABSENT_MEMBER = re.compile(r"no member named '(?P<member>\w+)' in '(?P<tag>(?:struct |union )?\w+)'$")
-# bcc's text of a read, where the program would write: the place is in that text.
+# A write to kernel memory: bcc rewrote the left side as a read, and clang quotes the rewritten text.
 _ASSIGNED = re.compile(r"bpf_probe_read\w*\(&_val, sizeof\(_val\), \(void \*\)&(?P<what>.*?)\); _val; \}\)")
 _ANOTHER_KERNEL = "another kernel has it? write a variant for each, with `requires: {member: STRUCT.MEMBER}`"
 
-# What LLVM's back end says, and what it means. Each: its words, what we say, what would work.
+# A message of LLVM's back end, what it means, and what would work.
 _LATE = (
     (
         r"BPF stack limit",
@@ -90,7 +90,8 @@ _MAP_HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """One error of clang. `quoted`: the source line and the one with the caret; `notes`: (where, what) behind it."""
+    """One error of clang. `quoted`: the source line and the line with the caret; `notes`: (position, message) of
+    each."""
 
     where: str
     what: str
@@ -98,12 +99,12 @@ class _Finding:
     notes: tuple[tuple[str, str], ...]
 
     def note(self, beginning: str) -> str:
-        """Where the first note that begins so points to; "" without."""
+        """Return the position of the first note that begins so, "" if there is none."""
         return next((where for where, what in self.notes if what.startswith(beginning)), "")
 
 
 def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) -> RefusedError:
-    """The first errors in what clang printed, each with the lines that it quotes.
+    """Return a refusal with the first errors in clang's output, each with the lines that clang quotes.
 
     Reason.LAYOUT where a layout assert failed, Reason.MAP or PERMISSION where the kernel made no map; else COMPILER.
     """
@@ -117,21 +118,21 @@ def from_clang(output: str, near_members: NearMembers = lambda _tag, _name: []) 
                 "place (an error in libbpf's C text of this kernel's types; a newer libbpf may not have it)",
             )
     if not found:
-        return _without_place(output)
-    pieces = [_told(finding, near_members) for finding in found[:_SHOWN]]
+        return _without_position(output)
+    pieces = [_described(finding, near_members) for finding in found[:_SHOWN]]
     more = len(found) - len(pieces)
     counted = f"\nand {more} more error{'s' if more > 1 else ''}" if more > 0 else ""
     return RefusedError(Reason.COMPILER, "compile " + "\ncompile ".join(pieces) + counted)
 
 
 def further_right(text: str, file: str, columns: int) -> str:
-    """A message with the columns of its places in a file moved: the C text stands indented in it."""
-    place = re.compile(rf"(?<![\w/.-]){re.escape(file)}:(\d+):(\d+)")
-    return place.sub(lambda match: f"{file}:{match[1]}:{int(match[2]) + columns}", text) if columns else text
+    """Return a message with the columns of its positions in a file increased: the C text is indented in the file."""
+    position = re.compile(rf"(?<![\w/.-]){re.escape(file)}:(\d+):(\d+)")
+    return position.sub(lambda match: f"{file}:{match[1]}:{int(match[2]) + columns}", text) if columns else text
 
 
 def _findings(output: str) -> list[_Finding]:
-    """The errors, without those that only repeat another."""
+    """Return the errors, without those that repeat another one."""
     headers = list(_HEADER.finditer(output))
     found: list[_Finding] = []
     for index, match in enumerate(headers):
@@ -146,12 +147,12 @@ def _findings(output: str) -> list[_Finding]:
                 break
             notes.append((note["where"], note["what"]))
         found.append(_Finding(match["where"], match["what"], tuple(quoted) if shown else (), tuple(notes)))
-    # A map is a type and two variables to bcc, and a second map of its name four errors.
+    # bcc declares a type and two variables for a map, so a second map of that name makes four errors.
     own = [f for f in found if not re.search(r"redefinition of '(?:____btf_map_\w+|\w+_table_t)'", f.what)]
     return own or found
 
 
-def _told(finding: _Finding, near_members: NearMembers) -> str:
+def _described(finding: _Finding, near_members: NearMembers) -> str:
     if finding.what == "expression is not assignable" and (written := _ASSIGNED.search("".join(finding.quoted))):
         file = finding.where.rsplit(":", 2)[0]
         return f"{file}: writes to {written['what']}, memory of the kernel (a program may only read it)"
@@ -179,7 +180,7 @@ def _hint(finding: _Finding, near_members: NearMembers) -> str:
 
 
 def _first(finding: _Finding, name: str) -> str:
-    """Where the name was defined before."""
+    """Return where the name was defined before."""
     where = finding.note("previous definition is here")
     if "vmlinux.h" in where:
         return f"the kernel has a {name} of its own"
@@ -188,8 +189,8 @@ def _first(finding: _Finding, name: str) -> str:
     return f"the first is in line {where.split(':')[-2]}" if where else f"there is a {name} already"
 
 
-def _without_place(output: str) -> RefusedError:
-    """What was said by others than clang's front end."""
+def _without_position(output: str) -> RefusedError:
+    """Return a refusal for an error that has no position of clang's front end."""
     if refused := _MAP.search(output):
         what = refused["what"]
         hint = f" ({_MAP_HINTS[what]})" if what in _MAP_HINTS else ""

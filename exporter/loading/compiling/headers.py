@@ -1,10 +1,10 @@
-"""The kernel source tree that bcc wants, made from BTF: no header package needed, and the layouts are the kernel's own.
+"""BTF of a kernel -> the source tree that bcc needs, without a header package and with the kernel's own layouts.
 
-bcc forces a handful of includes on every program (kbuild_helper.cc, loader.cc and export/helpers.h, the same list from
-0.26 to 0.37). Here linux/kconfig.h brings the types of the kernel, as libbpf writes BTF in C, with the macros that BTF
-cannot know, and the other headers are empty: all types, or those in the file that the macro EXPORTER_TYPES names
-(needed_types.py). BCC_KERNEL_SOURCE names the tree; set, it also keeps bcc from unpacking headers under a name in /tmp
-that anybody can take (CVE-2024-2314).
+bcc includes some headers in front of every program (kbuild_helper.cc, loader.cc and export/helpers.h, the same list
+from 0.26 to 0.37). In this tree linux/kconfig.h has the types of the kernel, as libbpf writes BTF in C, and macros that
+BTF lacks; the other headers are empty. The types are all of them, or those in the file that the macro EXPORTER_TYPES
+names (needed_types.py). BCC_KERNEL_SOURCE names the tree; it also keeps bcc from unpacking headers under a name in /tmp
+that any user can create first (CVE-2024-2314).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _FORCED = (
 )
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<([^>\n]+)>", re.MULTILINE)
 _UNUSED_SECONDS = 30 * 86400
-_SIZES = "sizes"  # the file that is written last: how long the others are
+_SIZES = "sizes"  # the file that is written last: the sizes of the others
 
-# How libbpf writes padding. clang makes one integer of a run of bit-fields, and bcc has it lay structs out for the host
-# but LLVM count the bytes for BPF: above 64 bits the two align it differently, and members behind it are read 16 bytes
-# off, past every static assert (struct rq, sched_entity; in 7.2 task_struct). Members with a name are no bit-fields.
+# How libbpf writes padding. clang makes one integer of a run of bit-fields. bcc lays structs out for the host, but LLVM
+# counts bytes for BPF: above 64 bits the two align that integer differently, and members behind it are read 16 bytes
+# off, which no static assert finds (struct rq, sched_entity; in 7.2 task_struct). A named member is no bit-field.
 _PADDING = re.compile(r"\blong: 64;")
 
-# Helpers that bcc declares and an older kernel's BTF lacks, in the order of enum bpf_func_id from 156 on (5.11). Ids
-# are ABI, and 211 was the last one (6.2): what came later are kfuncs.
+# Helpers that bcc declares and an older kernel's BTF lacks, in the order of enum bpf_func_id from 156 on (5.11). The
+# ids are ABI, and 211 was the last one (6.2): later functions are kfuncs.
 _FIRST_HELPER = 156
 _HELPERS = """
     task_storage_get task_storage_delete get_current_task_btf bprm_opts_set ktime_get_coarse_ns ima_inode_hash
@@ -111,7 +111,8 @@ static __always_inline u64 cpu_to_be64(u64 x) {{ return __builtin_bswap64(x); }}
 
 
 def _numbers() -> list[str]:
-    """Macros for numbers that some kernel's BTF has no enumerator of; where it has one, the value is the same."""
+    """Return macros for numbers that BTF of some kernels has no enumerator for; where it has one, the value is the
+    same."""
     helpers = [f"#define BPF_FUNC_{name} {number}" for number, name in enumerate(_HELPERS, _FIRST_HELPER)]
     # asm-generic/errno.h and errno-base.h, which x86-64 and arm64 share: Python has the same list.
     errors = [f"#define {name} {number}" for number, name in sorted(errno.errorcode.items())]
@@ -119,25 +120,25 @@ def _numbers() -> list[str]:
     return [*helpers, *errors, "#define TASK_COMM_LEN 16"]
 
 
-# Of what a tree holds besides the types; another version of this module makes trees, and artifacts, of its own.
+# Digest of what a tree has beside the types: another version of this module makes other trees and artifacts.
 REVISION = hashlib.sha256(
     "\n".join((_KCONFIG, _PADDING.pattern, str(needed_types.FORMAT), _SIZES, *_numbers())).encode()
 ).hexdigest()[:8]
 
 
 class HeadersError(Exception):
-    """No tree can be had: what is wrong and what would help."""
+    """There is no tree: the message has the cause and what would help."""
 
 
 class UnwritableError(HeadersError):
-    """It cannot be written there; in another place it might."""
+    """The directory cannot be written to; another one may."""
 
 
 def source_tree(target: Target, trees: Path) -> Path | None:
-    """The directory for BCC_KERNEL_SOURCE, made in `trees` if it is not there yet.
+    """Return the directory for BCC_KERNEL_SOURCE, which is made in `trees` if it is not there.
 
-    None where the target is this host, has no BTF, and kernel headers are installed: bcc finds those by itself.
-    HeadersError where there is neither, or where the tree could have been written by somebody else.
+    None where the target is this host without BTF and has installed kernel headers, which bcc finds itself.
+    HeadersError where there is neither, or where another user can write to the tree.
     """
     if not target.btf_path.exists():
         _need_installed_headers(target)
@@ -154,7 +155,7 @@ def _made(target: Target, trees: Path) -> Path:
     release = re.sub(r"[^A-Za-z0-9.+_-]", "_", target.release)
     tree = trees / f"{release}-{target.arch}-{target.btf_sha256[:16]}-{REVISION}"
     if _is_whole(tree):
-        with suppress(OSError):  # a cache that was made elsewhere may be read-only
+        with suppress(OSError):  # a cache of another host may be read-only
             os.utime(tree)
     else:
         with (trees / ".lock").open("w") as lock:  # loaders start together: one makes the tree, the others wait for it
@@ -168,7 +169,7 @@ def _made(target: Target, trees: Path) -> Path:
 
 
 def _is_whole(tree: Path) -> bool:
-    """Whether its files are as long as they were written: a host that lost power may find them empty."""
+    """Return True if the files have the sizes that were written: after a power cut they may be empty."""
     try:
         sizes = [line.split(" ", 1) for line in (tree / _SIZES).read_text().splitlines()]
         return bool(sizes) and all((tree / name).stat().st_size == int(size) for size, name in sizes)
@@ -177,16 +178,16 @@ def _is_whole(tree: Path) -> bool:
 
 
 def add_included(tree: Path, text: str) -> None:
-    """Empty files for every `#include <...>` of a program: what they would declare is in vmlinux.h already."""
+    """Make an empty file for every `#include <...>` of a program: vmlinux.h has what it would declare."""
     include = tree / "include"
     for name in _INCLUDE.findall(text):
         inside = os.path.normpath("/" + name).lstrip("/")
-        if not inside.startswith("bcc/"):  # those stand inside libbcc
+        if not inside.startswith("bcc/"):  # libbcc has these itself
             _empty(include / inside)
 
 
 def _make(target: Target, tree: Path) -> None:
-    """Built under another name and renamed, so that a loader that was killed leaves no half of it."""
+    """Make the tree under another name and rename it, so that a killed loader leaves no half of a tree."""
     building = Path(tempfile.mkdtemp(prefix=".new-", dir=tree.parent))
     try:
         include = building / "include"
@@ -219,7 +220,8 @@ def _empty(path: Path) -> None:
 
 
 def _version_code(release: str) -> int:
-    """LINUX_VERSION_CODE of "6.1.0-56-amd64"; the last part is cut to 255, as the kernel's Makefile does."""
+    """Return LINUX_VERSION_CODE of "6.1.0-56-amd64", with the last part limited to 255 as the kernel's Makefile
+    does."""
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
     if not match:
         raise HeadersError(f"read kernel release {release!r}: not of the form 6.1.0")
@@ -230,18 +232,19 @@ def _version_code(release: str) -> int:
 def _page_shift(target: Target) -> int:
     if target.arch == os.uname().machine:
         return os.sysconf("SC_PAGESIZE").bit_length() - 1
-    return 12  # another machine's: BTF does not say, and distributions' arm64 kernels have 4 KiB but for RHEL 8
+    return 12  # BTF has no page size; arm64 kernels of distributions have 4 KiB, except for RHEL 8
 
 
 def _private_directory(directory: Path) -> None:
-    """Creates it if need be. HeadersError unless it is ours alone to write: its C text runs in the kernel."""
+    """Create the directory if it is absent. HeadersError if another user can write to it: its C text runs in the
+    kernel."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if other_writers(os.stat(directory, follow_symlinks=False), (os.geteuid(),)):
         raise HeadersError(f"use {directory}: it must belong to uid {os.geteuid()} and be writable by nobody else")
 
 
 def _remove_unused(trees: Path) -> None:
-    """Trees of kernels that have not been compiled for in a month, and what a killed loader left half made."""
+    """Remove trees that no program was compiled with for a month, and unfinished ones of killed loaders."""
     for tree in trees.glob("*-*"):
         try:
             if time.time() - tree.stat().st_mtime > (3600 if tree.name.startswith(".new-") else _UNUSED_SECONDS):

@@ -1,8 +1,8 @@
-"""Static asserts that clang lays out the kernel's structs as BTF says.
+"""The C text of a program -> static asserts that clang lays out the kernel's structs as BTF says.
 
 bcc has no CO-RE relocation: offsets are fixed when it compiles. A struct that libbpf's C text or clang gets wrong
-(packed unions in 6.12, one-byte enums with older dumpers, -fms-extensions from 7.x on) would be read at the wrong place
-without a word. So every struct that a program names is asserted, with what it reaches through members that it names.
+(packed unions in 6.12, one-byte enums with older dumpers, -fms-extensions from 7.x on) would be read at wrong offsets
+without an error. So every struct that a program names is asserted, with those that it reaches by members it names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from exporter.kernel.btf import KernelBtf, StructMember
 
-MARK = "layout of "  # begins the message of every assert, so that the compiler's output can be told apart
+MARK = "layout of "  # begins the message of every assert
 
 _NAMED = re.compile(r"\b(struct|union)\s+(\w+)")
 _WORD = re.compile(r"\b[A-Za-z_]\w*")
@@ -19,10 +19,10 @@ _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
 
 
 def asserts(text: str, btf: KernelBtf, ambiguous: frozenset[str]) -> str:
-    """C text of the asserts for a program, to stand behind it; "" if it names no struct of the kernel.
+    """Return the asserts as C text, to be compiled behind the program; "" if the program names no struct of the kernel.
 
-    text       without comments
-    ambiguous  structs of which there are several: which of them has the plain name is libbpf's choice; left out
+    text       of the program, without comments
+    ambiguous  names of several structs, which are left out: libbpf chooses which of them has the plain name
     """
     words, macros = set(_WORD.findall(text)), set(_DEFINED.findall(text))
     waiting = [f"{keyword} {name}" for keyword, name in _NAMED.findall(text)]

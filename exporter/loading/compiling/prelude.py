@@ -1,7 +1,6 @@
-"""C text that the host adds to a variant: types of kernel modules, and what reads the arguments of its USDT probes.
+"""A variant -> the C text in front of it: the shared header, types of kernel modules, readers of USDT arguments.
 
-It goes between the shared header and the program, and into the artifact's key: whoever compiles a variant, or looks for
-its artifact, puts it behind the header's text.
+The whole text is part of the artifact's cache key.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ def header(
     *,
     modules: bool = True,
 ) -> str:
-    """The shared header's text and what this variant needs behind it. RefusedError where a probe or its arguments are
-    not what the program needs.
+    """Return the shared header's text and what this variant needs behind it. RefusedError where a probe or its
+    arguments are not what the program needs.
 
-    Types are those of the modules that `requires` names, so that a program that only attaches to a module's function
-    still fits in a cache made elsewhere. They are of the running kernel's modules: another target gets none, and what
-    compiles without them needs none (`modules=False` is the text of such an artifact).
+    The types are of the modules that `requires` names; a program that only attaches to a function of a module gets
+    none, and so another host can compile it. They are types of the running kernel's modules: another target gets none.
+    `modules=False` gives the text of an artifact that was compiled without them.
     """
     named = sorted({*program.requires.module, *variant.requires.module}) if modules else []
     added = "".join(_types_of_all(kernel, named)) if target.release == kernel.release else ""
-    probed = replace(kernel, machine=target.arch)  # a probed file is this host's, and of that architecture
+    probed = replace(kernel, machine=target.arch)  # a probed file is of this host and of the target's architecture
     added += usdt.readers(points(variant), program.text, probed)
     return f"{shared}\n{added}" if added else shared
 
 
 def _types_of_all(kernel: Kernel, modules: Sequence[str]) -> Iterator[str]:
-    """Each module's types behind those of vmlinux.h, without what one before it has defined. What is built in adds
-    nothing: it is in vmlinux.h."""
+    """Yield each module's types, to stand behind vmlinux.h, without those that a module before it defines. The types of
+    a module that is built in are in vmlinux.h."""
     names: set[str] = set()
     for module in modules:
         if (kernel.btf.parent / module).exists():
@@ -79,7 +78,7 @@ _DEFINED_SECOND = re.compile(
 
 
 def own_names(text: str, module: str) -> str:
-    """libbpf calls a type, or an enumerator, whose name the kernel has for another one NAME___2: that of two modules
-    are two as well."""
+    """Return a module's types with names of its own where libbpf writes NAME___2, for a type or enumerator whose name
+    the kernel has for another one: NAME___2 of two modules are two types."""
     names = {name for groups in _DEFINED_SECOND.findall(text) for name in groups if name}
     return re.sub(rf"\b{_SECOND}\b", lambda m: f"{m[0]}_{module}" if m[0] in names else m[0], text)

@@ -1,4 +1,4 @@
-"""A program's C text -> the text and flags that the compiler is given, positions of errors intact."""
+"""A program's C text -> the text and flags for the compiler, with #line so that errors have their positions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ DIALECT = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the compiler gets.
+    """The input of the compiler.
 
-    text     the whole of it: the enums of LOST() and ODD(), the shared header, the program
+    text     all of it: the enums of LOST() and ODD(), the shared header, the program
     flags    the dialect, -D for the defines and the variant
-    lost     maps of LOST(), in the order of the hidden map's indices
-    drained  first maps of the pairs of DRAINED_HASH(), in that of the epochs' map
+    lost     maps of LOST(), in the order of indices of the hidden map lost_updates
+    drained  first maps of the pairs of DRAINED_HASH(), in the order of indices of drain_epochs
     """
 
     text: str
@@ -41,6 +41,7 @@ class Source:
 
 
 def assemble(program: ProgramSpec, variant: VariantSpec, header_text: str) -> Source:
+    """Return the input of the compiler for one variant, with this text in front of the program."""
     lost, drained = lost_maps(program), drained_maps(program)
     text = "".join(
         (
@@ -56,41 +57,41 @@ def assemble(program: ProgramSpec, variant: VariantSpec, header_text: str) -> So
     return Source(text, (*DIALECT, *flags(program, variant)), lost, drained)
 
 
-def _numbered(word: str, names: tuple[str, ...], define: str) -> str:
-    """A number for each map by its name, "" without maps."""
+def _numbered(prefix: str, names: tuple[str, ...], define: str) -> str:
+    """Return an enum with a number for each map, "" without maps."""
     if not names:
         return ""
-    return f"enum {{ {''.join(f'{word}_{name}, ' for name in names)}{word}_count }};\n#define {define} 1\n"
+    return f"enum {{ {''.join(f'{prefix}_{name}, ' for name in names)}{prefix}_count }};\n#define {define} 1\n"
 
 
 def flags(program: ProgramSpec, variant: VariantSpec) -> tuple[str, ...]:
-    """-DNAME=VALUE for each define and -DVARIANT_NAME for a variant that has a name."""
+    """Return -DNAME=VALUE for each define, and -DVARIANT_NAME=1 for a variant that has a name."""
     defines = [f"-D{name}={value}" for name, value in sorted(program.defines.items())]
     return (*defines, f"-D{variant_macro(variant.name)}=1") if variant.name else tuple(defines)
 
 
 def variant_macro(name: str) -> str:
-    """ "raw-tp" -> "VARIANT_RAW_TP"."""
+    """Return the macro of a variant: "VARIANT_RAW_TP" for "raw-tp"."""
     return "VARIANT_" + re.sub(r"[^A-Z0-9_]", "_", name.upper())
 
 
 def lost_maps(program: ProgramSpec) -> tuple[str, ...]:
-    """Names in LOST(name), sorted, of every variant. Whether they are maps lint.py asks and, exactly, clang."""
+    """Return the names in LOST(name) of every variant, sorted. lint/rules.py and clang check that they are maps."""
     return tuple(sorted(set(LOST.findall(without_comments(program.text)))))
 
 
 def drained_maps(program: ProgramSpec) -> tuple[str, ...]:
-    """Names in DRAINED_HASH(name, ...) and DRAINED_PERCPU_HASH(name, ...), sorted, of every variant."""
+    """Return the names in DRAINED_HASH(name, ...) and DRAINED_PERCPU_HASH(name, ...) of every variant, sorted."""
     return tuple(sorted(set(DRAINED.findall(without_comments(program.text)))))
 
 
 def without_comments(text: str) -> str:
-    """The text with comments and literals blanked, every other character at its place."""
+    """Return the text with comments and literals blanked; every other character keeps its offset."""
     return _TOKENS.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 def position(program: ProgramSpec, offset: int) -> str:
-    """ "file:line" of a place in the program's text, in the file where it stands."""
+    """Return "file:line" of an offset in the program's text, in the file that has the text."""
     return f"{program.source}:{program.line + program.text.count(chr(10), 0, offset)}"
 
 
@@ -100,7 +101,7 @@ def _line(number: int, program: ProgramSpec) -> str:
 
 
 def _with_lines_after_tracepoint_probes(program: ProgramSpec) -> str:
-    """bcc puts a struct of several lines before each TRACEPOINT_PROBE, so the line behind it says where it is again."""
+    """Return the text with #line behind each TRACEPOINT_PROBE, before which bcc inserts a struct of several lines."""
     pieces, at = [], 0
     for match in _TRACEPOINT_PROBE.finditer(without_comments(program.text)):
         end = program.text.find("\n", match.end()) + 1

@@ -1,11 +1,11 @@
-"""Elements of arrays in structs of the kernel that bcc reads from the wrong place, found in the C text.
+"""Lint: elements of arrays in structs of the kernel that bcc reads from the wrong address, found in the C text.
 
 bcc turns p->x of a kernel pointer into bpf_probe_read_kernel(). Of p->x[i] it copies x and then reads i elements behind
 the copy's address: task->comm[3] is 0 (seen with bcc 0.26), compiles and verifies. The first element is right.
 
-Only what is plain is told: a pointer to a struct that the text does not define, got in that function from ctx->args,
-PT_REGS_PARM or bpf_get_current_task(), which is how bcc knows that it is the kernel's. Of BPF_PROG() the pointers are
-typed and read by the verifier itself, so these functions are left alone.
+Only certain cases are reported: a pointer to a struct that the text does not define, which the function gets from
+ctx->args, PT_REGS_PARM or bpf_get_current_task(), as bcc recognizes a pointer into the kernel. Functions of BPF_PROG()
+are left out, because their pointers are typed and the verifier reads them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BY_ADDRESS = re.compile(r"(?:&|\b(?:PEEK|sizeof|typeof|__typeof__)\s*\()\s*$")
 
 
 def findings(code: str) -> Iterator[tuple[int, str]]:
-    """(offset, what is wrong and what to write) for each; `code` without comments and literals."""
+    """Yield (offset, what is wrong and what to write) for each; `code` has no comments and literals."""
     own = set(re.findall(r"\bstruct\s+(\w+)\s*\{", code))
     for function in _FUNCTION.finditer(code):
         if _TYPED.search(function[0]):

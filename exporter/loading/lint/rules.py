@@ -1,6 +1,6 @@
-"""What compiles under bcc and then counts wrong: found in the C text, with the line and what to write instead.
+"""A program's C text -> lines that compile under bcc and then count wrong, and what to write instead.
 
-Needs no bcc, so that `check` says it anywhere.
+It needs no bcc, so that `check` finds them on every host.
 """
 
 from __future__ import annotations
@@ -11,34 +11,18 @@ from exporter.loading.compiling.source import DRAINED, LOST, position, without_c
 from exporter.loading.lint import array_reads, uninitialized
 from exporter.spec import ProgramSpec
 
-# Each: what the text must not hold, why, and what would be right.
-_BANNED: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (
-        re.compile(r"\.\s*(?:atomic_)?increment\s*\("),
-        "{} loses counts on several CPUs and inserts nothing into per-CPU and LRU maps",
-        "write add(MAP.lookup_or_try_init(&key, &zero), 1, LOST(MAP))",
-    ),
-    (
-        re.compile(r"\.\s*lookup_or_init\s*\("),
-        "{} ends the program without a word when the map is full",
-        "write MAP.lookup_or_try_init(&key, &zero) and count NULL with lost(LOST(MAP))",
-    ),
-    (
-        re.compile(r"\bbpf_log2l?\s*\("),
-        "{} is no slot: 2^k falls into the bucket above le = 2^k",
-        "write exp2_slot(value)",
-    ),
-    (
-        re.compile(r"\bBPF_(?:QUEUESTACK|TABLE)_PINNED\b"),
-        "{} leaves a map behind in bpffs while compiling",
-        "maps stay with the exporter; write BPF_TABLE()",
-    ),
-    (
-        re.compile(r"\bBPF_(?:QUEUESTACK|TABLE)_(?:PUBLIC|SHARED)\b"),
-        "{} shares a map with other modules of one process, and each program here has its own",
-        "write BPF_TABLE()",
-    ),
-)
+# What the text must not have -> what is wrong with it, and what to write. {} is the call or the macro.
+_BANNED = {
+    r"\.\s*(?:atomic_)?increment\s*\(": "{} loses counts on several CPUs and inserts nothing into per-CPU and LRU maps"
+    " (write add(MAP.lookup_or_try_init(&key, &zero), 1, LOST(MAP)))",
+    r"\.\s*lookup_or_init\s*\(": "{} ends the program without a word when the map is full"
+    " (write MAP.lookup_or_try_init(&key, &zero) and count NULL with lost(LOST(MAP)))",
+    r"\bbpf_log2l?\s*\(": "{} is no slot: 2^k falls into the bucket above le = 2^k (write exp2_slot(value))",
+    r"\bBPF_(?:QUEUESTACK|TABLE)_PINNED\b": "{} leaves a map behind in bpffs while compiling"
+    " (maps stay with the exporter; write BPF_TABLE())",
+    r"\bBPF_(?:QUEUESTACK|TABLE)_(?:PUBLIC|SHARED)\b": "{} shares a map with other modules of one process, and each"
+    " program here has its own (write BPF_TABLE())",
+}
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.|\\\n)*", re.MULTILINE)
 _FILE_VARIABLE = re.compile(
     r"(?:^|(?<=[;}]))\s*(?P<qualifiers>(?:(?:static|const|volatile)\s+)*)"
@@ -49,24 +33,24 @@ _QUOTED_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*\"([^\"\n]+)\"", re.MU
 
 
 def findings(program: ProgramSpec) -> list[str]:
-    """ "file:line: what is wrong (what to write)" for each, in the order of the text; [] if there is nothing to say."""
+    """Return "file:line: what is wrong (what to write)" for each, in the order of the text."""
     code = without_comments(program.text)
     found: list[tuple[int, str]] = []
-    for pattern, wrong, right in _BANNED:
-        for match in pattern.finditer(code):
+    for pattern, text in _BANNED.items():
+        for match in re.finditer(pattern, code):
             called = match[0].rstrip("( \t\n").replace(" ", "")
-            found.append((match.start(), f"{wrong.format(called + '()' if '(' in match[0] else called)} ({right})"))
+            found.append((match.start(), text.format(called + "()" if "(" in match[0] else called)))
     for match in _QUOTED_INCLUDE.finditer(program.text):
         if not code[match.start() : match.start(1)].strip():
             continue  # inside a comment
         found.append(
             (match.start(), f'#include "{match[1]}" is not found (bcc reads one text; put it into the program)')
         )
-    elsewhere = set(re.findall(r"\w+", LOST.sub("", code)))  # a name that stands only in LOST() can be no map
+    names = set(re.findall(r"\w+", LOST.sub("", code)))  # a name that is only in LOST() is no map
     found += [
         (match.start(), f"LOST({match[1]}): the program has no map {match[1]!r} (name the map that was full)")
         for match in LOST.finditer(code)
-        if match[1] not in elsewhere
+        if match[1] not in names
     ]
     found += [
         (
@@ -84,7 +68,7 @@ def findings(program: ProgramSpec) -> list[str]:
 
 
 def _variables(code: str) -> list[tuple[int, str]]:
-    """Variables of the file. A constant may be folded into the code, so whether it is one is left to the compiler."""
+    """Return the variables of the file, except for constants, which the compiler may fold into the code."""
     bare = _outside_braces(_DIRECTIVE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code))
     return [
         (
@@ -98,10 +82,10 @@ def _variables(code: str) -> list[tuple[int, str]]:
 
 
 def _outside_braces(code: str) -> str:
-    """The text with what stands in braces blanked, all but the last brace."""
-    depth, kept = 0, []
+    """Return the text with everything between braces blanked, and the closing brace kept."""
+    depth, characters = 0, []
     for character in code:
         depth += character == "{"
-        kept.append(" " if depth and (character != "}" or depth > 1) else character)
+        characters.append(" " if depth and (character != "}" or depth > 1) else character)
         depth -= character == "}"
-    return "".join(kept)
+    return "".join(characters)

@@ -1,11 +1,11 @@
-"""Keys and values that go into a map with bytes that nobody wrote, found in the C text without a compiler.
+"""Lint: map keys and values with uninitialised members or padding, found in the C text without a compiler.
 
-A map compares keys byte by byte, padding too, so what happened to lie on the stack makes several entries of one key.
-The verifier refuses it before 6.3 (6715df8d5d24), and from then on says nothing to root. `= {}` writes every byte; with
-an initialiser that names members clang writes these and not what is between them.
+A map compares keys byte by byte, padding included, so bytes that happen to be on the stack make several entries of one
+key. The verifier refuses that before 6.3 (6715df8d5d24), and allows it to root from then on. `= {}` writes every byte;
+an initialiser that names members makes clang write these members and not the padding between them.
 
-Only what is plain is told: a variable whose address went elsewhere before, or whose type is not in the text, is
-left alone.
+Only certain cases are reported: a variable whose address was passed to another function before, or whose type the text
+does not define, is left out.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _CONSTANT = re.compile(r"(?:\.\s*\w+\s*=|0x[0-9a-fA-F]+|\d+|[A-Z][A-Z0-9_]*|[\s{
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A struct as far as its text says. Of each group of `members` one must be written (a union is one group);
-    `padding` is "" where there is none or the sizes are not known (size 0)."""
+    """A struct as far as the text defines it. One member of each group in `members` must be written (a union is one
+    group); `padding` is "" where there is none or the sizes are not known (size 0)."""
 
     size: int
     align: int
@@ -57,7 +57,7 @@ _UNKNOWN = _Layout(0, 1, (), "")
 
 
 def findings(code: str) -> list[tuple[int, str]]:
-    """(offset, what is wrong and what to write) for each; `code` without comments and literals."""
+    """Return (offset, what is wrong and what to write) for each; `code` has no comments and literals."""
     numbers = {**_NUMBERS, **{name: int(value) for name, value in _DEFINED.findall(code)}}
     plain = _PREPROCESSOR.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code)
     structs = _structs(plain, numbers)
@@ -67,7 +67,13 @@ def findings(code: str) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """A local variable: where its declaration begins and ends, where its block ends. `initial` "" without one."""
+    """A local variable.
+
+    initial   text of its initialiser, "" without one
+    offset    where its declaration begins
+    declared  where the declaration ends
+    gone      where its block ends
+    """
 
     type: str
     name: str
@@ -78,7 +84,7 @@ class _Variable:
 
 
 def _wrong(code: str, variable: _Variable, structs: dict[str, _Layout]) -> str:
-    """What is wrong with a variable; "" if nothing is."""
+    """Return what is wrong with a variable; "" if nothing is."""
     layout = structs.get(variable.type)
     if variable.initial and not (layout and layout.padding and not _CONSTANT.fullmatch(variable.initial)):
         return ""
@@ -90,7 +96,7 @@ def _wrong(code: str, variable: _Variable, structs: dict[str, _Layout]) -> str:
     before = scope[:at]
     name = re.escape(variable.name)
     if re.search(rf"&\s*{name}\b(?!\s*[.\[])|(?<![\w.>]){name}\s*=(?!=)", before):
-        return ""  # written as a whole, or by whoever was given its address
+        return ""  # written as a whole, or its address was passed on
     if layout is None:
         if re.search(rf"\b{name}\b", before):
             return ""
@@ -116,7 +122,7 @@ def _mentioned(name: str, group: frozenset[str], text: str) -> bool:
 
 
 def _first_use(scope: str, name: str) -> tuple[int, str] | None:
-    """Where a map is first given the variable's address, and "map.method"."""
+    """Return where a method of a map first gets the variable's address, and "map.method"."""
     for match in _USE.finditer(scope):
         end = _closing(scope, match.end() - 1)
         for argument in _split(scope[match.end() : end]):
@@ -126,7 +132,7 @@ def _first_use(scope: str, name: str) -> tuple[int, str] | None:
 
 
 def _variables(code: str, start: int, end: int, structs: dict[str, _Layout]) -> Iterator[_Variable]:
-    """Local variables of the known types, but pointers and arrays."""
+    """Yield local variables of known types, except for pointers and arrays."""
     for match in re.finditer(r"[;{}]", code[start:end]):
         at = start + match.end()
         declared = _DECLARED.match(code, at, end)
@@ -146,7 +152,7 @@ def _variables(code: str, start: int, end: int, structs: dict[str, _Layout]) -> 
 
 
 def _bodies(code: str) -> Iterator[tuple[int, int]]:
-    """(offset of the brace, offset behind the closing one) of every function."""
+    """Yield (offset of the opening brace, offset of the closing one) of every function."""
     at = 0
     while (brace := code.find("{", at)) >= 0:
         end = _closing(code, brace)
@@ -156,7 +162,7 @@ def _bodies(code: str) -> Iterator[tuple[int, int]]:
 
 
 def _structs(code: str, numbers: dict[str, int]) -> dict[str, _Layout]:
-    """Layouts by "struct tag" and by the name of a typedef, of the structs that the text defines."""
+    """Return the layouts of the structs that the text defines, by "struct tag" and by typedef."""
     found: dict[str, _Layout] = {}
     for match in _STRUCT.finditer(code):
         end = _closing(code, match.end() - 1)
@@ -174,7 +180,7 @@ def _structs(code: str, numbers: dict[str, int]) -> dict[str, _Layout]:
 
 
 def _layout(body: str, structs: dict[str, _Layout], numbers: dict[str, int]) -> _Layout:
-    """Of the members between the braces of a struct."""
+    """Return the layout of the members between the braces of a struct."""
     offset, align, padding, last, known = 0, 1, "", "", True
     members: list[frozenset[str]] = []
     for size, boundary, groups in _members(body, structs, numbers):
@@ -197,7 +203,7 @@ def _layout(body: str, structs: dict[str, _Layout], numbers: dict[str, int]) -> 
 def _members(
     body: str, structs: dict[str, _Layout], numbers: dict[str, int]
 ) -> Iterator[tuple[int, int, list[frozenset[str]]]]:
-    """(size, alignment, groups of names) of each member; size 0 where it is not known."""
+    """Yield (size, alignment, groups of names) of each member; the size is 0 where it is not known."""
     for declaration in _split(body, ";"):
         text = declaration.strip()
         if not text:
@@ -206,7 +212,7 @@ def _members(
             end = _closing(text, inner.end() - 1)
             layout = _layout(text[inner.end() : end], structs, numbers)
             names = re.findall(r"\w+", text[end + 1 :])
-            if names:  # an inner struct with a name: writing any of it is taken for all
+            if names:  # an inner struct with a name: a write to any of its members counts for all
                 groups = [frozenset(names[:1])]
             elif inner[1] == "union":
                 groups = [frozenset().union(*layout.members)] if layout.members else []
@@ -237,8 +243,8 @@ def _members(
 
 
 def _size(spelled: str, structs: dict[str, _Layout]) -> tuple[int, int]:
-    """(size, alignment), (0, 1) where it is not known. A struct with padding inside has no known size: its own
-    declaration is told, not every one that holds it."""
+    """Return (size, alignment), (0, 1) where they are not known. A struct with padding has no known size, so that the
+    struct itself is reported and not every struct that contains it."""
     if layout := structs.get(spelled):
         return (layout.size, layout.align) if not layout.padding else (0, 1)
     if spelled.startswith("enum "):
@@ -248,7 +254,7 @@ def _size(spelled: str, structs: dict[str, _Layout]) -> tuple[int, int]:
 
 
 def _split(text: str, separator: str = ",") -> list[str]:
-    """The parts between separators that stand in no bracket."""
+    """Return the parts between separators outside brackets."""
     parts, depth, start = [], 0, 0
     for index, character in enumerate(text):
         if character in "([{":
@@ -262,7 +268,7 @@ def _split(text: str, separator: str = ",") -> list[str]:
 
 
 def _closing(text: str, at: int) -> int:
-    """Offset of the bracket that closes the one at `at`; the end of the text where nothing does."""
+    """Return the offset of the bracket that closes the one at `at`; the end of the text where none does."""
     opening, closing, depth = text[at], _BRACKETS[text[at]], 0
     for match in re.compile(f"[{re.escape(opening + closing)}]").finditer(text, at):
         depth += 1 if match[0] == opening else -1
@@ -272,7 +278,7 @@ def _closing(text: str, at: int) -> int:
 
 
 def _statement_end(code: str, at: int, end: int) -> int:
-    """Offset of the `;` that ends the statement."""
+    """Return the offset of the `;` that ends the statement."""
     while at < end and code[at] != ";":
         at = _closing(code, at) if code[at] in _BRACKETS else at
         at += 1
@@ -280,7 +286,7 @@ def _statement_end(code: str, at: int, end: int) -> int:
 
 
 def _block_end(code: str, at: int, end: int) -> int:
-    """Offset of the brace that closes the block in which `at` is."""
+    """Return the offset of the brace that closes the block around `at`."""
     depth = 0
     for match in re.compile(r"[{}]").finditer(code, at, end):
         depth += 1 if match[0] == "{" else -1

@@ -98,7 +98,7 @@ def test_a_damaged_entry_is_a_logged_miss(cache: Cache, damage: Callable[[str], 
     with capture_logs() as logs:
         assert cache.get(KEY) is None
     assert [log["event"] for log in logs] == ["artifact damaged; it is compiled again"]
-    assert any(word in logs[0]["cause"] for word in cause.split("|"))
+    assert any(word in logs[0]["error"] for word in cause.split("|"))
     cache.put(ARTIFACT)
     assert cache.get(KEY) == ARTIFACT
 
@@ -122,7 +122,7 @@ def test_what_others_may_write_is_not_used(cache: Cache) -> None:
 
 def test_a_file_where_the_directory_should_be_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(NotADirectoryError, match="it is there and no directory"):
+    with pytest.raises(NotADirectoryError, match="it is no directory"):
         Cache(tmp_path / "cache")
 
 
