@@ -64,11 +64,6 @@ class Artifact:
         """Return the architecture as `uname -m` says it; bytecode of another one must not be loaded."""
         return self.cache_key.arch
 
-    @property
-    def release(self) -> str:
-        """Return the kernel's release as `uname -r` says it."""
-        return self.cache_key.release
-
     def function(self, name: str) -> Function | None:
         """Return the function of that name, None if there is none."""
         return next((f for f in self.functions if f.name == name), None)

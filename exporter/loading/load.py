@@ -179,9 +179,8 @@ def _check_arch(artifact: Artifact, kernel: Kernel) -> None:
 
 
 def _function(artifact: Artifact, point: AttachPoint) -> Function:
-    for function in artifact.functions:
-        if function.name == point.function:
-            return function
+    if function := artifact.function(point.function):
+        return function
     names = ", ".join(function.name for function in artifact.functions) or "none"
     raise RefusedError(Reason.BINDING, f"{point.step}: no function {point.function} in the C text (there are: {names})")
 

@@ -117,7 +117,7 @@ def test_maps_functions_and_relocations(compile_text: Compile) -> None:
         for index, _ in function.maps:
             assert function.instructions[index * 8] == 0x18
             assert function.instructions[index * 8 + 4 : index * 8 + 8] == bytes(4)
-    assert (made.license, made.arch, made.release) == ("GPL", HOST.arch, HOST.release)
+    assert (made.license, made.arch, made.cache_key.release) == ("GPL", HOST.arch, HOST.release)
     assert made.bcc_version == compiler.bcc_version()
     assert set(made.btf_types) == {"sends", "lost_updates"}
     assert made.compile_seconds > 0
@@ -453,7 +453,7 @@ def test_another_kernel_gets_the_same_from_the_same_types(compile_text: Compile,
     assert other.btf_sha256 == HOST.btf_sha256
     assert compile_text(SENDS, to=other).functions == compile_text(SENDS).functions
     made = compile_text(version, to=other)
-    assert (made.release, made.maps[0].max_entries) == ("6.1.300-56-amd64", 255)
+    assert (made.cache_key.release, made.maps[0].max_entries) == ("6.1.300-56-amd64", 255)
 
 
 def test_another_machine_reads_other_registers(compile_text: Compile) -> None:

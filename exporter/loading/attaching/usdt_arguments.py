@@ -71,11 +71,6 @@ class _Operand:
         return f"{'s' if self.signed else 'u'}{self.size * 8}"
 
 
-def count(arguments: str) -> int:
-    """Return the number of arguments in a note."""
-    return len(_ARGUMENT.findall(arguments))
-
-
 def used(function: str, text: str) -> list[int]:
     """Return the numbers (from 1) of the arguments that a function of the C text (without comments) reads."""
     start = re.search(rf"\b{re.escape(function)}\s*\([^;{{]*\{{", text)

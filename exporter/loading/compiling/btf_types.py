@@ -163,8 +163,3 @@ class Blob:
             case btf.BTF_KIND_PTR:
                 return self._pointee(record.size) + " *"
         return record.name
-
-
-def layout(raw: bytes, type_id: int) -> Type:
-    """Return the C type `type_id` of a raw BTF blob; for several types of one blob, make one Blob."""
-    return Blob(raw).layout(type_id)

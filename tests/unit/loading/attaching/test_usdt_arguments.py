@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.loading.attaching.usdt_arguments import Location, UnreadableError, count, reader, used
+from exporter.loading.attaching.usdt_arguments import Location, UnreadableError, reader, used
 
 
 def place(arguments: str, address: int = 0x1234) -> Location:
@@ -99,7 +99,8 @@ def test_an_argument_that_the_probe_lacks_is_refused() -> None:
 
 
 def test_arguments_are_counted_though_arm64_writes_spaces_in_them() -> None:
-    assert count("-4@[sp, 60] 8@x0 -8@[x1, x2, lsl 3]") == 3
+    with pytest.raises(UnreadableError, match="on_x reads argument 4, and the probe has 3"):
+        reader("on_x", 4, [place("-4@[sp, 60] 8@x0 -8@[x1, x2, lsl 3]")], "aarch64")
 
 
 def test_only_arguments_that_the_function_reads_are_used() -> None:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from exporter.kernel import btf
-from exporter.loading.compiling.btf_types import Blob, layout
+from exporter.loading.compiling.btf_types import Blob
 from exporter.program import Member, Type
 
 
@@ -58,8 +58,8 @@ def writer() -> Writer:
 def test_typedefs_keep_their_outermost_name(writer: Writer) -> None:
     u16 = writer.typedef("__u16", writer.integer("unsigned short", 2))
     big_endian = writer.typedef("__be16", u16)
-    assert layout(writer.raw(), big_endian) == Type("int", "__be16", 2)
-    assert layout(writer.raw(), u16) == Type("int", "__u16", 2)
+    assert Blob(writer.raw()).layout(big_endian) == Type("int", "__be16", 2)
+    assert Blob(writer.raw()).layout(u16) == Type("int", "__u16", 2)
 
 
 def test_signs_and_encodings_of_integers(writer: Writer) -> None:
@@ -77,14 +77,14 @@ def test_nested_structs_unions_and_bit_fields(writer: Writer) -> None:
     number = Type("int", "unsigned int", 4)
     union = Type("union", "", 4, members=(Member("v4", 0, number), Member("v6", 0, number)))
     members = (Member("address", 0, union), Member("a", 32, number, 4), Member("b", 36, number, 12))
-    assert layout(writer.raw(), outer) == Type("struct", "key", 8, members=members)
+    assert Blob(writer.raw()).layout(outer) == Type("struct", "key", 8, members=members)
 
 
 def test_dimensions_of_an_array_nest(writer: Writer) -> None:
     u16 = writer.integer("unsigned short", 2)
     inner = writer.array(u16, 2)
     outer = writer.array(inner, 3)
-    matrix = layout(writer.raw(), outer)
+    matrix = Blob(writer.raw()).layout(outer)
     assert (matrix.kind, matrix.size, matrix.count) == ("array", 12, 3)
     assert matrix.element == Type("array", "unsigned short", 4, element=Type("int", "unsigned short", 2), count=2)
 
@@ -114,7 +114,7 @@ def test_qualifiers_and_tags_are_looked_through(writer: Writer) -> None:
     u8 = writer.integer("unsigned char", 1)
     for kind in sorted(btf.QUALIFIERS):
         u8 = writer.add(kind, "user" if kind == btf.BTF_KIND_TYPE_TAG else "", u8)
-    assert layout(writer.raw(), u8) == Type("int", "unsigned char", 1)
+    assert Blob(writer.raw()).layout(u8) == Type("int", "unsigned char", 1)
 
 
 def test_pointers_are_named_and_never_followed(writer: Writer) -> None:
@@ -129,7 +129,7 @@ def test_pointers_are_named_and_never_followed(writer: Writer) -> None:
 
 def test_floats(writer: Writer) -> None:
     double = writer.add(btf.BTF_KIND_FLOAT, "double", 8)
-    assert layout(writer.raw(), double) == Type("float", "double", 8, signed=True)
+    assert Blob(writer.raw()).layout(double) == Type("float", "double", 8, signed=True)
 
 
 def test_what_follows_any_kind_is_skipped_by_its_size(writer: Writer) -> None:
@@ -141,7 +141,7 @@ def test_what_follows_any_kind_is_skipped_by_its_size(writer: Writer) -> None:
     writer.add(btf.BTF_KIND_DECL_TAG, "tag", variable, struct.pack("<i", -1))
     writer.add(btf.BTF_KIND_FWD, "sock")
     last = writer.integer("long long", 8, 1)
-    assert layout(writer.raw(), last) == Type("int", "long long", 8, signed=True)
+    assert Blob(writer.raw()).layout(last) == Type("int", "long long", 8, signed=True)
 
 
 @pytest.mark.parametrize(
