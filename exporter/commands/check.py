@@ -23,7 +23,7 @@ from exporter.supervisor.config_reader import read_in_child, read_web_config
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What `check` found.
+    """The result of `check`.
 
     config    None where a file has mistakes
     mistakes  in the files, each a sentence behind its position

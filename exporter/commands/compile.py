@@ -25,7 +25,7 @@ from exporter.spec import Config, ProgramSpec, VariantSpec
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a variant.
+    """The result for one variant.
 
     text     why there is no artifact, "" where there is one
     key      of the artifact in the cache

@@ -145,12 +145,12 @@ def _lockdown(kernel: Kernel) -> Line:
 
 def _settings(kernel: Kernel) -> Iterator[Line]:
     paranoid = sysctl.read("kernel.perf_event_paranoid", kernel.proc)
-    hint = "CAP_PERFMON is not enough for kprobes: the loader needs CAP_SYS_ADMIN, which the unit gives it"
+    hint = "CAP_PERFMON is not enough for kprobes: the loader also needs CAP_SYS_ADMIN, which the systemd unit gives it"
     high = paranoid is not None and paranoid > 2
     yield Line("kernel.perf_event_paranoid", "note" if high else "ok", _set_to(paranoid), hint if high else "")
     disabled = sysctl.read("kernel.unprivileged_bpf_disabled", kernel.proc)
     hint = (
-        "users without rights may load programs: sysctl kernel.unprivileged_bpf_disabled=2 (nothing here needs it off)"
+        "unprivileged users may load BPF programs: sysctl kernel.unprivileged_bpf_disabled=2 (the exporter has rights)"
     )
     level: Level = "note" if disabled == 0 else "ok"
     yield Line("kernel.unprivileged_bpf_disabled", level, _set_to(disabled), hint if disabled == 0 else "")
@@ -160,13 +160,13 @@ def _settings(kernel: Kernel) -> Iterator[Line]:
 
 
 def _set_to(value: int | None) -> str:
-    return "no such setting here" if value is None else str(value)
+    return "this kernel has no such setting" if value is None else str(value)
 
 
 def _bcc() -> Line:
     version = compiler.bcc_version()
     if version is None:
-        advice = "apt-get install python3-bpfcc, and a venv made with --system-site-packages; or a cache made elsewhere"
+        advice = "apt-get install python3-bpfcc, and a venv made with --system-site-packages; or use a cache that `bpf-exporter compile` filled on another host"  # noqa: E501
         return Line("bcc", "note", "not installed", advice)
     return Line("bcc", "ok", version)
 
@@ -175,7 +175,7 @@ def _memory(kernel: Kernel) -> Line:
     available = memory.available(kernel.proc)
     found = f"{available >> 20} MiB available"
     if available < LOADER_MEMORY:
-        advice = f"a compiler takes up to {LOADER_MEMORY >> 20} MiB: programs are loaded one by one, and may be killed; a cache made elsewhere needs none"  # noqa: E501
+        advice = f"a compiler takes up to {LOADER_MEMORY >> 20} MiB: programs are loaded one by one, and the compiler may be killed; a cache that `bpf-exporter compile` filled needs no compiler"  # noqa: E501
         return Line("memory to compile", "note", found, advice)
     return Line("memory to compile", "ok", found)
 
@@ -187,7 +187,7 @@ def _python() -> Line:
 def _clock(kernel: Kernel) -> Line:
     source = clocksource.current(kernel.sysfs)
     if source in clocksource.SLOW:
-        advice = "asking for the time takes a microsecond or more, in every program that measures one: see the kernel's log for why it does not use a faster clock"  # noqa: E501
+        advice = "reading the clock takes a microsecond or more, in every program that measures a time: the kernel's log says why it does not use a faster clock"  # noqa: E501
         return Line("clock", "note", source, advice)
     return Line("clock", "ok", source or "not known")
 
@@ -211,7 +211,7 @@ def _pods(root: Path) -> Line:
     try:
         os.listdir(path)
     except FileNotFoundError:
-        return Line("pods", "ok", f"no {path}: no node of Kubernetes")
+        return Line("pods", "ok", f"no {path}: this host is no Kubernetes node")
     except OSError as error:
         advice = "labels by `pod` will be `unknown`: start the exporter as root, and mount the host's /var/log/pods into its container"  # noqa: E501
         return Line("pods", "note", f"{path}: {error.strerror}", advice)

@@ -25,7 +25,7 @@ from exporter.spec import Config, ProgramSpec, VariantSpec
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a program, or of one variant of it.
+    """The verdict on a program, or on one of its variants.
 
     state       compiled, not compiled (requires), refused; of a program that was loaded its State; for another kernel's
                 types used (the first variant that the kernel can use), compiled (a later one that it could use as

@@ -19,7 +19,7 @@ from exporter.spec import Limits, ProgramSpec, VariantSpec
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a program is compiled and loaded for, and with.
+    """The kernel that a program is compiled and loaded for, and the means to do that.
 
     target      the kernel that artifacts are for
     cache       of artifacts

@@ -1,4 +1,5 @@
-"""What an artifact is made of and for -> its key in the cache, and why another artifact does not fit."""
+"""A program, a kernel and the text in front of the program -> the key of the artifact, and why another one does not
+fit."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _CLASS = re.compile(rb"\0trace_event_raw_(\w+)(?=\0)")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of another kernel.
+    """The answer to a question about another kernel.
 
     lacks    what that kernel does not have
     assumed  what its BTF does not tell, and is assumed to be there

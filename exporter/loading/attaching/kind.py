@@ -65,7 +65,7 @@ class BtfTarget:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What holds a program at its attach point: closing all of `fds` detaches it.
+    """The fds that hold a program at its attach point: closing all of them detaches it.
 
     cpus  of each fd, for a point that has one for each CPU; else empty
     """
@@ -76,7 +76,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class MultiLink:
-    """How a kind attaches one program at many points by one link.
+    """A link that holds one program at many points of a kind.
 
     attach     (kernel, points, program fd) -> the fd of the link. OSError where the kernel has no such links, or
                refuses one of the points: each point is then attached by a link of its own, whose refusal has the cause
@@ -92,7 +92,7 @@ class MultiLink:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How programs of a kind are loaded and attached. Every function raises RefusedError.
+    """A kind of attach point: how its programs are loaded and attached. Every function raises RefusedError.
 
     attach    (kernel, point, program fd) -> the link
     target    (kernel, point) -> the BTF type that the program is bound to at load; None where the kind binds to none

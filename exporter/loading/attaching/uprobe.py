@@ -30,7 +30,7 @@ _TARGET = re.compile(r"(?P<symbol>.+?)(\+(?P<more>0x[0-9a-fA-F]+|[0-9]+))?")
 
 @dataclass(frozen=True, slots=True)
 class ProbeSite:
-    """Where a probe goes in a file: byte offset of the instruction, and of the USDT semaphore (0 for none)."""
+    """The site of a probe in a file: byte offset of the instruction, and of the USDT semaphore (0 for none)."""
 
     path: Path
     offset: int

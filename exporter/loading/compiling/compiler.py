@@ -106,7 +106,7 @@ def compile_variant(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the child compiles.
+    """The input of the child.
 
     text   the whole C text, with the layout asserts behind it
     types  C text of the kernel types that it needs; "" for all types of the tree, or of installed headers

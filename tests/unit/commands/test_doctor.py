@@ -88,7 +88,7 @@ def test_slow_clock_is_told(look: Look, tmp_path: Path, source: str, level: str)
     ],
 )
 def test_settings_that_matter(look: Look, tmp_path: Path, setting: str, value: str, level: str, advice: str) -> None:
-    assert look(setting).found == "no such setting here"
+    assert look(setting).found == "this kernel has no such setting"
     write(tmp_path, f"sys/{setting.replace('.', '/')}", value + "\n")
     line = look(setting)
     assert (line.level, line.found) == (level, value)
@@ -131,7 +131,7 @@ def test_versions_of_cgroups(look: Look, tmp_path: Path, mounts: str, level: str
 
 
 def test_names_of_pods_need_their_logs(look: Look, tmp_path: Path) -> None:
-    assert look("pods").found == f"no {tmp_path}/var/log/pods: no node of Kubernetes"
+    assert look("pods").found == f"no {tmp_path}/var/log/pods: this host is no Kubernetes node"
     write(tmp_path, "var/log/pods", "a file where a directory belongs")
     line = look("pods")
     assert (line.level, line.found) == ("note", f"{tmp_path}/var/log/pods: Not a directory")
