@@ -1,9 +1,9 @@
-"""A drained map of 10,240 entries while two CPUs write keys that are all different: what it loses, and what it costs.
+"""A drained map of 10,240 entries while two CPUs write keys that are all different: events lost, and cost of a run.
 
     python -m benchmarks.drain [--keys 1000000] [--json FILE]
 
-  lost      of the events at so many new keys a second (both CPUs together), the part that found no room. Counted by the
-            program and shown by a running exporter; what is neither counted nor lost ends this with an error.
+  lost      the share of events at so many new keys a second (both CPUs together) that found no room. The program counts
+            them and a running exporter shows them; an event that is neither counted nor lost is an error.
   program   ns per run by the kernel's own statistics, beside the same program with a plain hash (the floor). Both maps
             have the key already.
 
@@ -96,7 +96,7 @@ def _config(work: Path, form: dict[str, str]) -> tuple[Path, int]:
 
 
 def _write(driver: Path, magic: int, count: int, keys: int, rate: int) -> None:
-    """On two CPUs, so many calls on each."""
+    """Make so many calls on each of two CPUs."""
     cpus = sorted(os.sched_getaffinity(0))[:2]
     command = [str(count), str(keys), str(magic), str(rate)]
     processes = [subprocess.Popen([driver, str(cpu), *command]) for cpu in cpus]

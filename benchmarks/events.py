@@ -1,17 +1,18 @@
-"""What an event costs: our programs and ebpf_exporter's for the same thing, beside a program that does nothing.
+"""The cost of an event: our programs and ebpf_exporter's for the same thing, beside a program that does nothing.
 
     python -m benchmarks.events [--rounds 5] [--seconds 0.5] [--peer OUTDIR] [--json FILE]
 
 Each round attaches every side alone, one after the other, under the same load on every CPU:
 
   program   ns per run by the kernel's own statistics (BPF_ENABLE_STATS, for as long as an fd is open), summed over the
-            functions that one event runs through. The statistics cost by themselves what an empty program shows, so a
-            program's own share is what it takes above that.
-  event     ns that an event takes longer than with nothing attached, statistics off: what they hide is the way into the
-            program. It is wall time, less what somebody else had of the CPU: see load.c. Median of slices of 1,000.
+            functions that one event runs. An empty program shows the cost of the statistics, so a program's own share
+            is what it takes above that.
+  event     ns that an event takes longer than with nothing attached, statistics off, the entry into the program
+            included. It is wall time, less the time that other processes had the CPU: see load.c. Median of slices of
+            1,000.
 
-Of the rounds the least counts: what else runs only adds to it. Needs root and gcc; --peer takes
-the OUTDIR of peer/build.sh and needs clang.
+The smallest of the rounds counts: other work only adds to it. Needs root and gcc; --peer takes the OUTDIR of
+peer/build.sh and needs clang.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ programs:
 
 @dataclass(frozen=True)
 class Case:
-    """The same thing counted by both."""
+    """One thing that both exporters count."""
 
     what: str
     load: str
     ours: str  # a bundled program
     peer: str  # an example of the peer's
-    events: tuple[str, ...]  # tracepoints that one unit of the load runs through
+    events: tuple[str, ...]  # tracepoints that one unit of the load hits
     target: float
 
 
@@ -81,7 +82,7 @@ CASES = (
 
 @dataclass
 class Measured:
-    """Of one side, ns: by round. `bare` is the event with nothing attached, just before."""
+    """The ns of one side by round. `bare` is the event with nothing attached, just before."""
 
     program: list[float] = field(default_factory=list)
     event: list[float] = field(default_factory=list)
@@ -120,7 +121,7 @@ def _measure(case: Case, work: Path, load: Path, rounds: int, seconds: float, pe
 
 
 def _rows(case: Case, measured: dict[str, Measured]) -> list[rows.Row]:
-    """The one that is promised first: what a program takes above an empty one."""
+    """Return the rows of a case, first the promised one: the time of a program above an empty one."""
     program = {side: min(one.program) for side, one in measured.items()}
     event = {side: min(one.event) - min(one.bare) for side, one in measured.items()}
     floor = program["empty"]
@@ -164,7 +165,7 @@ def _build_load(work: Path) -> Path:
 
 
 def _event_time(load: Path, kind: str, slices: int) -> float:
-    """Median ns of an event, all CPUs at it at once."""
+    """Return the median ns of an event, under load on all CPUs."""
     cpus = sorted(os.sched_getaffinity(0))
     running = [
         subprocess.Popen([str(load), kind, str(cpu), str(slices)], stdout=subprocess.PIPE, text=True) for cpu in cpus
@@ -176,7 +177,7 @@ def _event_time(load: Path, kind: str, slices: int) -> float:
 
 
 def _program_time(ids: list[int], load: Path, kind: str, slices: int) -> float:
-    """ns that the programs took for one event, by their own statistics; each function is run once for it."""
+    """Return the ns that the programs took for one event, by their run statistics; each function runs once an event."""
     before = [_statistics(number) for number in ids]
     with _statistics_on():
         _event_time(load, kind, slices)
@@ -189,7 +190,7 @@ def _program_time(ids: list[int], load: Path, kind: str, slices: int) -> float:
 
 @contextmanager
 def _statistics_on() -> Iterator[None]:
-    """Run statistics of all programs for as long as the fd is open (5.8, d46edd671a14)."""
+    """Enable run statistics of all programs for as long as the fd is open (5.8, d46edd671a14)."""
     fd = bpf_stats.enable()
     try:
         yield
@@ -198,7 +199,7 @@ def _statistics_on() -> Iterator[None]:
 
 
 def _statistics(program: int) -> tuple[int, int]:
-    """ns and runs so far of the program with this id."""
+    """Return the ns and runs so far of the program with this id."""
     shown = subprocess.run(["bpftool", "-j", "prog", "show", "id", str(program)], capture_output=True, check=True)
     info = json.loads(shown.stdout)
     return info.get("run_time_ns", 0), info.get("run_cnt", 0)
@@ -227,7 +228,7 @@ def _exporter(text: str, config: Path, work: Path) -> tuple[list[str], int]:
 
 
 def _peer(case: Case, work: Path, built: Path) -> tuple[list[str], int]:
-    """Its example compiled as its own Makefile does, and its exporter as build.sh left it."""
+    """Compile the peer's example as its own Makefile does, and run its exporter as build.sh left it."""
     built, name = built.resolve(), case.peer
     examples, machine = built / "peer/examples", {"x86_64": "x86", "aarch64": "arm64"}[os.uname().machine]
     include = [f"-I{examples}", f"-I{built}/peer/include/{machine}", f"-I{built}/dest/usr/include"]
@@ -244,7 +245,7 @@ def _peer(case: Case, work: Path, built: Path) -> tuple[list[str], int]:
 
 @contextmanager
 def _attached(command: list[str], port: int, functions: int) -> Iterator[list[int]]:
-    """The ids of a daemon's programs once it has attached as many as there are events."""
+    """Run a daemon, and give the ids of its programs once it has attached as many as there are events."""
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log) as process:
         try:
             end = time.monotonic() + DEADLINE
@@ -259,7 +260,7 @@ def _attached(command: list[str], port: int, functions: int) -> Iterator[list[in
 
 
 def _linked(pid: int) -> list[int]:
-    """Ids of the programs of the process's bpf links, one for each link, from /proc/PID/fdinfo."""
+    """Return the ids of the programs of the process's bpf links, one for each link, from /proc/PID/fdinfo."""
     ids = []
     with suppress(OSError):
         for entry in Path(f"/proc/{pid}/fdinfo").iterdir():

@@ -1,15 +1,15 @@
-"""A hostile host: many short processes with random names that open random ports, and what the exporter makes of it.
+"""A hostile host: many short processes with random names that open random ports, and how the exporter bears it.
 
     python -m benchmarks.hostile [--processes 100000] [--json FILE]
 
-The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of what is
-executed (a hash, which fills up), the name alone (a drained one, which does not), pairs of ports (an LRU map, whose
-keys change for ever), and bundled programs with a label for the port. It is scraped all the time. What must hold, and
-is an error here if it does not:
+The daemon runs with the default limits and programs whose keys the attacker chooses: the name and path of an executed
+file (a hash, which fills up), the name alone (a drained map, which does not), pairs of ports (an LRU map, whose keys
+always change), and bundled programs with a label for the port. It is scraped all the time. These must hold, or the
+benchmark fails:
 
   - every scrape is answered within Prometheus' default timeout
   - no metric shows more label sets than its max_series, and no label is longer than label_length
-  - each process is in a count, in the folded one, or among the inserts that were lost: none is missing
+  - each process is counted in a series, in the folded series, or among the lost inserts
   - the memory of all roles grows by no more than the keys that fit into the maps, and no more in the second half
 
 Needs root and gcc. The short form is a test: tests/kernel/test_hostile.py.
@@ -115,7 +115,7 @@ BUNDLED = ("tcp_rst", "tcp_sendmsg", "tcp_latency", "tcp_syn_backlog")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the exporter.
+    """The state of the exporter after the attack.
 
     processes  that were executed; counted and lost: what the exporter says of them
     drained    counted and lost of them by the drained map
@@ -138,7 +138,7 @@ class Outcome:
 
     @property
     def wrong(self) -> list[str]:
-        """What does not hold; nothing if all does."""
+        """The conditions that do not hold."""
         quiet, half, end = self.memory
         slowest = max(self.scrapes.seconds, default=observing.SCRAPE_TIMEOUT)
         checks = {
@@ -160,7 +160,7 @@ class Outcome:
 
 
 def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: int) -> Outcome:
-    """Scrape while the processes come and go, and look at what is left. `entries`: as in the configuration."""
+    """Scrape while the processes come and go, and return the outcome. `entries`: as in the configuration."""
     binary = directory / "hostile"
     source = Path(__file__).with_name("hostile.c")
     subprocess.run(["gcc", "-O2", "-static", "-o", str(binary), str(source)], check=True)
@@ -188,7 +188,7 @@ def attack(exporter: daemon.Daemon, directory: Path, processes: int, entries: in
 
 
 def _counted(exporter: daemon.Daemon, name: str, before: float) -> tuple[int, int]:
-    """What the map of this name counted, and what it had no room for."""
+    """Return what the map of this name counted, and what it had no room for."""
     counted = exporter.value(f"hostile_{name}_total") - before
     return int(counted), int(exporter.value("bpf_exporter_map_insert_failures_total", map=name))
 
@@ -200,7 +200,7 @@ def write_config(directory: Path, entries: int = ENTRIES, bundled: Sequence[str]
 
 
 def _run(binary: Path, names: Path, count: int) -> int:
-    """The processes, in a network namespace of their own; how many of them were executed."""
+    """Run the processes in a network namespace of their own, and return how many were executed."""
     inside = 'ip link set lo up && exec "$0" "$@"'
     command = ["unshare", "--net", "--", "sh", "-c", inside, str(binary), str(names), str(count)]
     done = subprocess.run([*command, str(random.randrange(1 << 31))], stdout=subprocess.PIPE, text=True, check=True)
@@ -208,7 +208,7 @@ def _run(binary: Path, names: Path, count: int) -> int:
 
 
 def _shown(text: str) -> tuple[int, int]:
-    """Label sets of the metric that has most, "other" left out, and the bytes of the longest label value."""
+    """Return the label sets of the metric that has most, "other" left out, and the bytes of the longest label value."""
     sets: Counter[str] = Counter()
     longest = 0
     for family in text_string_to_metric_families(text):

@@ -1,13 +1,13 @@
-"""Load that goes on: every event counted, nothing growing, no scrape failed.
+"""Sustained load: every event is counted, nothing grows, no scrape fails.
 
     python -m benchmarks.load [--seconds 600] [--json FILE]
 
 Two processes fire an event as fast as they can, in bursts, while bundled programs run too and the exporter is scraped
-all the time. What must hold, and is an error here if it does not:
+all the time. These must hold, or the benchmark fails:
 
   - every event is counted, none twice
   - no scrape fails or takes as long as Prometheus' default timeout
-  - descriptors of all roles are as many as before, and memory is what it was after the first tenth
+  - all roles have as many descriptors as before, and as much memory as after the first tenth
   - the log has no error
 
 Needs root. The short form is a test: tests/kernel/test_load.py.
@@ -37,7 +37,7 @@ USED = ("tcp_rst", "tcp_sendmsg", "tcp_latency")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it. events: fired and counted; memory: MiB early and late; descriptors before and after."""
+    """The outcome. events: fired and counted; memory: MiB early and late; descriptors before and after."""
 
     seconds: float
     events: tuple[int, int]
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def wrong(self) -> list[str]:
-        """What does not hold; nothing if all does."""
+        """The conditions that do not hold."""
         fired, counted = self.events
         early, late = self.memory
         slowest = max(self.scrapes.seconds, default=observing.SCRAPE_TIMEOUT)
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def bear(exporter: daemon.Daemon, seconds: float) -> Outcome:
-    """Load for so long; the exporter counts renames by `tests/kernel/renames.py`."""
+    """Make load for so long; the exporter counts renames by `tests/kernel/renames.py`."""
     began, before = time.monotonic(), observing.descriptors(exporter)
     context = multiprocessing.get_context("fork")
     over = context.Event()

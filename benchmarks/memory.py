@@ -2,11 +2,11 @@
 
     python -m benchmarks.memory [--peer OUTDIR] [--churn SCRAPES] [--only-churn] [--json FILE]
 
-Pages that roles share count for each by its part, so the figures may be added; RSS would count them twice. The first
-start has an empty cache and compiles everything (loaders with LLVM, as many at once as memory allows), those behind it
-find all artifacts. Series are entries that this script puts into a map of the daemon's. At last so many collections and
-pages are made in this process (--churn), and between any two of them 1 % of the keys go and as many new ones come;
---only-churn leaves the rest out. Needs root.
+PSS divides shared pages among the processes that share them, so the figures may be added; RSS would count them twice.
+The first start has an empty cache and compiles everything (loaders with LLVM, as many at once as memory allows), later
+ones find all artifacts. Series are entries that this script puts into a map of the daemon's. At the end it makes so
+many collections and pages in its own process (--churn), and replaces 1 % of the keys between any two; --only-churn does
+nothing else. Needs root.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from exporter.kernel import bpf, cpus
 from exporter.program import Map, Member, Program, State, Type
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-# Those whose series do not depend on what else the host talks to.
+# Programs whose series hardly depend on the traffic of the host.
 PROGRAMS = ("biolatency", "cachestat", "kfree_skb", "oomkill", "runqlat", "softirq_latency", "syscalls",
             "tcp_retransmit", "tcp_rst", "tcp_sendmsg", "tcp_syn_backlog", "udp_drops")  # fmt: skip
 SERIES = 1400  # lines of the page of those programs
-PAUSE = 0.02  # seconds between two looks while programs load
+PAUSE = 0.02  # seconds between two measurements while programs load
 DEADLINE = 300.0  # seconds for a start
 SHARED = 0.6  # seconds between scrapes, so that each of them reads the maps
 MEGABYTE = 1e6
@@ -100,7 +100,8 @@ def _roles(scratch: Path, built: Path | None) -> list[rows.Row]:
 
 
 def write_config(path: Path, entries: int, names: tuple[str, ...] = ()) -> Path:
-    """These bundled programs, and one whose map has room for so many entries and a series for each."""
+    """Write a configuration of these bundled programs, and of one whose map has so many entries and a series for
+    each."""
     metric = {
         "name": "filled_total", "type": "counter", "help": "x", "map": "filled", "max_series": 1_000_000,
         "labels": [{"name": "pid", "field": "pid"}, {"name": "port", "field": "port"},
@@ -122,7 +123,7 @@ def fill(fd: int, first: int, count: int) -> None:
 
 
 def _measure(config: Path, cache: Path, series: int, scrapes: int) -> tuple[float, float]:
-    """MB of all roles after so many scrapes, and the most of them together while programs were loaded."""
+    """Return the MB of all roles after so many scrapes, and their maximum while programs were loaded."""
     with exporter(config, cache) as (process, url):
         peak = _until_ready(process, url)
         _scrape(process.pid, url, series, scrapes)
@@ -146,7 +147,7 @@ def _lines(page: bytes) -> int:
 
 
 def _measure_apart(config: Path, scratch: Path, series: int, scrapes: int) -> float:
-    """MB of a supervisor and a server that were started each by itself, as the units of systemd are."""
+    """Return the MB of a supervisor and a server started each by itself, as the two units of systemd are."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     python = [sys.executable, "-m", "exporter"]
@@ -169,7 +170,7 @@ def _measure_apart(config: Path, scratch: Path, series: int, scrapes: int) -> fl
 
 
 def _map_of(pid: int, name: str) -> int:
-    """A descriptor of the map of that name that a process holds."""
+    """Return a descriptor of the map of that name that a process has open."""
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
         if found:
@@ -181,7 +182,7 @@ def _map_of(pid: int, name: str) -> int:
 
 
 def _until_ready(process: subprocess.Popen[bytes], url: str) -> float:
-    """Waits until every program was tried; the most memory of all roles together meanwhile, in MB."""
+    """Wait until every program was tried, and return the maximum of all roles together meanwhile, in MB."""
     began, peak = time.monotonic(), 0.0
     while time.monotonic() - began < DEADLINE:
         if process.poll() is not None:
@@ -197,7 +198,7 @@ def _until_ready(process: subprocess.Popen[bytes], url: str) -> float:
 
 
 def churn(scratch: Path, scrapes: int, series: int = 1000) -> rows.Row:
-    """Memory of this process after all the collections, of that after the first tenth of them."""
+    """Compare the memory of this process after all collections with that after the first tenth of them."""
     spec = load(write_config(scratch / "churn.yaml", 2 * series)).config.programs[0]
     metric = spec.metrics[0].model_copy(update={"max_series": series})
     spec = spec.model_copy(update={"metrics": [metric]})
@@ -223,12 +224,12 @@ def churn(scratch: Path, scrapes: int, series: int = 1000) -> rows.Row:
             settled = _kept()
     os.close(fd)
     last = _kept()
-    what = f"{scrapes:,} scrapes of {series:,} series, 1 % other keys each time; floor: after a tenth of them"
+    what = f"{scrapes:,} scrapes of {series:,} series, 1 % of the keys replaced each time; floor: after a tenth of them"
     return rows.Row(what, last, "MB", floor=settled, ratio=last / settled, target=1.1)
 
 
 def _peer(build: Path, series: int, scrapes: int, directory: Path) -> float:
-    """MB of the peer after so many scrapes."""
+    """Return the MB of the peer after so many scrapes."""
     directory.mkdir()
     with peer.running(build.resolve(), peer.COUNTER, 2 * series, directory) as (port, fd, pid):
         fill(fd, 1, series)
@@ -238,17 +239,17 @@ def _peer(build: Path, series: int, scrapes: int, directory: Path) -> float:
 
 
 def pss(pid: int) -> float:
-    """MB of a process, pages that it shares by its part."""
+    """Return the PSS of a process in MB."""
     return _rollup(pid, "Pss")
 
 
 def _kept() -> float:
-    """MB of this process that are in no file: its part of shared files changes with what else runs."""
+    """Return the MB of this process that are in no file: its share of files depends on what else runs."""
     return _rollup(os.getpid(), "Anonymous")
 
 
 def _rollup(pid: int, field: str) -> float:
-    """MB by /proc/PID/smaps_rollup (4.14); 0 for a process that has ended."""
+    """Return a field of /proc/PID/smaps_rollup (4.14) in MB; 0 for a process that has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -258,7 +259,7 @@ def _rollup(pid: int, field: str) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that this one has forked."""
+    """Return the children of a process."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -266,7 +267,7 @@ def children(pid: int) -> list[int]:
 
 
 def below(pid: int) -> list[int]:
-    """Children and theirs: the compiler is a child of its loader."""
+    """Return all descendants of a process: the compiler is a child of its loader."""
     return [each for child in children(pid) for each in (child, *below(child))]
 
 

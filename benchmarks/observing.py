@@ -1,4 +1,4 @@
-"""A running exporter looked at from outside: scraped as Prometheus does, its memory and descriptors taken stock of."""
+"""A running exporter observed from outside: scraped as Prometheus does, its memory and descriptors measured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from tests import daemon
 
 SCRAPE_TIMEOUT = 10.0  # seconds, Prometheus' default
-IMPATIENT = 1.0  # seconds that every other scrape says it has
+IMPATIENT = 1.0  # seconds that every other scrape gives as its timeout
 BETWEEN_SCRAPES = 0.6  # seconds; within 0.5 s they share one collection
 
 
 @dataclass
 class Scrapes:
-    """What a scraper saw: seconds of each answer, and what was wrong with one. `impatient`: of those that said that
-    they had a second."""
+    """The results of scrapes: seconds of each answer, and errors. `impatient`: of scrapes with a timeout of a
+    second."""
 
     seconds: list[float] = field(default_factory=list)
     impatient: list[float] = field(default_factory=list)
@@ -53,11 +53,11 @@ def scraping(exporter: daemon.Daemon) -> Iterator[Scrapes]:
         thread.join()
 
 
-def get(exporter: daemon.Daemon, says: float = SCRAPE_TIMEOUT) -> bytes:
-    """A scrape whose scraper says that it has so many seconds."""
+def get(exporter: daemon.Daemon, timeout: float = SCRAPE_TIMEOUT) -> bytes:
+    """Return the page of a scrape that gives so many seconds as its timeout."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{exporter.port}/metrics",
-        headers={"Accept-Encoding": "gzip", "X-Prometheus-Scrape-Timeout-Seconds": str(says)},
+        headers={"Accept-Encoding": "gzip", "X-Prometheus-Scrape-Timeout-Seconds": str(timeout)},
     )
     with urllib.request.urlopen(request, timeout=SCRAPE_TIMEOUT) as answer:
         body: bytes = answer.read()
@@ -65,7 +65,7 @@ def get(exporter: daemon.Daemon, says: float = SCRAPE_TIMEOUT) -> bytes:
 
 
 def memory(exporter: daemon.Daemon) -> float:
-    """MiB of all roles, after some scrapes in peace. Anonymous memory: of files, who else maps them has a share too."""
+    """Return the MiB of all roles after some quiet scrapes: anonymous memory, because files are shared with others."""
     for _ in range(3):
         time.sleep(BETWEEN_SCRAPES)
         get(exporter)
@@ -74,19 +74,19 @@ def memory(exporter: daemon.Daemon) -> float:
 
 
 def descriptors(exporter: daemon.Daemon) -> int:
-    """Open descriptors of all roles."""
+    """Return the number of open descriptors of all roles."""
     return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in roles(exporter))
 
 
 def roles(exporter: daemon.Daemon) -> list[int]:
-    """Process ids of the supervisor and its children."""
+    """Return the process ids of the supervisor and its children."""
     supervisor = exporter.process.pid
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     return [supervisor, *map(int, children)]
 
 
 def _anonymous(pid: int) -> float:
-    """MiB of Pss_Anon in /proc/PID/smaps_rollup (5.9): what roles share by fork counts for each by its part."""
+    """Return Pss_Anon of /proc/PID/smaps_rollup (5.9) in MiB: pages shared by fork are divided among the roles."""
     found = re.search(r"^Pss_Anon: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert found
     return int(found[1]) / 1024

@@ -1,4 +1,4 @@
-"""ebpf_exporter on a map of its own that nothing fills: what a scrape of it takes is what its exporter takes.
+"""ebpf_exporter on a map of its own that only the benchmark fills, so that a scrape costs what the exporter takes.
 
 It is built beforehand (docs/development.md): OUTDIR holds `peer/`, a checkout of it, `dest/`, an installed libbpf, and
 the binary `ebpf_exporter`. The BPF program is compiled here, by clang, as its own Makefile compiles its examples.
@@ -24,12 +24,12 @@ DEADLINE = 60.0  # seconds for it to start
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A map of one entry for each key, and the metric that it makes of it."""
+    """A map with one entry for each key, and the metric that the peer makes of it."""
 
     name: str  # of the program and its files
     map: str
     key: str  # members of the key
-    metric: str  # what its configuration says under `metrics:`
+    metric: str  # the text under `metrics:` in its configuration
 
 
 COUNTER = Shape(
@@ -94,7 +94,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 @contextmanager
 def running(build: Path, shape: Shape, entries: int, directory: Path) -> Iterator[tuple[int, int, int]]:
-    """Its port, a descriptor of its map, which has room for so many entries, and its process id."""
+    """Run the peer: its port, a descriptor of its map, which has room for so many entries, and its process id."""
     (directory / f"{shape.name}.yaml").write_text(f"metrics:\n{shape.metric}")
     source = directory / f"{shape.name}.bpf.c"
     source.write_text(SOURCE % {"key": shape.key, "map": shape.map, "entries": entries})
@@ -124,7 +124,7 @@ def running(build: Path, shape: Shape, entries: int, directory: Path) -> Iterato
 
 
 def map_ids(name: str) -> set[int]:
-    """Of all maps of that name on this host."""
+    """Return the ids of all maps of that name on this host."""
     listed = json.loads(subprocess.run(["bpftool", "map", "-j"], capture_output=True, check=True).stdout)
     return {entry["id"] for entry in listed if entry.get("name") == name}
 

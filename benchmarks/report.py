@@ -1,10 +1,10 @@
-"""docs/performance.md: every benchmark run on this machine, one after the other, ratios first.
+"""Run every benchmark on this machine, one after the other, and write docs/performance.md.
 
     python -m benchmarks.report [--peer OUTDIR] [--only events,hostile] [--rows DIR] [--out docs/performance.md]
 
-A script is run as a process of its own and leaves its rows by `--json FILE` (rows.py); one that fails is named in the
-report, and makes this end with 1. With --rows DIR the rows stay there, and of scripts that --only does not name those
-that are there already are taken. Needs root; nothing else should be running.
+Each script runs as a process of its own and writes its rows to `--json FILE` (rows.py). A script that fails is named in
+the report, and makes this end with 1. With --rows DIR the rows stay there, and scripts that --only does not name are
+reported from the rows that are there. Needs root; nothing else should be running.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A module of this folder, and what a reader has to know of it."""
+    """A module of this folder, and the text of its section."""
 
     name: str
     title: str
@@ -51,9 +51,9 @@ SCRIPTS = (
     Script(
         "events",
         "Events",
-        "What counting costs where it happens. The program's own time is what the kernel's run statistics say, less "
-        "what they say of a program that does nothing (the floor): that much the statistics cost by themselves. Below "
-        "it what the event takes longer in all, statistics off, the way into the program included.",
+        "The cost of counting where it happens. The program's own time is that of the kernel's run statistics, less "
+        "that of a program that does nothing (the floor), which is the cost of the statistics. The row below is how "
+        "much longer the whole event takes, statistics off, the entry into the program included.",
     ),
     Script(
         "memory",
@@ -77,9 +77,9 @@ SCRIPTS = (
 
 HEAD = """# Performance
 
-Made by `make bench{argument}` on {day}; do not edit. Ratios first: they carry over to other machines, seconds do not.
-"target" is what the project promises of the ratio. ours / peer where there is a peer, ours / floor where the floor is
-what is promised; each row says it.
+Made by `make bench{argument}` on {day}; do not edit. Ratios come first: they carry over to other machines, seconds do
+not. "target" is the most that the project promises the ratio to be: ours / peer where there is a peer, ours / floor
+where the floor is promised; each row says which.
 
 {machine}"""
 
@@ -132,7 +132,7 @@ def main() -> None:
                 print(f"== {script.title}", flush=True)
                 left.unlink(missing_ok=True)
                 _run(script, [*options, "--json", str(left)])
-            found = rows.read(left) if left.exists() else None  # one that found something wrong left rows all the same
+            found = rows.read(left) if left.exists() else None  # a script that found an error writes rows all the same
             if found is None:
                 failed.append(script.name)
             everything += found or []
@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def in_short(found: Sequence[rows.Row]) -> str:
-    """How many of the promises hold, and each that does not."""
+    """Return how many targets are met, and each that is not."""
     promised = [row for row in found if row.met is not None]
     missed = [row for row in promised if not row.met]
     lines = [f"Of {len(promised)} targets {len(promised) - len(missed)} are met{'.' if not missed else ', not:'}"]
@@ -162,7 +162,7 @@ def in_short(found: Sequence[rows.Row]) -> str:
 
 
 def section(script: Script, found: Sequence[rows.Row] | None) -> str:
-    """Heading, text and table; None for a script that failed."""
+    """Return a section: heading, text and table. `found` is None for a script that failed."""
     if found is None:
         return f"## {script.title}\n\n`benchmarks/{script.name}.py` failed on this machine.\n"
     lines = [rows.HEAD, ["---:", "---", "---", *["---:"] * 3, "---"], *rows.table(found)]
@@ -172,7 +172,7 @@ def section(script: Script, found: Sequence[rows.Row] | None) -> str:
 
 
 def _options(script: Script, peer: Path | None) -> list[str] | None:
-    """What to run it with, by its own `--help`: `--peer` where it takes that. None where it leaves no rows."""
+    """Return the options of a script: `--peer` where its `--help` has it. None for a script that writes no rows."""
     if not (CHECKOUT / f"benchmarks/{script.name}.py").exists():
         return None
     shown = subprocess.run([*_command(script), "--help"], cwd=CHECKOUT, capture_output=True, text=True).stdout
@@ -193,7 +193,7 @@ def _command(script: Script) -> list[str]:
 
 
 def _machine(peer: Path | None) -> str:
-    """A list of what the figures depend on; no path and no name of the machine."""
+    """Return a list of what the figures depend on; no path and no name of the machine."""
     facts = {
         "machine": f"{os.cpu_count()} CPUs ({_cpu()}), {_memory()}{_virtual()}",
         "kernel": f"Linux {os.uname().release} {platform.machine()}, "
@@ -228,7 +228,7 @@ def _module(name: str) -> str:
 
 
 def _peer_version(peer: Path) -> str:
-    """As its own `--version` says it, or what its source is a checkout of."""
+    """Return the name and version of the peer, by the tag of its source."""
     described = subprocess.run(
         ["git", "-C", str(peer / "peer"), "describe", "--tags"], capture_output=True, text=True
     ).stdout.strip()

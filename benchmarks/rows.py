@@ -1,4 +1,5 @@
-"""What a benchmark found, as rows: every script here prints them and, with `--json FILE`, leaves them for report.py."""
+"""The rows that benchmarks measure: every script here prints them and, with `--json FILE`, writes them for
+report.py."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from pathlib import Path
 class Row:
     """One comparison.
 
-    ours, peer, floor   measured values in `unit`; None where there is no such thing
-    ratio               the value that `target` is about; mostly ours / peer or ours / floor, `what` says which
-    target              what ratio must not exceed; None: reported, not promised
+    ours, peer, floor   measured values in `unit`; None where nothing was measured
+    ratio               the value that `target` limits, mostly ours / peer or ours / floor, as `what` says
+    target              the most that `ratio` may be; None: reported, not promised
     """
 
     what: str
@@ -27,7 +28,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """None where nothing is promised or nothing could be compared."""
+        """Whether the target is met; None where nothing is promised or nothing could be compared."""
         return None if self.ratio is None or self.target is None else self.ratio <= self.target
 
 
@@ -36,13 +37,13 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """Rows of a script; it may leave out keys that it has nothing for, and add some of its own."""
+    """Return the rows of a script, which may leave out keys and have keys of its own."""
     known = Row.__slots__
     return [Row(**{key: row.get(key) for key in known}) for row in json.loads(path.read_text())]
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
-    """Cells as text, ratios first: ratio, target, what, ours, peer, floor, unit."""
+    """Return the cells as text: ratio, target, what, ours, peer, floor, unit."""
     return [
         [
             "-" if row.ratio is None else f"{row.ratio:.3g}",
@@ -66,14 +67,14 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def leave(rows: Sequence[Row], path: Path | None) -> None:
-    """Show them, and write them to the file of --json where one is named."""
+    """Print the rows, and write them to the file of --json if one is given."""
     show(rows)
     if path is not None:
         write(path, rows)
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no exponent."""
+    """Return a number with three significant digits and no exponent."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

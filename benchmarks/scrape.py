@@ -1,12 +1,12 @@
-"""What a scrape costs over loopback, beside ebpf_exporter and the floor: the kernel's own batch copy of the map plus
+"""The cost of a scrape over loopback, beside ebpf_exporter and the floor: the kernel's own batch copy of the map plus
 writing the page's bytes once.
 
     python -m benchmarks.scrape [--sizes 1000,...] [--repeats 7] [--peer OUTDIR] [--json FILE]
 
 A per-CPU hash with 16-byte keys, 4 labels and N series, plain and gzip; with every value higher each time; while 1 %
 and 100 % of the keys change; histograms of 5,000 label sets x 28 buckets; 128 possible CPUs simulated in the buffers.
-OUTDIR is the one given to peer/build.sh. Peer and ours are asked in turns, so that both meet the same disturbances, and
-the best of the repeats counts. They are asked on a connection that is kept, as Prometheus does. Needs root.
+OUTDIR is the one given to peer/build.sh. Peer and ours are scraped in turns, so that both meet the same disturbances,
+and the best of the repeats counts. The connection is kept, as Prometheus keeps it. Needs root.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _PATIENCE = struct.pack("ll", 120, 0)  # struct timeval
 
 
 _ENDS = b"0\r\n\r\n"  # of an answer in chunks
-# What else Prometheus says of itself.
+# The other headers that Prometheus sends.
 PROMETHEUS = (
     b"Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1\r\n"
     b"User-Agent: Prometheus/2.42.0\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n"
@@ -116,7 +116,7 @@ KEY = Type(
 
 
 def counter_keys(first: int, count: int) -> np.ndarray:
-    """(count, 16) raw keys; the pid is what tells them apart."""
+    """Return (count, 16) raw keys, which differ in their pid."""
     keys = np.empty((count, 4), np.uint32)
     keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3] = np.arange(first, first + count), 443, 0x0A000001, 7
     return keys.view(np.uint8)
@@ -129,39 +129,39 @@ def histogram_keys(first: int, count: int) -> np.ndarray:
 
 
 def slot_keys(count: int) -> np.ndarray:
-    """The peer's: the bucket, 64 bits, is in the key."""
+    """Return keys for the peer, which has the bucket, 64 bits, in the key."""
     keys = np.zeros((count, 4), np.uint32)
     keys[:, 0], keys[:, 1], keys[:, 2] = np.arange(count) // BUCKETS, 1, np.arange(count) % BUCKETS
     return keys.view(np.uint8)
 
 
-def fill(fd: int, keys: np.ndarray, words: int = 1, more: int = 0) -> None:
-    """An entry for each key, with `words` random numbers for each CPU, the same ones each time and so much `more`."""
-    values = np.random.default_rng(1).integers(0, 2**30, (len(keys), cpus.possible() * words), dtype=np.uint64)
+def fill(fd: int, keys: np.ndarray, numbers: int = 1, more: int = 0) -> None:
+    """Insert an entry for each key, with `numbers` random numbers for each CPU, the same each time but for `more`."""
+    values = np.random.default_rng(1).integers(0, 2**30, (len(keys), cpus.possible() * numbers), dtype=np.uint64)
     values += np.uint64(more)
     for key, value in zip(keys, values, strict=True):
         bpf.map_update(fd, key.tobytes(), value.tobytes())
 
 
 class Keys:
-    """The keys of a filled counter map: a part of them is exchanged for new ones."""
+    """The keys of a filled counter map. A part of them can be replaced by new ones."""
 
     def __init__(self, fd: int, count: int) -> None:
         self._fd, self._first, self._next = fd, 1, count + 1
 
-    def exchange(self, count: int) -> None:
+    def replace(self, count: int) -> None:
         for key in counter_keys(self._first, count):
             bpf.map_delete(self._fd, key.tobytes())
         fill(self._fd, counter_keys(self._next, count))
         self._first, self._next = self._first + count, self._next + count
 
 
-# --- what is measured ---
+# --- exporters and scrapes ---
 
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """One that runs: who asks it, and its filled map."""
+    """A running exporter: its scraper, its filled map and its processes."""
 
     client: Client
     fd: int
@@ -169,8 +169,8 @@ class Exporter:
 
 
 class Client:
-    """A scraper. Does little itself: it is the exporters' time that is taken, and a fresh buffer and getaddrinfo(3)
-    alone are 0.16 ms. For one thread."""
+    """A scraper for one thread. It does little itself, because the exporters' time is measured: a fresh buffer and
+    getaddrinfo(3) alone are 0.16 ms."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -178,7 +178,7 @@ class Client:
         self._connection: socket.socket | None = None
 
     def ask(self, path: bytes = b"/metrics", encoding: bytes = b"identity", headers: bytes = b"") -> tuple[int, int]:
-        """Status and bytes of an answer."""
+        """Return the status and the number of bytes of an answer."""
         if self._connection is None:
             self._connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
@@ -215,7 +215,7 @@ class Client:
 
 @contextmanager
 def ours(config: str, directory: Path) -> Iterator[Exporter]:
-    """The daemon, with an empty map."""
+    """Run the daemon, with an empty map."""
     path = directory / "config.yaml"
     path.write_text(config)
     with socket.socket() as free:
@@ -242,7 +242,7 @@ def ours(config: str, directory: Path) -> Iterator[Exporter]:
 
 @contextmanager
 def the_peer(build: Path, shape: peer_.Shape, entries: int, directory: Path) -> Iterator[Exporter]:
-    """ebpf_exporter on a map of its own, empty."""
+    """Run ebpf_exporter on a map of its own, empty."""
     with peer_.running(build, shape, entries, directory) as (port, fd, pid):
         yield Exporter(Client(port), fd, [pid])
 
@@ -261,7 +261,7 @@ def await_answer(client: Client, path: bytes, process: subprocess.Popen[bytes], 
 
 
 def scrape(exporter: Exporter, encoding: bytes = b"identity", headers: bytes = b"", *, fresh: bool = False) -> float:
-    """Seconds of one, that reads the maps. `fresh`: on a new connection."""
+    """Return the seconds of a scrape that reads the maps. `fresh`: on a new connection."""
     time.sleep(SHARED)
     if fresh:
         exporter.client.close()
@@ -271,7 +271,7 @@ def scrape(exporter: Exporter, encoding: bytes = b"identity", headers: bytes = b
 
 
 def in_turns(repeats: int, *works: Callable[[], float] | None) -> list[float]:
-    """The best time of each, all of them asked again and again in turns; inf for one that is not there."""
+    """Return the best time of each, measured in turns; inf for one that is None."""
     best = [math.inf] * len(works)
     for _ in range(repeats):
         for place, work in enumerate(works):
@@ -281,7 +281,7 @@ def in_turns(repeats: int, *works: Callable[[], float] | None) -> list[float]:
 
 
 def floor(table: Table, page: bytes) -> Callable[[], float]:
-    """Read the map and write so many bytes: what no exporter can do without. After as long a pause as a scrape, which
+    """Return the measure of the floor: read the map and write so many bytes. It pauses as long as a scrape, which
     leaves as little of the map in the CPU's caches."""
 
     def measure() -> float:
@@ -308,7 +308,7 @@ def _receive(port: int) -> None:
 
 
 def pss(processes: Sequence[int]) -> float:
-    """MB of several processes."""
+    """Return the MB of several processes together."""
     total = 0
     for pid in processes:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -370,16 +370,16 @@ def counters(size: int, repeats: int, build: Path | None) -> list[rows.Row]:
         for part, most in ((100, few_new), (1, 6.0))[: 1 if size >= 1_000_000 else 2]:
             changed, same = [], []
             for _ in range(repeats if part > 1 else 2):
-                keys.exchange(size // part)
+                keys.replace(size // part)
                 changed.append(scrape(mine))
-                same.append(scrape(mine))  # the series that were shown stay, so the page has grown for both
-            what = f"{name}, {100 // part} % of the keys other ones; ours / ours unchanged after it"
+                same.append(scrape(mine))  # series that were shown stay, so the page has grown for both
+            what = f"{name}, {100 // part} % of the keys replaced; ours / the next scrape, with the same keys"
             found.append(rows.Row(what, ms(min(changed)), "ms", ratio=min(changed) / min(same), target=most))
     return found
 
 
 def _otherwise(name: str, mine: Exporter, peer: Exporter | None, repeats: int) -> list[rows.Row]:
-    """Asked in other ways."""
+    """Measure other kinds of scrapes."""
 
     def fresh(exporter: Exporter) -> float:
         return scrape(exporter, fresh=True)
@@ -388,8 +388,8 @@ def _otherwise(name: str, mine: Exporter, peer: Exporter | None, repeats: int) -
         return scrape(exporter, b"gzip", PROMETHEUS)
 
     found = []
-    for how, way in (("on a new connection each time", fresh), ("with all that Prometheus says", prometheus)):
-        mine_s, peer_s = in_turns(repeats, partial(way, mine), None if peer is None else partial(way, peer))
+    for how, measure in (("on a new connection each time", fresh), ("with all headers of Prometheus", prometheus)):
+        mine_s, peer_s = in_turns(repeats, partial(measure, mine), None if peer is None else partial(measure, peer))
         found.append(against_peer(f"{name}, {how}", mine_s, peer_s, math.inf, None))
     return found
 
@@ -435,7 +435,7 @@ def histograms(repeats: int, build: Path | None) -> list[rows.Row]:
 
 
 class Simulated:
-    """A map in buffers, as one with so many possible CPUs would be read. All values change between reads."""
+    """A map in buffers, as read on a host with so many possible CPUs. All values change between reads."""
 
     def __init__(self, size: int, possible: int) -> None:
         keys = counter_keys(1, size)
@@ -448,7 +448,7 @@ class Simulated:
 
 
 def above_the_copy(spec: ProgramSpec, size: int, possible: int, repeats: int) -> float:
-    """Seconds of a scrape without the kernel's copy, without HTTP."""
+    """Return the seconds of a scrape without the kernel's copy and without HTTP."""
     map_ = Map("scale_total", bpf.BPF_MAP_TYPE_PERCPU_HASH, 16, 8, 2 * size, key=KEY, value=U64)
     collector = ProgramCollector(
         Program("scale", State.RUNNING, maps=(map_,)),
@@ -460,7 +460,7 @@ def above_the_copy(spec: ProgramSpec, size: int, possible: int, repeats: int) ->
     )
 
     def work() -> float:
-        start = time.thread_time()  # nothing is waited for, but for others on the CPU
+        start = time.thread_time()  # the work waits for nothing, but others may have the CPU
         exposition.write(collector.collect())
         return time.thread_time() - start
 
@@ -479,7 +479,7 @@ def scaling(repeats: int) -> list[rows.Row]:
     many = above_the_copy(spec, 100_000, 128, repeats)
     return [
         rows.Row(
-            "all values other ones, time of a series above the kernel's copy; at 1,000,000 / at 10,000",
+            "all values changed, time of a series above the kernel's copy; at 1,000,000 / at 10,000",
             large * 1e9,
             "ns",
             floor=small * 1e9,
@@ -487,7 +487,7 @@ def scaling(repeats: int) -> list[rows.Row]:
             target=1.5,
         ),
         rows.Row(
-            "100,000 series of 128 possible CPUs in the buffers, above the copy; of 64 times the time of 2",
+            "100,000 series of 128 possible CPUs, simulated, above the copy; ours / 64 times the time of 2 CPUs",
             many * 1e3,
             "ms",
             floor=few * 1e3,

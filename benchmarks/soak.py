@@ -1,9 +1,9 @@
-"""What takes long to show: each part run to its end, one after the other, and a table of what became of them.
+"""Long tests and benchmarks, run one after the other to their end, with a table of the results.
 
     python -m benchmarks.soak [--only NAME,...]
 
 A part is a script of this folder or a test with a larger number in its environment; the short form of each is in
-`make test`. Needs root. Ends with 1 if one part failed; its last lines stand below the table.
+`make test`. Needs root. Ends with 1 if one part failed; its last lines are below the table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAST_LINES = 15
 
 @dataclass(frozen=True)
 class Part:
-    """`arguments` of Python, and what the environment says besides."""
+    """A command: `arguments` of Python, and its additional environment."""
 
     name: str
     shows: str

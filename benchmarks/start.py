@@ -2,10 +2,10 @@
 
     python -m benchmarks.start [--programs 25] [--rounds 3] [--json FILE]
 
-The programs are the bundled ones, again under other names where there are fewer. CPU seconds are those of all roles
-until then, loaders among them: a start on a host with other work takes longer, and as much CPU. The last line says
-whether any process of a warm start had LLVM or bcc mapped at any time; looking costs, so that one is not timed. Needs
-root.
+The programs are the bundled ones, repeated under other names where there are fewer. CPU seconds are those of all roles
+until then, loaders among them: a start on a busy host takes longer, but not more CPU. The last line counts the
+processes of a warm start that had LLVM or bcc mapped at any time; that start is not timed, because the check costs
+time. Needs root.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ COLD, WARM = 0.4, 2.0  # seconds promised: a program on two CPUs; 25 programs
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`running` of `programs`; seconds of the clock and of all CPUs until ready; `compiler` are the processes seen with
-    one of the compiler's libraries."""
+    """A start: `running` of `programs`, seconds of the clock and of all CPUs until ready, and the number of processes
+    with one of the compiler's libraries."""
 
     programs: int
     running: int
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def entries(count: int) -> list[dict[str, object]]:
-    """`count` entries of `programs:`. The second time around a program and its metrics have another name."""
+    """Return `count` items of `programs:`. A program that is repeated and its metrics have another name."""
     found = []
     names = sorted(path.stem for path in PROGRAMS.glob("*.yaml"))
     for number in range(count):
@@ -79,7 +79,8 @@ def entries(count: int) -> list[dict[str, object]]:
 
 
 def _rows(what: str, starts: Sequence[Start], share: float, target: float) -> list[rows.Row]:
-    """Seconds of the clock, of which `target` is promised, and of all CPUs; medians. `share` is what counts of them."""
+    """Return rows of the seconds of the clock, for which `target` is promised, and of all CPUs. Both are medians times
+    `share`."""
     seconds = statistics.median(start.seconds for start in starts) * share
     cpu = statistics.median(start.cpu for start in starts) * share
     ran = f"{starts[0].running} of {starts[0].programs} run here"

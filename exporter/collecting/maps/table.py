@@ -34,8 +34,8 @@ def same_keys(one: Bytes, other: Bytes) -> bool:
     array, which is not compared."""
     if one is other or one.shape != other.shape:
         return one is other
-    word = math.gcd(one.shape[1], 8)  # comparing by words is so many times faster than by bytes
-    return bool((one.view(f"u{word}") == other.view(f"u{word}")).all())
+    width = math.gcd(one.shape[1], 8)  # comparing so many bytes at once is so many times faster
+    return bool((one.view(f"u{width}") == other.view(f"u{width}")).all())
 
 
 class ReadError(Exception):

@@ -18,7 +18,7 @@ class LabelSets:
     """Label sets: one column of codes for each label name; not changed once made. Iterating gives tuples of text."""
 
     def __init__(self, strings: StringTable, columns: Sequence[Codes], count: int) -> None:
-        """`count`: of the label sets, which the columns do not tell where there is no label."""
+        """`count`: of the label sets, which no column shows where there is no label."""
         self.strings = strings
         self.columns = tuple(columns)
         self._count = count
@@ -74,7 +74,7 @@ class LabelSets:
 
 def from_texts(strings: StringTable, sets: Sequence[LabelSet], labels: int) -> LabelSets:
     """Return label sets of so many labels as columns."""
-    columns = [np.array([strings.code(texts[place]) for texts in sets], np.int64) for place in range(labels)]
+    columns = [np.array([strings.code(texts[label]) for texts in sets], np.int64) for label in range(labels)]
     return LabelSets(strings, columns, len(sets))
 
 

@@ -206,9 +206,9 @@ def _runs(raw: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return an order of the rows in which equal ones are side by side, and where each run of equal ones starts. Rows
     that differ and have one hash can break a run in two."""
     count, size = raw.shape
-    words = np.zeros((count, (size + 7) // 8 * 8), np.uint8)
-    words[:, :size] = raw
-    columns = words.view(np.uint64)
+    padded = np.zeros((count, (size + 7) // 8 * 8), np.uint8)
+    padded[:, :size] = raw
+    columns = padded.view(np.uint64)
     order = np.argsort(columns[:, 0] if size <= 8 else hashes(list(columns.T), count))
     ordered = columns[order]
     new = np.ones(count, bool)

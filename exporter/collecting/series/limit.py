@@ -1,6 +1,6 @@
 """Label sets of rows -> the series of a family: equal sets made one, and at most max_series of them.
 
-A series is named by its label set, and `Limit` is the one place that decides which of them are shown.
+A series is named by its label set, and `Limit` alone decides which of them are shown.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Arrangement:
     sets      the label sets of the series, all different, in the order in which they came (those that came together
               sorted); the folded ones ("other") are last
     shown     how many are not "other"
-    previous  for each series its place in the arrangement before, -1 for a new one; the others ascend
-    group     for each row its place in `sets`, -1 for rows without
+    previous  for each series its position in the arrangement before, -1 for a new one; the others ascend
+    group     for each row its position in `sets`, -1 for rows without
     order     the rows that have a series, those of the first series first
-    present   the series that have rows, as places in `sets`; None if all have
+    present   the series that have rows, as positions in `sets`; None if all have
     starts    where in `order` the rows of each present series begin; None if each has one row
     folded    label sets that went into "other"
     dropped   rows without a label set
@@ -63,8 +63,8 @@ class Admission:
 
     index     finds them: first those shown, in the order of before and then the new ones, after them those folded
     shown     how many are shown
-    group     of each row its place in the index, -1 for rows without a label set
-    previous  for each one shown its place before, -1 for a new one
+    group     of each row its position in the index, -1 for rows without a label set
+    previous  for each one shown its position before, -1 for a new one
     """
 
     index: Index
@@ -92,7 +92,7 @@ class Budget:
 class Limit:
     """Which label sets of a family are shown: the first `max_series` seen stay as long as they live, later ones fold.
 
-    A set once folded stays folded while it lives, even when a place gets free: moved out of "other" it would take its
+    A set once folded stays folded while it lives, even when there is room again: moved out of "other" it would take its
     count with it, and a counter must not go down.
     """
 
@@ -208,9 +208,9 @@ def _arrangement(sets: LabelSets, shown: int, previous: RowIndex, group: RowInde
 def _others(sets: LabelSets, kept: NDArray[np.bool_]) -> LabelSets:
     """Return what the sets are folded into; `kept`: (sets, labels), the labels that keep their value."""
     other = sets.strings.code(OTHER)
-    columns = [np.where(kept[:, place], column, other) for place, column in enumerate(sets.columns)]
+    columns = [np.where(kept[:, label], column, other) for label, column in enumerate(sets.columns)]
     return LabelSets(sets.strings, columns, len(sets))
 
 
-def _not_shown(places: RowIndex, shown: int) -> NDArray[np.bool_]:
-    return (places < 0) | (places >= shown)
+def _not_shown(positions: RowIndex, shown: int) -> NDArray[np.bool_]:
+    return (positions < 0) | (positions >= shown)

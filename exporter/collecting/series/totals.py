@@ -81,8 +81,8 @@ class _Rows:
         self._group = np.empty(0, np.intp)
 
     def move(self, now: RowIndex) -> None:
-        """Follow series to their places in a new arrangement: `now` has the place of each that was there, -1 where it
-        ended."""
+        """Follow series to their positions in a new arrangement: `now` has the position of each that was there, -1
+        where it ended."""
         self._group = np.where(self._group >= 0, now[self._group], -1) if len(now) else self._group
 
     def carried(self, counted: Counted, group: RowIndex, series: int) -> Numbers | None:
@@ -94,9 +94,9 @@ class _Rows:
         if same_keys(counted.keys, last.keys) and np.array_equal(group, was):
             fell = counted.fell(_ALL, last, _ALL)
             return self.add(last.at(fell), was[fell], series) if fell.any() else None
-        places = self._matcher.match(counted.keys, last.keys)
-        here = np.flatnonzero(places >= 0)
-        there = places[here]
+        matched = self._matcher.match(counted.keys, last.keys)
+        here = np.flatnonzero(matched >= 0)
+        there = matched[here]
         gone = np.ones(len(was), bool)
         gone[there] = False
         fell = counted.fell(here, last, there)
@@ -154,7 +154,7 @@ class Totals:
         return np.asarray(now - self._changed < self._ttl)
 
     def arrange(self, how: Arrangement, now: float) -> None:
-        """Move all numbers to the places of a new arrangement."""
+        """Move all numbers to the positions of a new arrangement."""
         before, count = len(self._changed), len(how.sets)
         if how.appends_to(before):
             stays: RowIndex | slice = slice(before)
@@ -163,10 +163,10 @@ class Totals:
             stays = np.flatnonzero(how.previous >= 0)
             was = how.previous[stays]
             self.ended += before - len(was)
-            places = np.full(before, -1, np.intp)
-            places[was] = stays
+            positions = np.full(before, -1, np.intp)
+            positions[was] = stays
             for rows in self._rows:
-                rows.move(places)
+                rows.move(positions)
 
         def moved(numbers: Numbers) -> Numbers:
             there = np.zeros((count, numbers.shape[1]), np.uint64)

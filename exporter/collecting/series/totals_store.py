@@ -74,7 +74,7 @@ class FamilyStore:
     def arrange(self, previous: RowIndex, new: LabelSets) -> None:
         """Put the series in a new order, from the next commit on.
 
-        previous  for each series its place before, -1 for a new one
+        previous  for each series its position before, -1 for a new one
         new       the label sets of the new ones, in their order
 
         ValueError where there is no room for so many, or for one of them.
@@ -291,9 +291,9 @@ class Store:
 
     def _set(self, uncleared: Mapping[str, int]) -> None:
         state = self._bank
-        for place, name in enumerate(self.plan.drained):
+        for position, name in enumerate(self.plan.drained):
             if name in uncleared:
-                state |= (1 + uncleared[name]) << (2 + 2 * place)
+                state |= (1 + uncleared[name]) << (2 + 2 * position)
         self._head[_STATE_AT] = state  # one aligned store of eight bytes: the commit
         self._uncleared = dict(uncleared)
 
@@ -310,8 +310,8 @@ class Store:
         self._bank = state & 1
         self._log.start(*(int(number) for number in self._ends[self._bank]))
         committed = {name: family.read(self._bank) for name, family in self.families.items()}
-        for place, name in enumerate(self.plan.drained):
-            half = state >> (2 + 2 * place) & 3
+        for position, name in enumerate(self.plan.drained):
+            half = state >> (2 + 2 * position) & 3
             if half == 3:
                 raise NonsenseError(f"both halves of map {name} uncleared")
             if half:

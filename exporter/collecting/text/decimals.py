@@ -23,9 +23,6 @@ class Texts:
     rows: Bytes
     lengths: NDArray[np.intp]
 
-    def __getitem__(self, place: int) -> bytes:
-        return self.rows[place, WIDTH - int(self.lengths[place]) :].tobytes()
-
 
 def texts(bits: NDArray[np.uint64], kind: str) -> Texts:
     """Return the texts of numbers given by their 64 bits; `kind` as in numpy's dtype: u and i are integers, f is
@@ -52,9 +49,9 @@ def _unsigned(numbers: NDArray[np.uint64]) -> Texts:
     most = len(str(numbers.max()))
     fours = rows.view(np.uint32)
     rest = numbers
-    for place in range(WIDTH // 4 - 1, WIDTH // 4 - 1 - (most + 3) // 4, -1):
+    for column in range(WIDTH // 4 - 1, WIDTH // 4 - 1 - (most + 3) // 4, -1):
         left = rest // np.uint64(10_000)
-        fours[:, place] = _FOUR_DIGITS[(rest - left * np.uint64(10_000)).view(np.int64)]
+        fours[:, column] = _FOUR_DIGITS[(rest - left * np.uint64(10_000)).view(np.int64)]
         rest = left
     lengths = np.ones(len(numbers), np.uint8)  # of one byte, as a comparison gives: eight times as many at once
     for power in _POWERS[1:most]:

@@ -52,8 +52,8 @@ def family(
 ) -> Family:
     """Return a family of single samples: (label values in the order of `labels`, value)."""
     names = tuple(sorted(labels))
-    places = [list(labels).index(label) for label in names]
-    rows = sorted((tuple(texts[place] for place in places), value) for texts, value in samples)
+    order = [list(labels).index(label) for label in names]
+    rows = sorted((tuple(texts[index] for index in order), value) for texts, value in samples)
     values = [value for _, value in rows]
     whole = all(isinstance(value, int) for value in values)
     return Family(

@@ -87,7 +87,7 @@ class LineCache:
         self._series: Series | None = None  # of the blocks
 
     def arrange(self, series: Series, previous: RowIndex) -> None:
-        """Keep the lines of series that stay for the series of the next update. `previous`: for each its place among
+        """Keep the lines of series that stay for the series of the next update. `previous`: for each its position among
         those before, -1 for a new one, the others ascending."""
         self._series = series
         self._blocks = _remaining(self._blocks, previous, len(self._kinds)) if self._blocks else []

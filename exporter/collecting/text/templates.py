@@ -1,4 +1,4 @@
-"""The series of a family -> the lines of its samples, as a bytes template with a place for each value."""
+"""The series of a family -> the lines of its samples, as a bytes template with a conversion for each value."""
 
 from __future__ import annotations
 
