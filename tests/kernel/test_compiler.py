@@ -379,11 +379,13 @@ def test_a_program_may_name_kernel_headers(compile_text: Compile) -> None:
 
 
 def with_other_types(trees: Path, tmp_path: Path, old: str, new: str) -> Path:
-    """A copy of the header trees, whole as theirs are, with one text of the types changed ("$": added at the end)."""
+    """Return a copy of this host's header tree with one text of the types changed ("$": added at the end)."""
     doctored = tmp_path / "headers"
-    shutil.copytree(trees, doctored)
-    doctored.chmod(0o700)
-    (vmlinux,) = doctored.glob("*/include/vmlinux.h")
+    doctored.mkdir(0o700)
+    tree = headers.source_tree(HOST, trees)
+    assert tree
+    shutil.copytree(tree, doctored / tree.name)
+    vmlinux = doctored / tree.name / "include/vmlinux.h"
     text = vmlinux.read_text()
     if old == "$":
         text += new
