@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -26,15 +26,16 @@ from exporter.loading.build import Host
 from exporter.loading.compiling import compiler, scratch
 from exporter.loading.refusal import RefusedError
 from exporter.program import Descriptors, Program
-from exporter.spec import Config, ProgramSpec
+from exporter.spec import Config, Limits, ProgramSpec
 from exporter.supervisor import adoption, overhead, server_unit, web_config
 from exporter.supervisor.config_reader import read_config, read_in_child, read_web_config
 from exporter.supervisor.crash_record import CrashRecord
+from exporter.supervisor.loaders import LoadFunction
 from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.quarantine import CrashGuard
 from exporter.supervisor.reload import ConfigSource, allowed, is_disabled
 from exporter.supervisor.server_forked import ServeFunction, ServerChild
-from exporter.supervisor.supervisor import RecordFunction, ServerFunction, Supervisor
+from exporter.supervisor.supervisor import RecordFunction, ServerFunction, Supervisor, SupervisorOptions
 from exporter.web import listening
 
 LOADER_NICE = 5  # compiling must not slow down what the host is for
@@ -82,19 +83,18 @@ def run(config: Config, options: RunOptions) -> int:
         logger.error(f"cache {options.cache_dir}: {cause} (--cache.dir: a directory that only this user can write to)")
         return EXIT_RUNTIME
     logger.info("bpf-exporter starts", version=__version__, kernel=os.uname().release, programs=len(config.programs))
-    load = _Load(host)
     supervisor = Supervisor(
-        config.programs,
-        load=load,
-        server=server,
-        config=config,
-        source=options.source,
-        limit=load.limit,
-        record=_recorder(options.record) if options.record else None,
-        guard=_guard(host, options.state_dir),
-        web=options.web,
-        overhead=options.overhead,
-        adopt=adoption.same_as_loaded(host) if options.socket else None,
+        SupervisorOptions(
+            config=config,
+            load=_load_function(host),
+            server=server,
+            source=options.source,
+            web=options.web,
+            overhead=options.overhead,
+            guard=_guard(host, options.state_dir),
+            record=_recorder(options.record) if options.record else None,
+            is_unchanged=adoption.same_as_loaded(host) if options.socket else None,
+        )
     )
     gc.collect()
     malloc.trim()
@@ -136,20 +136,15 @@ def _missing_bcc(programs: Sequence[ProgramSpec], host: Host) -> str:
     return ""
 
 
-class _Load:
-    """Loads a program in a loader child. The kernel's BTF is hashed once, for `host`, and not by every loader."""
+def _load_function(host: Host) -> LoadFunction:
+    """Return what a loader child runs. The kernel's BTF is hashed once, for `host`, and not by every loader."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def limit(self, config: Config) -> None:
-        """Set the limit for loaders that are forked from now on."""
-        self._host = replace(self._host, map_memory=config.limits.map_memory)
-
-    def __call__(self, program: ProgramSpec) -> tuple[Program, Descriptors]:
+    def load(program: ProgramSpec, limits: Limits) -> tuple[Program, Descriptors]:
         with contextlib.suppress(PermissionError):  # the unit sets a niceness, and forbids another
             os.nice(LOADER_NICE)
-        return load_program.load_program(program, self._host)
+        return load_program.load_program(program, replace(host, map_memory=limits.map_memory))
+
+    return load
 
 
 def _guard(host: Host, state_dir: Path) -> CrashGuard:
@@ -198,13 +193,14 @@ def _server(listeners: Sequence[socket.socket], options: RunOptions) -> ServeFun
 def _recorder(directory: Path) -> RecordFunction:
     """Return a function that writes recordings in a child: documents and raw maps, one file for each program."""
 
-    def record(entries: Sequence[ManagedProgram]) -> None:
+    def record(programs: Iterable[ManagedProgram]) -> None:
         from exporter.collecting import recording
 
         directory.mkdir(parents=True, exist_ok=True)
-        for entry in entries:
-            if entry.fds.maps:
-                recording.write(directory / f"{entry.spec.name}.json", entry.program, entry.spec, entry.fds.maps)
+        for managed in programs:
+            if managed.fds.maps:
+                path = directory / f"{managed.spec.name}.json"
+                recording.write(path, managed.program, managed.spec, managed.fds.maps)
 
     return record
 

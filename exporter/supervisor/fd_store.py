@@ -40,7 +40,6 @@ class _Stored:
     """A program as it is in the store. `names`: by descriptor; `document`: the name of the last one."""
 
     token: int
-    entry: ManagedProgram
     names: dict[int, str] = field(default_factory=dict)
     document: str = ""
     generation: int = 0
@@ -59,40 +58,43 @@ class _Found:
 
 
 class FdStore:
-    """Stores the running ones among `entries`, and gives a new supervisor what the last one stored.
+    """Stores the programs that run, and gives a new supervisor those that the last one stored. A part of its loop.
 
-    passed   name and descriptor of each that the service manager passed; owned from now on
-    entries  the programs, as the supervisor has them at any time
+    passed    (name, descriptor) of each that the service manager passed; owned from now on
+    programs  of the supervisor, at any time
     """
 
-    def __init__(self, passed: Sequence[tuple[str, int]], entries: Sequence[ManagedProgram], label_length: int) -> None:
+    def __init__(
+        self, passed: Sequence[tuple[str, int]], programs: Sequence[ManagedProgram], label_length: int
+    ) -> None:
         self._passed = dict(passed)
-        self._entries = entries
+        self._programs = programs
         self.label_length = label_length
         self._stored: dict[ManagedProgram, _Stored] = {}
         tokens = [int(match["token"]) for name in self._passed if (match := _TOKEN.match(name))]
         self._next_token = max(tokens, default=0) + 1
         self._failed = False
 
-    # Taking over
+    # Adoption
 
-    def adopt(self, same: IsUnchanged) -> None:
-        """Make those of the entries run that are in the store and would be loaded the same; close all else.
+    def adopt(self, is_unchanged: IsUnchanged) -> None:
+        """Make those programs run that are in the store and would be loaded the same; close all else.
 
-        One whose metrics are others than before has no memory of totals then."""
-        wanted = {entry.spec.name: entry for entry in self._entries if entry.program.state is State.LOADING}
+        One whose metrics changed has no memory of totals then.
+        """
+        wanted = {managed.spec.name: managed for managed in self._programs if managed.program.state is State.LOADING}
         candidates: list[tuple[_Found, ManagedProgram]] = []
         for found in self._found():
-            entry = wanted.get(found.message.spec.name)
-            if entry is not None and same_in_kernel(found.message.spec, entry.spec):
+            managed = wanted.get(found.message.spec.name)
+            if managed is not None and same_in_kernel(found.message.spec, managed.spec):
                 with contextlib.suppress(BindingError):
-                    bind_all(entry.spec.metrics, found.message.loaded.program.maps, entry.spec.maps)
-                    candidates.append((found, entry))
-        programs = [(entry.spec, found.message.loaded.program) for found, entry in candidates]
-        answers = same(programs) if programs else []
-        for (found, entry), is_same in zip(candidates, answers, strict=True):
-            if is_same and entry not in self._stored:
-                self._take_over(found, entry)
+                    bind_all(managed.spec.metrics, found.message.loaded.program.maps, managed.spec.maps)
+                    candidates.append((found, managed))
+        pairs = [(managed.spec, found.message.loaded.program) for found, managed in candidates]
+        answers = is_unchanged(pairs) if pairs else []
+        for (found, managed), unchanged in zip(candidates, answers, strict=True):
+            if unchanged and managed not in self._stored:
+                self._adopt(found, managed)
         adopted = {name for stored in self._stored.values() for name in (*stored.names.values(), stored.document)}
         unwanted = [name for name in self._passed if name not in adopted]
         if unwanted:
@@ -103,7 +105,7 @@ class FdStore:
         self._passed = {}
 
     def _found(self) -> list[_Found]:
-        """What is whole in the store, the newest document of each first; nothing where one is of another version."""
+        """Return what is whole in the store, by its newest document; nothing where one is of another version."""
         found: dict[int, _Found] = {}
         try:
             for name, fd in self._passed.items():
@@ -116,60 +118,63 @@ class FdStore:
                         fds = {name: self._passed[name] for name in names}
                         found[token] = _Found(token, message, name, generation, fds)
         except (OSError, ProtocolError) as error:
-            log.get().warning("what systemd kept is of another version: starting clean", error=str(error))
+            log.get().warning("what systemd kept is of another version: all programs are loaded anew", error=str(error))
             return []
         return list(found.values())
 
-    def _take_over(self, found: _Found, entry: ManagedProgram) -> None:
+    def _adopt(self, found: _Found, managed: ManagedProgram) -> None:
         message = found.message
-        entry.program = message.loaded.program
-        entry.fds = message.loaded.with_numbers([found.fds[name] for name in message.names])
-        entry.since = message.since
+        managed.program = message.loaded.program
+        managed.fds = message.loaded.with_numbers([found.fds[name] for name in message.names])
+        managed.since = message.since
         names = {found.fds[name]: name for name in message.names}
-        goes_on = message.label_length == self.label_length and same_series(message.spec, entry.spec)
-        if message.totals and goes_on:
-            entry.totals = found.fds[message.totals]
-            names[entry.totals] = message.totals
-        stored = _Stored(found.token, entry, names, found.name, found.generation)
-        stored.made_of = (*_made_of(entry)[:4], message.spec, entry.since)  # with another entry it is stored anew
-        self._stored[entry] = stored
+        same_totals = message.label_length == self.label_length and same_series(message.spec, managed.spec)
+        if message.totals and same_totals:
+            managed.totals = found.fds[message.totals]
+            names[managed.totals] = message.totals
+        stored = _Stored(found.token, names, found.name, found.generation)
+        stored.made_of = (*_made_of(managed)[:4], message.spec, managed.since)  # with another managed it is stored anew
+        self._stored[managed] = stored
         os.close(self._passed[found.name])
-        log.get().info("program taken over", program=entry.spec.name, attachments=len(entry.fds.links))
+        log.get().info("program adopted", program=managed.spec.name, attachments=len(managed.fds.links))
 
-    # supervisor.Part
+    # Storing
 
     def due(self) -> list[float]:
         return []
 
     def work(self) -> None:
-        """Store what has begun to run or has changed, and let go of what runs no more."""
-        self.let_go([entry for entry in self._stored if entry not in self._entries or not _runs(entry)])
-        for entry in self._entries:
-            if _runs(entry):
-                self._keep(entry)
+        """Store what began to run or changed, and remove what no longer runs."""
+        self.remove([managed for managed in self._stored if managed not in self._programs or not _runs(managed)])
+        for managed in self._programs:
+            if _runs(managed):
+                self._store_program(managed)
 
-    def let_go(self, entries: Sequence[ManagedProgram]) -> None:
-        """Have the manager close what it keeps of these, and wait for it: before they are detached, because whoever
-        closes an attachment last waits for the kernel (docs/attach.md), and PID 1 has the host to look after."""
-        stored = [self._stored.pop(entry) for entry in entries if entry in self._stored]
+    def remove(self, programs: Sequence[ManagedProgram]) -> None:
+        """Have the manager close what it keeps of these, and wait for it.
+
+        This comes before they are detached: the last to close an attachment waits for the kernel (docs/attach.md), and
+        PID 1 must not.
+        """
+        stored = [self._stored.pop(managed) for managed in programs if managed in self._stored]
         for each in stored:
-            self._let_go(each)
+            self._remove_stored(each)
         if stored:
             barrier()
 
-    def _keep(self, entry: ManagedProgram) -> None:
-        made_of = _made_of(entry)
-        stored = self._stored.get(entry)
+    def _store_program(self, managed: ManagedProgram) -> None:
+        made_of = _made_of(managed)
+        stored = self._stored.get(managed)
         if stored is not None and _same(stored.made_of, made_of):
             return
-        if stored is not None and stored.made_of[0] is not entry.fds:  # loaded anew, and numbers may be the same
-            self._let_go(stored)
+        if stored is not None and stored.made_of[0] is not managed.fds:  # loaded anew, and numbers may be the same
+            self._remove_stored(stored)
             stored = None
         if stored is None:
-            stored = self._stored[entry] = _Stored(self._next_token, entry)
+            stored = self._stored[managed] = _Stored(self._next_token)
             self._next_token += 1
-        loaded, numbers = Loaded.of(entry.program, entry.fds)
-        wanted = [*numbers, *([] if entry.totals is None else [entry.totals])]
+        loaded, numbers = Loaded.of(managed.program, managed.fds)
+        wanted = [*numbers, *([] if managed.totals is None else [managed.totals])]
         stale = [stored.names.pop(fd) for fd in _stale(stored, made_of, wanted)]
         stored.generation += 1
         before, stored.document = stored.document, f"{stored.token}.d{stored.generation}"
@@ -178,12 +183,12 @@ class FdStore:
                 stored.names[fd] = f"{stored.token}.{stored.generation}.{len(stored.names)}"
                 self._store(stored.names[fd], fd)
         message = Stored(
-            entry.spec,
+            managed.spec,
             loaded,
             names=tuple(stored.names[fd] for fd in numbers),
-            totals=None if entry.totals is None else stored.names[entry.totals],
+            totals=None if managed.totals is None else stored.names[managed.totals],
             label_length=self.label_length,
-            since=entry.since,
+            since=managed.since,
         )
         fd = memfd.of_content("program", protocol.encode(message))
         self._store(stored.document, fd)
@@ -191,7 +196,7 @@ class FdStore:
         self._remove([*([before] if before else []), *stale])  # last: the one before is whole until this one is
         stored.made_of = made_of
 
-    def _let_go(self, stored: _Stored) -> None:
+    def _remove_stored(self, stored: _Stored) -> None:
         self._remove([stored.document, *stored.names.values()])
 
     def _store(self, name: str, fd: int) -> None:
@@ -204,15 +209,15 @@ class FdStore:
             remove_fd(name)
 
 
-def _runs(entry: ManagedProgram) -> bool:
-    return entry.program.state is State.RUNNING and bool(entry.fds.maps)
+def _runs(managed: ManagedProgram) -> bool:
+    return managed.program.state is State.RUNNING and bool(managed.fds.maps)
 
 
-def _made_of(entry: ManagedProgram) -> tuple[Any, ...]:
-    """What the document of a program depends on: when one of these is another, it is stored anew."""
+def _made_of(managed: ManagedProgram) -> tuple[Any, ...]:
+    """Return what the document of a program depends on: when one of these changes, it is stored anew."""
     # A new memory of totals often gets the number of the one that was closed for it.
-    memory = None if entry.totals is None else (entry.totals, os.fstat(entry.totals).st_ino)
-    return entry.fds, tuple(entry.fds.links), memory, entry.program, entry.spec, entry.since
+    memory = None if managed.totals is None else (managed.totals, os.fstat(managed.totals).st_ino)
+    return managed.fds, tuple(managed.fds.links), memory, managed.program, managed.spec, managed.since
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
@@ -224,8 +229,8 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _stale(stored: _Stored, made_of: tuple[Any, ...], wanted: Sequence[int]) -> set[int]:
-    """Stored descriptors that are closed by now, also where their numbers stand for other files already: a link that is
-    not at its place of before is another one."""
+    """Return stored descriptors that are closed by now, also where their numbers are of other files already: a link at
+    another index than before is another link."""
     stale = set(stored.names) - set(wanted)
     if stored.made_of:
         (_, links, memory, *_), (_, before, memory_before, *_) = made_of, stored.made_of

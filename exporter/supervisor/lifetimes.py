@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 
-from exporter.program import State
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.program import Reason, State
+from exporter.supervisor.managed_program import ManagedProgram, Programs
 
 
 class Lifetimes:
-    """`end` is told of each entry whose time is over, once."""
+    """A part of the supervisor's loop: stops each program whose time is over."""
 
-    def __init__(self, entries: Sequence[ManagedProgram], end: Callable[[ManagedProgram], None]) -> None:
-        self._entries = entries
-        self._end = end
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
 
     def due(self) -> list[float]:
-        return [entry.since + entry.spec.lifetime for entry in self._entries if self._is_mortal(entry)]
+        return [managed.since + managed.spec.lifetime for managed in self._programs if _ends(managed)]
 
     def work(self) -> None:
         now = time.monotonic()
-        for entry in list(self._entries):
-            if self._is_mortal(entry) and now >= entry.since + entry.spec.lifetime:
-                self._end(entry)
+        for managed in [each for each in self._programs if _ends(each) and now >= each.since + each.spec.lifetime]:
+            lifetime = f"its lifetime of {managed.spec.lifetime:.0f} s is over (change its entry and reload)"
+            self._programs.stop(managed, State.ENDED, Reason.NONE, f"{managed.spec.name}: {lifetime}")
 
-    @staticmethod
-    def _is_mortal(entry: ManagedProgram) -> bool:
-        return entry.program.state is State.RUNNING and entry.spec.lifetime > 0
+
+def _ends(managed: ManagedProgram) -> bool:
+    return managed.program.state is State.RUNNING and managed.spec.lifetime > 0

@@ -15,12 +15,12 @@ from exporter.ipc.messages import ProtocolError
 from exporter.ipc.protocol import Loaded
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, Reason
-from exporter.spec import ProgramSpec
+from exporter.spec import Limits, ProgramSpec
 from exporter.supervisor import children
 from exporter.supervisor.children import Child
 from exporter.supervisor.managed_program import ManagedProgram, failed
 
-LoadFunction = Callable[[ProgramSpec], tuple[Program, Descriptors]]
+LoadFunction = Callable[[ProgramSpec, Limits], tuple[Program, Descriptors]]
 
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
@@ -30,47 +30,50 @@ ANSWER_TIMEOUT = 10.0  # seconds that a loader may take over one message
 
 @dataclass(slots=True, eq=False)
 class _Loader:
-    entry: ManagedProgram
+    managed: ManagedProgram
     child: Child
     deadline: float
 
 
 class Loaders:
-    """Loads entries in the order in which they were added.
+    """Loads programs in the order in which they were added. A part of the supervisor's loop.
 
-    load    runs in a forked child: one program of the configuration into its document and descriptors
-    done    is told of each entry that was loaded or failed; `program` and `fds` say what became of it
-    admit   is asked before any of the entries is loaded, and gives those that may be
+    load    runs in a forked child, and loads one program
+    limits  of the programs that are loaded from now on
+    done    is called with each program that was loaded or failed; `program` and `fds` say what became of it
+    admit   is called with programs before they are loaded, and returns those that may be
     """
 
     def __init__(
         self,
         load: LoadFunction,
+        limits: Limits,
         selector: selectors.BaseSelector,
         done: Callable[[ManagedProgram], None],
-        admit: Callable[[list[ManagedProgram]], list[ManagedProgram]] = list,
+        admit: Callable[[list[ManagedProgram]], list[ManagedProgram]],
     ) -> None:
         self._load = load
+        self.limits = limits
         self._selector = selector
         self._done = done
         self._admit = admit
         self._queue: list[ManagedProgram] = []
-        self._unasked = False  # whether there are entries in it that nobody was asked about
+        self._unadmitted = False  # there are programs in it for which `admit` was not called
         self._running: list[_Loader] = []
 
-    def add(self, entry: ManagedProgram) -> None:
-        self._queue.append(entry)
-        self._unasked = True
+    def add(self, managed: ManagedProgram) -> None:
+        self._queue.append(managed)
+        self._unadmitted = True
 
-    def has(self, entry: ManagedProgram) -> bool:
-        """Whether it waits or is being loaded."""
-        return entry in self._queue or any(loader.entry is entry for loader in self._running)
+    def has(self, managed: ManagedProgram) -> bool:
+        """Return whether it waits or is being loaded."""
+        return managed in self._queue or any(loader.managed is managed for loader in self._running)
 
-    def drop(self, entry: ManagedProgram) -> None:
-        """Nobody wants this one any more; `done` is not told."""
-        if entry in self._queue:
-            self._queue.remove(entry)
-        for loader in [x for x in self._running if x.entry is entry]:
+    def drop(self, managed: ManagedProgram) -> None:
+        """Do not load this one; `done` is not called."""
+        if managed in self._queue:
+            self._queue.remove(managed)
+        for loader in [x for x in self._running if x.managed is managed]:
             loader.child.kill()
             self._reap(loader)
 
@@ -79,20 +82,20 @@ class Loaders:
         for loader in [x for x in self._running if time.monotonic() >= x.deadline]:
             loader.child.kill()
             self._reap(loader)
-            text = f"{loader.entry.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
-            loader.entry.program = failed(loader.entry.spec, Reason.TIMEOUT, text)
-            self._done(loader.entry)
-        if self._unasked:
-            self._queue, self._unasked = self._admit(self._queue), False
+            text = f"{loader.managed.spec.name}: load: no answer within {LOADER_DEADLINE:.0f} s (host overloaded?)"
+            loader.managed.program = failed(loader.managed.spec, Reason.TIMEOUT, text)
+            self._done(loader.managed)
+        if self._unadmitted:
+            self._queue, self._unadmitted = self._admit(self._queue), False
         while self._queue and len(self._running) < self._allowed():
             self._start(self._queue.pop(0))
 
     def due(self) -> list[float]:
-        """When `work` has to be called at the latest, by the monotonic clock."""
-        return [*(loader.deadline for loader in self._running), *([0.0] if self._unasked else [])]
+        """Return when `work` has to be called at the latest, by the monotonic clock."""
+        return [*(loader.deadline for loader in self._running), *([0.0] if self._unadmitted else [])]
 
     def end(self) -> None:
-        """Kill those that run; what is attached by them goes with them."""
+        """Kill the loaders; what they attached goes with them."""
         self._queue.clear()
         for loader in list(self._running):
             loader.child.kill()
@@ -102,16 +105,16 @@ class Loaders:
         """At least one, so that a host short of memory still gets its programs, one after another."""
         return max(1, min(MAX_LOADERS, len(self._running) + memory.available() // LOADER_MEMORY))
 
-    def _start(self, entry: ManagedProgram) -> None:
+    def _start(self, managed: ManagedProgram) -> None:
         try:
-            child = children.fork(lambda sock: load_and_send(self._load, entry.spec, sock))
+            child = children.fork(lambda sock: self._load_and_send(managed.spec, sock))
         except OSError as error:
-            text = f"{entry.spec.name}: load: the loader cannot be started: {error.strerror or error}"
-            entry.program = failed(entry.spec, Reason.INTERNAL, text)
-            self._done(entry)
+            text = f"{managed.spec.name}: load: the loader cannot be started: {error.strerror or error}"
+            managed.program = failed(managed.spec, Reason.INTERNAL, text)
+            self._done(managed)
             return
-        log.get().info("loading", program=entry.spec.name)
-        loader = _Loader(entry, child, time.monotonic() + LOADER_DEADLINE)
+        log.get().info("loading", program=managed.spec.name)
+        loader = _Loader(managed, child, time.monotonic() + LOADER_DEADLINE)
         self._running.append(loader)
         self._selector.register(child.sock, selectors.EVENT_READ, lambda: self._on_answer(loader))
 
@@ -120,22 +123,22 @@ class Loaders:
         if loader not in self._running:
             return False  # it was dropped in this round of the loop
         loader.child.sock.settimeout(ANSWER_TIMEOUT)
-        entry, received, nonsense = loader.entry, None, ""
+        managed, received, error = loader.managed, None, ""
         try:
             received = protocol.receive(loader.child.sock, Loaded)
-        except (ProtocolError, OSError) as error:
-            nonsense = f"{entry.spec.name}: load: the loader's message was not understood: {error} (please report it)"
+        except (ProtocolError, OSError) as reason:
+            error = f"{managed.spec.name}: load: the loader's message was not understood: {reason} (please report it)"
         if received is None:
             loader.child.kill()
         status = self._reap(loader)
         if received is not None:
             message, fds = received
-            entry.program, entry.fds = message.program, message.with_numbers(fds)
-        elif nonsense:
-            entry.program = failed(entry.spec, Reason.INTERNAL, nonsense)
+            managed.program, managed.fds = message.program, message.with_numbers(fds)
+        elif error:
+            managed.program = failed(managed.spec, Reason.INTERNAL, error)
         else:
-            entry.program = _failed_without_message(entry.spec, status)
-        self._done(entry)
+            managed.program = _failed_without_message(managed.spec, status)
+        self._done(managed)
         return False
 
     def _reap(self, loader: _Loader) -> int:
@@ -143,15 +146,14 @@ class Loaders:
         self._running.remove(loader)
         return loader.child.reap()
 
-
-def load_and_send(load: LoadFunction, spec: ProgramSpec, sock: socket.socket) -> None:
-    """Load a program and send what became of it. The loader's whole life: its descriptors go on in the supervisor."""
-    try:
-        message, fds = Loaded.of(*load(spec))
-    except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
-        text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
-        message, fds = Loaded(failed(spec, Reason.INTERNAL, text)), []
-    protocol.send(sock, message, fds)
+    def _load_and_send(self, spec: ProgramSpec, sock: socket.socket) -> None:
+        """Load a program and send what became of it. The loader's whole life: the supervisor keeps its descriptors."""
+        try:
+            message, fds = Loaded.of(*self._load(spec, self.limits))
+        except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
+            text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
+            message, fds = Loaded(failed(spec, Reason.INTERNAL, text)), []
+        protocol.send(sock, message, fds)
 
 
 def _failed_without_message(spec: ProgramSpec, status: int) -> Program:

@@ -1,10 +1,12 @@
-"""One program as the supervisor holds it: its configuration, what became of it, and what keeps it alive."""
+"""One program of the supervisor: its spec, what became of it, and the descriptors that keep it in the kernel."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from exporter import log
 from exporter.ipc.protocol import ProgramState
@@ -18,7 +20,7 @@ SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
 class ManagedProgram:
     """A program of the configuration.
 
-    totals  the memory that its totals outlive a server in
+    totals  the descriptor of the memory in which its totals outlive a server
     since   when it was loaded, by the monotonic clock
     """
 
@@ -46,19 +48,33 @@ class ManagedProgram:
         return message, [*(given[name] for name in names), *totals]
 
     def detach(self) -> None:
-        """Let go of everything in the kernel, and of the totals."""
+        """Close everything that it has in the kernel, and its totals."""
         began, links = time.monotonic(), len(self.fds.links)
         self.fds.close()
         self.forget_totals()
         seconds = round(time.monotonic() - began, 1)
         if seconds >= SLOW_CLOSE:
-            why = "the kernel detaches them one after another: see docs/attach.md"
-            log.get().warning("detaching took long", program=self.spec.name, links=links, seconds=seconds, error=why)
+            error = "the kernel detaches them one after another: see docs/attach.md"
+            log.get().warning("detaching took long", program=self.spec.name, links=links, seconds=seconds, error=error)
 
     def forget_totals(self) -> None:
         if self.totals is not None:
             os.close(self.totals)
             self.totals = None
+
+
+class Programs(Protocol):
+    """The supervisor's programs as the parts of its loop see them: ManagedPrograms."""
+
+    def __iter__(self) -> Iterator[ManagedProgram]: ...
+
+    def is_loading(self, managed: ManagedProgram) -> bool: ...
+
+    def load_again(self, managed: ManagedProgram) -> None: ...
+
+    def stop(self, managed: ManagedProgram, state: State, reason: Reason, text: str) -> None: ...
+
+    def send(self, managed: ManagedProgram) -> None: ...
 
 
 def failed(spec: ProgramSpec, reason: Reason, text: str) -> Program:

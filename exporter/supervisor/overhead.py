@@ -1,4 +1,4 @@
-"""What programs take of the CPU: measured in windows, told to the server, and ended where it is more than their budget.
+"""What programs take of the CPU: measured in windows, sent to the server, and kept within their budgets.
 
 Run statistics cost every BPF program of the host some 100 ns a run while they are on, so they are on for a second in
 thirty. Where the sysctl kernel.bpf_stats_enabled has them on, every run is counted anyway, and that is used.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from exporter import log
 from exporter.ipc import isolated
@@ -19,7 +19,7 @@ from exporter.ipc.run_times import RunTime, RunTimes
 from exporter.kernel import bpf_stats, uprobe_trap
 from exporter.kernel.bpf_stats import RunStatistics
 from exporter.program import Reason, State
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.managed_program import ManagedProgram, Programs
 
 FIRST = 5.0  # seconds until the first window: loading is over on most hosts
 WINDOWS = 3  # in a row above the budget, and the program is detached
@@ -44,14 +44,6 @@ class OverheadOptions:
     pause: float = 300.0
 
 
-class StoppablePrograms(Protocol):
-    """Those that run: the supervisor."""
-
-    def stop_program(self, entry: ManagedProgram, state: State, reason: Reason, text: str) -> None: ...
-
-    def load_again(self, entry: ManagedProgram) -> None: ...
-
-
 @dataclass(slots=True)
 class _Window:
     """One that is under way. `fd` switches the statistics on; None where the sysctl does."""
@@ -64,7 +56,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Record:
-    """What is remembered of an entry."""
+    """What is remembered of a program."""
 
     above: int = 0  # windows in a row
     share: float | None = None
@@ -101,19 +93,17 @@ class _Total:
 
 
 class Overhead:
-    """A part of the supervisor's loop. `changed` is called when there are other numbers."""
+    """A part of the supervisor's loop. `send` is called with the numbers when they change."""
 
     def __init__(
         self,
         options: OverheadOptions,
-        entries: Sequence[ManagedProgram],
-        programs: StoppablePrograms,
-        changed: Callable[[RunTimes], None],
+        programs: Programs,
+        send: Callable[[RunTimes], None],
     ) -> None:
         self._options = options
-        self._entries = entries
         self._programs = programs
-        self._changed = changed
+        self._send_times = send
         self._next = time.monotonic() + min(FIRST, options.interval)
         self._window: _Window | None = None
         self._records: dict[ManagedProgram, _Record] = {}
@@ -122,26 +112,26 @@ class Overhead:
         self._traps: tuple[float, float] | None = None
         self._refused = ""
         self._overruled = False
-        self._told: list[
+        self._sent: list[
             tuple[ManagedProgram, str, bool, float | None]
-        ] = []  # what there was when the server was last told
+        ] = []  # the programs when run times were last sent
         self.times = RunTimes()
 
     # Part
 
     def due(self) -> list[float]:
-        paused = [self._records[e].again for e in self._entries if self._is_paused(e) and e in self._records]
-        if not any(e.fds.programs for e in self._entries):
+        paused = [self._records[e].again for e in self._programs if self._is_paused(e) and e in self._records]
+        if not any(e.fds.programs for e in self._programs):
             return paused if self._window is None else [*paused, 0.0]
         return [*paused, self._window.ends if self._window else self._next]
 
     def work(self) -> None:
         now = time.monotonic()
-        for gone in [entry for entry in self._records if entry not in self._entries]:
+        for gone in [managed for managed in self._records if managed not in self._programs]:
             del self._records[gone]
-        for entry in [e for e in self._records if self._is_paused(e) and now >= self._records[e].again]:
-            self._programs.load_again(entry)
-        if not any(entry.fds.programs for entry in self._entries):
+        for managed in [e for e in self._records if self._is_paused(e) and now >= self._records[e].again]:
+            self._programs.load_again(managed)
+        if not any(managed.fds.programs for managed in self._programs):
             if self._window is not None:
                 self._close()  # there is nothing to measure, and other programs of the host would go on to be slower
                 self._next = now if self._options.stats == "always" else self._next
@@ -150,9 +140,9 @@ class Overhead:
         elif self._window is None and now >= self._next:
             self._next = now + self._options.interval
             self._begin_window()
-        if self._told != self._there():
+        if self._sent != self._described():
             self._follow_names()
-            self._tell()
+            self._send()
 
     def end(self) -> None:
         self._close()
@@ -168,7 +158,7 @@ class Overhead:
         self._window = _Window(fd, now, now + length, dict(self._read()))
 
     def _switched_on(self) -> int | None:
-        """The descriptor that switches run statistics on; None where they are on already, or stay off."""
+        """Return the descriptor that switches run statistics on; None where they are on already, or stay off."""
         fd, refused, self._counts_all = None, "", bpf_stats.are_on()
         if not self._counts_all and self._are_wanted():
             try:
@@ -178,15 +168,15 @@ class Overhead:
                 refused = error.strerror or str(error)
         if refused and refused != self._refused:
             hint = "this needs Linux 5.8 and CAP_SYS_ADMIN, or sysctl kernel.bpf_stats_enabled=1"
-            log.get().warning(f"run times are not known, and budgets not watched: {hint}", why=refused)
+            log.get().warning(f"run times are not known, and budgets not watched: {hint}", error=refused)
         self._refused = refused
         return fd
 
     def _are_wanted(self) -> bool:
-        """Whether they are to be switched on: with `off` budgets want them all the same, and it is said once."""
+        """Return whether to switch them on: budgets need them even with `off`, which is logged once."""
         if self._options.stats != "off":
             return True
-        wanting = sorted(entry.spec.name for entry in self._entries if entry.spec.budget is not None)
+        wanting = sorted(managed.spec.name for managed in self._programs if managed.spec.budget is not None)
         if wanting and not self._overruled:
             log.get().warning("run times are sampled although they are off: programs have a budget", programs=wanting)
         self._overruled = bool(wanting)
@@ -196,19 +186,19 @@ class Overhead:
         known = window.fd is not None or self._counts_all
         after = dict(self._read())
         seconds = time.monotonic() - window.began
-        for entry, read in after.items():
-            self._totals.setdefault(entry.spec.name, _Total()).update(read.values())
-            record = self._records.setdefault(entry, _Record())
-            before = window.before.get(entry)
-            record.share = None if before is None or not known else self._cost(entry, before, read) / seconds
+        for managed, read in after.items():
+            self._totals.setdefault(managed.spec.name, _Total()).update(read.values())
+            record = self._records.setdefault(managed, _Record())
+            before = window.before.get(managed)
+            record.share = None if before is None or not known else self._cost(managed, before, read) / seconds
         if self._options.stats == "always" and known:
             now, fd = time.monotonic(), window.fd
             self._window = _Window(self._switched_on() if fd is None else fd, now, now + self._options.interval, after)
         else:
             self._close()
-        for entry in after:
-            self._judge(entry, self._records[entry])
-        self._tell()
+        for managed in after:
+            self._judge(managed, self._records[managed])
+        self._send()
 
     def _close(self) -> None:
         if self._window is not None and self._window.fd is not None:
@@ -216,34 +206,34 @@ class Overhead:
         self._window = None
 
     def _read(self) -> Iterator[tuple[ManagedProgram, dict[str, RunStatistics]]]:
-        """Of everything that is loaded, by function."""
-        for entry in self._entries:
-            if entry.fds.programs:
-                yield entry, {name: bpf_stats.read(fd) for name, fd in entry.fds.programs.items()}
+        """Read the statistics of every program that is loaded, by function."""
+        for managed in self._programs:
+            if managed.fds.programs:
+                yield managed, {name: bpf_stats.read(fd) for name, fd in managed.fds.programs.items()}
 
     # Costs
 
     def _cost(
-        self, entry: ManagedProgram, before: Mapping[str, RunStatistics], after: Mapping[str, RunStatistics]
+        self, managed: ManagedProgram, before: Mapping[str, RunStatistics], after: Mapping[str, RunStatistics]
     ) -> float:
-        """CPU seconds between two readings."""
+        """Return the CPU seconds between two readings."""
         known = {each.id: each for each in before.values()}
         seconds = 0.0
         for name, now in after.items():
             then = known.get(now.id)
             if then is not None:
-                seconds += (now.ns - then.ns) * 1e-9 + (now.runs - then.runs) * self._trap(entry, name)
+                seconds += (now.ns - then.ns) * 1e-9 + (now.runs - then.runs) * self._trap(managed, name)
         return seconds
 
-    def _trap(self, entry: ManagedProgram, function: str) -> float:
-        """Seconds for each run of a function that no statistics show: of a function at several kinds, the dearest."""
+    def _trap(self, managed: ManagedProgram, function: str) -> float:
+        """Return the seconds of a run that no statistics show: of a function at several kinds, those of the dearest."""
         name = function.partition("#")[0]  # "on_x#2" is on_x, loaded a second time
-        kinds = {a.kind for a in entry.program.attachments if a.function == name and a.kind in _TRAPS}
+        kinds = {a.kind for a in managed.program.attachments if a.function == name and a.kind in _TRAPS}
         return max((self._traps[_TRAPS[kind]] for kind in kinds), default=0.0) if self._traps and kinds else 0.0
 
     def _measure_traps(self) -> None:
-        """Once, when a program wants it: 0.2 s in a child, because the mapped page stays with its process."""
-        kinds = {a.kind for entry in self._entries for a in entry.program.attachments}
+        """Measure once, when a program needs it: 0.2 s in a child, because the mapped page stays with its process."""
+        kinds = {a.kind for managed in self._programs for a in managed.program.attachments}
         if self._traps is not None or not kinds & _TRAPS.keys():
             return
         try:
@@ -254,15 +244,15 @@ class Overhead:
         except (OSError, TypeError, ValueError) as error:
             self._traps = UNKNOWN_TRAP, UNKNOWN_TRAP
             taken = f"{UNKNOWN_TRAP * 1e6:.0f} us"
-            log.get().warning("trap of a uprobe cannot be measured", why=str(error), taken=taken)
+            log.get().warning("trap of a uprobe cannot be measured", error=str(error), taken=taken)
 
     # Budgets
 
-    def _is_paused(self, entry: ManagedProgram) -> bool:
-        return entry.program.state is State.OVER_BUDGET
+    def _is_paused(self, managed: ManagedProgram) -> bool:
+        return managed.program.state is State.OVER_BUDGET
 
-    def _judge(self, entry: ManagedProgram, record: _Record) -> None:
-        budget, now = entry.spec.budget, time.monotonic()
+    def _judge(self, managed: ManagedProgram, record: _Record) -> None:
+        budget, now = managed.spec.budget, time.monotonic()
         if budget is None or record.share is None:
             record.above = 0
             return
@@ -274,49 +264,51 @@ class Overhead:
             return
         record.above, record.within = record.above + 1, None
         if record.above < WINDOWS:
-            log.get().warning("program above its budget", program=entry.spec.name, share=_digits(record.share),
+            log.get().warning("program above its budget", program=managed.spec.name, share=_digits(record.share),
                               budget=budget, windows=f"{record.above} of {WINDOWS}")  # fmt: skip
             return
         record.above = 0
         record.pause = min(2 * record.pause or self._options.pause, LONGEST_PAUSE)
         record.again = now + record.pause
-        self._totals[entry.spec.name].exceeded += 1
+        self._totals[managed.spec.name].exceeded += 1
         text = (
-            f"{entry.spec.name}: budget: in {WINDOWS} windows in a row more than {budget:g} CPU seconds per second, "
+            f"{managed.spec.name}: budget: in {WINDOWS} windows in a row more than {budget:g} CPU seconds per second, "
             f"{_digits(record.share)} in the last (tried again in {record.pause:.0f} s; filter earlier, or raise it)"
         )
         record.share = None
-        self._programs.stop_program(entry, State.OVER_BUDGET, Reason.BUDGET, text)
+        self._programs.stop(managed, State.OVER_BUDGET, Reason.BUDGET, text)
 
-    def _there(self) -> list[tuple[ManagedProgram, str, bool, float | None]]:
-        return [(entry, entry.spec.name, bool(entry.fds.programs), entry.spec.budget) for entry in self._entries]
+    def _described(self) -> list[tuple[ManagedProgram, str, bool, float | None]]:
+        return [
+            (managed, managed.spec.name, bool(managed.fds.programs), managed.spec.budget) for managed in self._programs
+        ]
 
     def _follow_names(self) -> None:
-        """What is loaded under another name than it was begins there with its last reading, and not with a jump."""
-        names = {entry: name for entry, name, *_ in self._told}
-        for entry in self._entries:
-            before, now = names.get(entry, entry.spec.name), entry.spec.name
+        """Start a renamed program at its last reading, so that its counters do not jump."""
+        names = {managed: name for managed, name, *_ in self._sent}
+        for managed in self._programs:
+            before, now = names.get(managed, managed.spec.name), managed.spec.name
             if before != now and before in self._totals:
                 self._totals.setdefault(now, _Total()).update(self._totals[before].loaded.values())
 
-    def _tell(self) -> None:
-        self._told, told = self._there(), {}
-        for entry in self._entries:
-            name = entry.spec.name
-            total, record = self._totals.get(name), self._records.get(entry)
-            if total is None and entry.spec.budget is None and not entry.fds.programs:
+    def _send(self) -> None:
+        self._sent, times = self._described(), {}
+        for managed in self._programs:
+            name = managed.spec.name
+            total, record = self._totals.get(name), self._records.get(managed)
+            if total is None and managed.spec.budget is None and not managed.fds.programs:
                 continue
             ns, runs, missed = (total or _Total()).sum()
-            told[name] = RunTime(
-                share=record.share if record and entry.fds.programs else None,
-                budget=entry.spec.budget,
+            times[name] = RunTime(
+                share=record.share if record and managed.fds.programs else None,
+                budget=managed.spec.budget,
                 exceeded=total.exceeded if total else 0,
                 missed=missed,
                 seconds=ns * 1e-9 if self._counts_all else None,
                 runs=runs if self._counts_all else None,
             )
-        self.times = RunTimes(told, max(self._traps) if self._traps else None)
-        self._changed(self.times)
+        self.times = RunTimes(times, max(self._traps) if self._traps else None)
+        self._send_times(self.times)
 
 
 def _digits(share: float) -> str:

@@ -13,19 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from exporter import log
 from exporter.binding.bind import BindingError, bind_all
 from exporter.config import sources
-from exporter.ipc.protocol import ConfigRead, ReloadReport
+from exporter.ipc.protocol import ConfigRead, ConfigState, ReloadReport
 from exporter.program import Reason, State
 from exporter.spec import Config, ProgramSpec, Sources
 from exporter.supervisor.config_reader import ConfigReader
-from exporter.supervisor.loaders import Loaders
 from exporter.supervisor.managed_program import ManagedProgram, failed
+from exporter.supervisor.programs import ManagedPrograms
 from exporter.supervisor.reload_plan import Action, Plan, Step, plan, refusals, runs, same_series, staying
-from exporter.systemd import notify
+from exporter.supervisor.service_manager import ServiceManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,67 +43,50 @@ class ConfigSource:
     interval: float = 0.0
 
 
-class Running(Protocol):
-    """What runs: the supervisor."""
-
-    @property
-    def entries(self) -> Sequence[ManagedProgram]: ...
-
-    @property
-    def announced(self) -> bool:
-        """Whether the service manager knows that it is ready: not before is it told of reloads."""
-
-    def exchange(self, entries: Sequence[ManagedProgram], news: Sequence[ManagedProgram] = ()) -> None:
-        """These are the programs from now on; the server is told of `news` among them. Others are detached."""
-
-    def stop_program(self, entry: ManagedProgram, state: State, reason: Reason, text: str) -> None: ...
-
-    def new_totals(self, entry: ManagedProgram) -> None:
-        """Give it another memory of its totals; they start at what the maps hold."""
-
-    def limit(self, config: Config) -> None:
-        """These limits hold for what is loaded, and for series, from now on."""
-
-    def reloaded(self) -> None:
-        """The report is another one."""
-
-
 class Reload:
-    """A part of the supervisor's loop: reads when asked, and when files have changed."""
+    """A part of the supervisor's loop: reads when asked, and when files changed."""
 
     def __init__(
-        self, source: ConfigSource, selector: selectors.BaseSelector, loaders: Loaders, running: Running
+        self,
+        source: ConfigSource,
+        selector: selectors.BaseSelector,
+        programs: ManagedPrograms,
+        service: ServiceManager,
     ) -> None:
         self._source = source
-        self._loaders = loaders
-        self._running = running
+        self._programs = programs
+        self._service = service
         self._label_length = (source.first.config or Config()).limits.label_length
         self._files = source.first.sources  # of the last configuration that was read, also of a wrong one
         self._asked = False
-        self._look = time.monotonic() + source.interval
+        self._check_due = time.monotonic() + source.interval
         self._reader = ConfigReader(selector, source.read, ConfigRead, self._on_read)
         self._pending: _Pending | None = None
         self.report = ReloadReport(sources.digest(self._files), time.time(), True, is_disabled(source))
         if self.report.disabled:
-            self._say_disabled()
-            for entry in running.entries:
-                entry.program = replace(entry.program, text=self._why_disabled(entry))
+            self._log_disabled()
+            for managed in programs:
+                managed.program = replace(managed.program, text=self._disabled_text(managed))
 
     def ask(self) -> None:
-        """Somebody wants the files to be read. What is under way is finished first, with the newest of them."""
+        """Read the files. A reload that is under way is finished first, with the newest of them."""
         self._asked = True
 
+    def send_state(self) -> None:
+        """Send the report and the limits to the server."""
+        self._programs.server.send(ConfigState(self.report, self._programs.limits))
+
     def due(self) -> list[float]:
-        """When `work` has to be called at the latest, by the monotonic clock."""
-        times = [self._look] if self._source.interval else []
+        """Return when `work` has to be called at the latest, by the monotonic clock."""
+        times = [self._check_due] if self._source.interval else []
         if self._reader.is_reading:
             return [*times, *self._reader.due()]
         return [0.0] if self._asked or self._is_loaded() else times
 
     def work(self) -> None:
         now = time.monotonic()
-        if self._source.interval and now >= self._look:
-            self._look = now + self._source.interval
+        if self._source.interval and now >= self._check_due:
+            self._check_due = now + self._source.interval
             changed = is_disabled(self._source) != self.report.disabled or sources.changed(self._files)
             self._asked = self._asked or changed
         self._reader.work()
@@ -112,7 +94,7 @@ class Reload:
             self._asked = False
             self._begin()
         if not self._reader.is_reading and self._pending is not None and self._is_loaded():
-            if any(step.do is Action.BIND and not _is_running(step.entry) for step in self._pending.plan.steps):
+            if any(step.action is Action.BIND and not _is_running(step.managed) for step in self._pending.plan.steps):
                 # A lifetime or a budget ended it while others were loaded: there are no maps to bind to any more.
                 self._load(self._pending.config, self._pending.files, outdated=self._pending.outdated)
             else:
@@ -125,8 +107,7 @@ class Reload:
     # Reading
 
     def _begin(self) -> None:
-        if self._running.announced:
-            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._service.begin_reload()
         self._switch(is_disabled(self._source))  # first, and whatever the files say
         try:
             self._reader.begin()
@@ -148,7 +129,7 @@ class Reload:
     def _failed(self, mistakes: Sequence[tuple[str, str]]) -> None:
         for place, mistake in mistakes:
             log.get().error("mistake in the configuration", file=place, mistake=mistake)
-        log.get().error("configuration not reloaded: what runs goes on as it is", mistakes=len(mistakes))
+        log.get().error("configuration not reloaded: all programs go on as they are", mistakes=len(mistakes))
         if self._pending is not None:
             self._pending.outdated = True
         self._finish(replace(self.report, successful=False))
@@ -162,140 +143,137 @@ class Reload:
         if not disabled:
             log.get().warning("no longer disabled", file=str(self._source.disable_file))
             return
-        self._say_disabled()
+        self._log_disabled()
         self._drop_pending()
-        for entry in self._running.entries:
-            if entry.program.state is not State.DISABLED:
-                self._running.stop_program(entry, State.DISABLED, Reason.NONE, self._why_disabled(entry))
-            entry.spec = entry.spec.model_copy(update={"enabled": False})
+        for managed in self._programs:
+            if managed.program.state is not State.DISABLED:
+                self._programs.stop(managed, State.DISABLED, Reason.NONE, self._disabled_text(managed))
+            managed.spec = managed.spec.model_copy(update={"enabled": False})
 
-    def _say_disabled(self) -> None:
+    def _log_disabled(self) -> None:
         hint = "remove it and send SIGHUP"
         log.get().warning("disabled: nothing is attached", file=str(self._source.disable_file), hint=hint)
 
-    def _why_disabled(self, entry: ManagedProgram) -> str:
-        return f"{entry.spec.name}: disabled by {self._source.disable_file} (remove it and send SIGHUP)"
+    def _disabled_text(self, managed: ManagedProgram) -> str:
+        return f"{managed.spec.name}: disabled by {self._source.disable_file} (remove it and send SIGHUP)"
 
     # Loading, and the exchange
 
     def _load(self, config: Config, files: Sources, *, outdated: bool = False) -> None:
-        """Take away what is to go, and start loading what is to come."""
-        self._running.limit(config)
+        """Detach what is not in the configuration, and start loading what is new."""
+        self._programs.set_limits(config.limits)
+        self.send_state()
         specs = allowed(config.programs, self.report.disabled)
-        planned = plan(self._running.entries, specs, bind_all=config.limits.label_length != self._label_length)
+        planned = plan(list(self._programs), specs, bind_all=config.limits.label_length != self._label_length)
         before = {} if self._pending is None else self._pending.tried
-        tried = {step.spec.name: self._candidate(step, before) for step in planned.steps if step.do is Action.LOAD}
-        for entry in before.values():
-            if entry not in tried.values():
-                self._abandon(entry)
+        tried = {step.spec.name: self._candidate(step, before) for step in planned.steps if step.action is Action.LOAD}
+        for managed in before.values():
+            if managed not in tried.values():
+                self._programs.abandon(managed)
         self._pending = _Pending(planned, tried, config, files, outdated)
-        for entry in tried.values():
-            if entry not in before.values():
-                self._loaders.add(entry)
+        for managed in tried.values():
+            if managed not in before.values():
+                self._programs.loaders.add(managed)
         for step in planned.steps:
-            if step.do is Action.DISABLE and step.entry is not None:
-                if step.entry.program.state is not State.DISABLED:
+            if step.action is Action.DISABLE and step.managed is not None:
+                if step.managed.program.state is not State.DISABLED:
                     text = f"{step.spec.name}: enabled: false"
-                    self._running.stop_program(step.entry, State.DISABLED, Reason.NONE, text)
-                step.entry.spec = step.spec
+                    self._programs.stop(step.managed, State.DISABLED, Reason.NONE, text)
+                step.managed.spec = step.spec
         going = set(planned.gone) - set(planned.replaced)
         if going:
-            self._running.exchange([entry for entry in self._running.entries if entry not in going])
+            self._programs.replace([managed for managed in self._programs if managed not in going])
 
     def _candidate(self, step: Step, before: dict[str, ManagedProgram]) -> ManagedProgram:
-        """The one that is being loaded for the configuration before this one, where that wanted the same."""
+        """Return the program that is being loaded for the configuration before this one, where that wanted the same."""
         candidate = before.get(step.spec.name)
         return candidate if candidate is not None and candidate.spec == step.spec else ManagedProgram.of(step.spec)
 
     def _is_loaded(self) -> bool:
         tried = None if self._pending is None else self._pending.tried.values()
-        return tried is not None and all(entry.program.state is not State.LOADING for entry in tried)
+        return tried is not None and all(managed.program.state is not State.LOADING for managed in tried)
 
     def _exchange(self) -> None:
         pending, self._pending = self._pending, None
         assert pending is not None
         steps, tried = pending.plan.steps, pending.tried
-        unbound = {step.spec.name: why for step in steps if (why := _unbound(step))}
-        kept = staying(pending.plan.replaced, tried)
-        stay = [entry for entry in pending.plan.replaced if entry.spec.name in kept]
+        unbound = {step.spec.name: error for step in steps if (error := _binding_error(step))}
+        errors = staying(pending.plan.replaced, tried)
+        stay = [managed for managed in pending.plan.replaced if managed.spec.name in errors]
         refused = refusals(steps, tried, unbound, stay)
         length = pending.config.limits.label_length
         anew, self._label_length = length != self._label_length, length
-        entries, news = [], []
+        programs, changed = [], []
         for step in steps:
-            entry, is_news = self._take(step, tried.get(step.spec.name), refused.get(step.spec.name, ""), anew=anew)
-            entries.append(entry)
-            news += [entry] if is_news else []
-        for entry in stay:
-            entry.program = replace(entry.program, text=f"goes on until it is replaced: {kept[entry.spec.name]}")
-        self._running.exchange([*entries, *stay], [*news, *stay])
-        for name, why in kept.items():
-            log.get().error("program goes on: what takes its metrics over was not loaded", program=name, why=why)
-        for name, why in refused.items():
-            log.get().error("program goes on with its previous text", program=name, why=why)
-        counts = {str(do): sum(step.do is do for step in steps) for do in Action}
+            name = step.spec.name
+            managed, has_changed = self._apply(step, tried.get(name), refused.get(name, ""), anew=anew)
+            programs.append(managed)
+            changed += [managed] if has_changed else []
+        for managed in stay:
+            text = f"goes on until it is replaced: {errors[managed.spec.name]}"
+            managed.program = replace(managed.program, text=text)
+        self._programs.replace([*programs, *stay], [*changed, *stay])
+        for name, error in errors.items():
+            log.get().error("kept the old program: its replacement failed to load", program=name, error=error)
+        for name, error in refused.items():
+            log.get().error("program goes on with its previous text", program=name, error=error)
+        counts = {str(action): sum(step.action is action for step in steps) for action in Action}
         left = len(refused) + len(stay)
-        say, how = (log.get().error, " in part") if left else (log.get().info, "")
-        say("configuration reloaded" + how, **counts, gone=len(pending.plan.gone) - len(stay), refused=left)
+        write, how = (log.get().error, " in part") if left else (log.get().info, "")
+        write("configuration reloaded" + how, **counts, gone=len(pending.plan.gone) - len(stay), refused=left)
         if left or pending.outdated:
             self._finish(replace(self.report, successful=False))
         else:
             digest = sources.digest(pending.files)
             self._finish(replace(self.report, sha256=digest, timestamp=time.time(), successful=True))
 
-    def _take(
+    def _apply(
         self, step: Step, candidate: ManagedProgram | None, refused: str, *, anew: bool
     ) -> tuple[ManagedProgram, bool]:
-        """The entry that a step comes to, and whether the server has to be told of it."""
-        entry = step.entry
-        if refused and entry is not None and runs(entry):
+        """Return the program of a step, and whether it has to be sent to the server."""
+        managed = step.managed
+        if refused and managed is not None and runs(managed):
             if candidate is not None:
-                self._abandon(candidate)
+                self._programs.abandon(candidate)
             text = f"goes on with its previous text: {refused}"
-            entry.program = replace(entry.program, text=text)
-            if anew and entry.program.state is State.RUNNING:
-                self._running.new_totals(entry)
-            return entry, True
+            managed.program = replace(managed.program, text=text)
+            if anew and managed.program.state is State.RUNNING:
+                self._programs.renew_totals(managed)
+            return managed, True
         if candidate is not None:
             if refused:
                 candidate.detach()
                 candidate.program = failed(candidate.spec, Reason.BINDING, refused)
             elif candidate.program.state is State.RUNNING:
-                self._running.new_totals(candidate)
+                self._programs.renew_totals(candidate)
             return candidate, True
-        if entry is None:  # one that is disabled
+        if managed is None:  # one that is disabled
             new = ManagedProgram.of(step.spec)
             if self.report.disabled:
-                new.program = replace(new.program, text=self._why_disabled(new))
+                new.program = replace(new.program, text=self._disabled_text(new))
             return new, True
-        was, entry.spec = entry.spec, step.spec
-        if step.do is Action.BIND:
-            entry.program = replace(entry.program, name=step.spec.name, text="")
+        was, managed.spec = managed.spec, step.spec
+        if step.action is Action.BIND:
+            managed.program = replace(managed.program, name=step.spec.name, text="")
             if anew or not same_series(was, step.spec):
-                self._running.new_totals(entry)
-            return entry, True
-        if entry.program.state is State.RUNNING and entry.program.text:
-            entry.program = replace(entry.program, text="")  # of a version that was refused, and is gone again
-            return entry, True
-        return entry, False
-
-    def _abandon(self, entry: ManagedProgram) -> None:
-        self._loaders.drop(entry)
-        entry.detach()
+                self._programs.renew_totals(managed)
+            return managed, True
+        if managed.program.state is State.RUNNING and managed.program.text:
+            managed.program = replace(managed.program, text="")  # of a version that was refused, and is gone again
+            return managed, True
+        return managed, False
 
     def _drop_pending(self) -> None:
         if self._pending is not None:
-            for entry in self._pending.tried.values():
-                self._abandon(entry)
+            for managed in self._pending.tried.values():
+                self._programs.abandon(managed)
             self._pending = None
 
     def _finish(self, report: ReloadReport) -> None:
         failures = report.failures + (not report.successful)
         self.report = replace(report, reloads=report.reloads + 1, failures=failures)
-        self._running.reloaded()
-        running = sum(entry.program.state is State.RUNNING for entry in self._running.entries)
-        if self._running.announced:
-            notify("READY=1", f"STATUS={running} of {len(self._running.entries)} programs running")
+        self.send_state()
+        self._service.end_reload()
 
 
 @dataclass(slots=True)
@@ -319,16 +297,16 @@ def allowed(programs: Sequence[ProgramSpec], disabled: bool) -> list[ProgramSpec
     return [program.model_copy(update={"enabled": False}) if disabled else program for program in programs]
 
 
-def _is_running(entry: ManagedProgram | None) -> bool:
-    return entry is not None and entry.program.state is State.RUNNING
+def _is_running(managed: ManagedProgram | None) -> bool:
+    return managed is not None and managed.program.state is State.RUNNING
 
 
-def _unbound(step: Step) -> str:
-    """Why the new metrics do not fit the maps that stay; "" if they do."""
-    if step.do is not Action.BIND or step.entry is None:
+def _binding_error(step: Step) -> str:
+    """Return why the new metrics do not fit the maps that stay; "" if they do."""
+    if step.action is not Action.BIND or step.managed is None:
         return ""
     try:
-        bind_all(step.spec.metrics, step.entry.program.maps, step.spec.maps)
+        bind_all(step.spec.metrics, step.managed.program.maps, step.spec.maps)
     except BindingError as error:
         return f"{step.spec.name}: {'; '.join(error.messages)}"
     return ""

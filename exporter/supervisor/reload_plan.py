@@ -1,6 +1,6 @@
-"""Programs as they stand and a new configuration -> what to keep, give new metrics, load, disable and take away.
+"""The running programs and a new configuration -> what to keep, give new metrics, load, disable and take away.
 
-Nothing is done here. A program is known by its name. One whose name is gone, and whose C text, attach points and all
+This module only plans. A program is known by its name. One whose name is gone, and whose C text, attach points and all
 else that the kernel sees are there under a new name, was renamed.
 """
 
@@ -25,11 +25,11 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One program of the new configuration. `entry`: as it stands now, None for a new one."""
+    """One program of the new configuration. `managed`: the program that runs for it now, None for a new one."""
 
-    do: Action
+    action: Action
     spec: ProgramSpec
-    entry: ManagedProgram | None = None
+    managed: ManagedProgram | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +44,35 @@ class Plan:
     replaced: tuple[ManagedProgram, ...] = ()
 
 
-def plan(entries: Sequence[ManagedProgram], wanted: Sequence[ProgramSpec], *, bind_all: bool = False) -> Plan:
-    """`bind_all`: something outside of the programs changed that all metrics depend on."""
-    known = {entry.spec.name: entry for entry in entries}
+def plan(programs: Sequence[ManagedProgram], wanted: Sequence[ProgramSpec], *, bind_all: bool = False) -> Plan:
+    """Return the plan. `bind_all`: something outside of the programs changed that all metrics depend on."""
+    known = {managed.spec.name: managed for managed in programs}
     names = {spec.name for spec in wanted}
-    gone = [entry for entry in entries if entry.spec.name not in names]
+    gone = [managed for managed in programs if managed.spec.name not in names]
     steps = []
     for spec in wanted:
-        entry = known.get(spec.name) or next((e for e in gone if _renamed(e, spec)), None)
-        if entry in gone:
-            gone.remove(entry)
-        steps.append(Step(_what(entry, spec, bind_all), spec, entry))
-    coming = {metric for step in steps if step.do is Action.LOAD for metric in _shown(step.spec)}
-    return Plan(tuple(steps), tuple(gone), tuple(entry for entry in gone if coming & _shown(entry.spec)))
+        managed = known.get(spec.name) or next((e for e in gone if _renamed(e, spec)), None)
+        if managed in gone:
+            gone.remove(managed)
+        steps.append(Step(_action(managed, spec, bind_all), spec, managed))
+    coming = {metric for step in steps if step.action is Action.LOAD for metric in _metrics(step.spec)}
+    return Plan(tuple(steps), tuple(gone), tuple(managed for managed in gone if coming & _metrics(managed.spec)))
 
 
-def _renamed(entry: ManagedProgram, spec: ProgramSpec) -> bool:
-    return spec.enabled and entry.program.state is State.RUNNING and same_in_kernel(entry.spec, spec)
+def _renamed(managed: ManagedProgram, spec: ProgramSpec) -> bool:
+    return spec.enabled and managed.program.state is State.RUNNING and same_in_kernel(managed.spec, spec)
 
 
-def _what(entry: ManagedProgram | None, spec: ProgramSpec, bind_all: bool) -> Action:
+def _action(managed: ManagedProgram | None, spec: ProgramSpec, bind_all: bool) -> Action:
     if not spec.enabled:
         return Action.DISABLE
-    if entry is None:
+    if managed is None:
         return Action.LOAD
-    same = same_meaning(entry.spec, spec)
-    match entry.program.state:
+    same = same_meaning(managed.spec, spec)
+    match managed.program.state:
         case State.RUNNING if same and not bind_all:
             return Action.KEEP
-        case State.RUNNING if same_in_kernel(entry.spec, spec):
+        case State.RUNNING if same_in_kernel(managed.spec, spec):
             return Action.BIND
         # What stopped these (a budget, a lifetime, a crash) says when they run again; another text is another program.
         case State.LOADING | State.ENDED | State.OVER_BUDGET | State.QUARANTINED if same:
@@ -82,7 +82,7 @@ def _what(entry: ManagedProgram | None, spec: ProgramSpec, bind_all: bool) -> Ac
 
 
 def same_meaning(one: ProgramSpec, other: ProgramSpec) -> bool:
-    """Whether two entries say the same; where they stand in which file is no matter."""
+    """Return whether two specs mean the same, wherever they are written."""
     return _anywhere(one) == _anywhere(other)
 
 
@@ -91,7 +91,7 @@ def _anywhere(spec: ProgramSpec) -> ProgramSpec:
 
 
 def same_in_kernel(one: ProgramSpec, other: ProgramSpec) -> bool:
-    """Whether the kernel would be given the same, whatever the program and its metrics are called."""
+    """Return whether the kernel would be given the same, whatever the names of the program and its metrics are."""
     return _in_kernel(one) == _in_kernel(other)
 
 
@@ -102,18 +102,18 @@ def _in_kernel(spec: ProgramSpec) -> tuple[object, ...]:
 
 
 def same_series(one: ProgramSpec, other: ProgramSpec) -> bool:
-    """Whether the totals of one are right for the other: the same label sets count the same."""
+    """Return whether the totals of one are right for the other: the same label sets count the same."""
     metrics = [[replace(metric, help="") for metric in spec.metrics] for spec in (one, other)]
     return metrics[0] == metrics[1] and one.maps == other.maps
 
 
 def staying(replaced: Sequence[ManagedProgram], tried: Mapping[str, ManagedProgram]) -> dict[str, str]:
-    """Those of `replaced` that go on, by name, with why: what takes a metric of theirs over was not loaded."""
+    """Return those of `replaced` that stay, by name, with the error of the program that should take a metric over."""
     return {
-        entry.spec.name: new.program.text
-        for entry in replaced
+        managed.spec.name: new.program.text
+        for managed in replaced
         for new in tried.values()
-        if runs(entry) and _is_broken(new) and _shown(entry.spec) & _shown(new.spec)
+        if runs(managed) and _is_broken(new) and _metrics(managed.spec) & _metrics(new.spec)
     }
 
 
@@ -123,29 +123,29 @@ def refusals(
     unbound: Mapping[str, str],
     stay: Sequence[ManagedProgram] = (),
 ) -> dict[str, str]:
-    """Steps that are not taken, by the program's name, with why: their programs go on as they are.
+    """Return the steps that are not carried out, by the program's name, with the error: their programs stay.
 
     tried    what became of those that were loaded, by name
-    unbound  steps whose metrics do not fit the maps, by name, with why
-    stay     programs that are in the configuration no more, and go on
+    unbound  steps whose metrics do not fit the maps, by name, with the error
+    stay     programs that are in the configuration no more, and stay
     """
     refused = dict(unbound)
     for step in steps:
         new = tried.get(step.spec.name)
-        if new and runs(step.entry) and _is_broken(new):
+        if new and runs(step.managed) and _is_broken(new):
             refused[step.spec.name] = new.program.text
     harmless = {name for name, new in tried.items() if _is_broken(new)}
     while True:
         # No metric in two programs, also not in the previous text of one of them.
-        previous = [step.entry for step in steps if step.spec.name in refused and step.entry and runs(step.entry)]
-        held = {metric: entry.spec.name for entry in (*stay, *previous) for metric in _shown(entry.spec)}
+        previous = [step.managed for step in steps if step.spec.name in refused and step.managed and runs(step.managed)]
+        owners = {metric: managed.spec.name for managed in (*stay, *previous) for metric in _metrics(managed.spec)}
         clashing = {
-            step.spec.name: f"{step.spec.name}: metric {metric} is still that of {held[metric]}, which has a mistake"
+            step.spec.name: f"{step.spec.name}: metric {metric} is still that of {owners[metric]}, which has a mistake"
             for step in steps
-            if step.do in (Action.LOAD, Action.BIND)
+            if step.action in (Action.LOAD, Action.BIND)
             and step.spec.name not in refused
             and step.spec.name not in harmless
-            for metric in sorted(_shown(step.spec) & held.keys())
+            for metric in sorted(_metrics(step.spec) & owners.keys())
         }
         if not clashing:
             return refused
@@ -156,10 +156,10 @@ def _is_broken(new: ManagedProgram) -> bool:
     return new.program.state in (State.FAILED, State.QUARANTINED)
 
 
-def runs(entry: ManagedProgram | None) -> bool:
-    """Whether there is something to go on with."""
-    return entry is not None and entry.program.state in (State.RUNNING, State.LOADING)
+def runs(managed: ManagedProgram | None) -> bool:
+    """Return whether the program runs, or is about to."""
+    return managed is not None and managed.program.state in (State.RUNNING, State.LOADING)
 
 
-def _shown(spec: ProgramSpec) -> set[str]:
+def _metrics(spec: ProgramSpec) -> set[str]:
     return {metric.name for metric in spec.metrics if metric.enabled}

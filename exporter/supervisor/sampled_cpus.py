@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 
 from exporter.kernel.features import Kernel
 from exporter.loading.attaching import cpu_hotplug
-from exporter.supervisor.managed_program import ManagedProgram
+from exporter.supervisor.managed_program import ManagedProgram, Programs
 
 
 class SampledCpus:
-    """Looks every ten seconds. `changed` is told of each entry that got events for more CPUs."""
+    """A part of the supervisor's loop: opens events on new CPUs, every ten seconds."""
 
-    def __init__(self, entries: Sequence[ManagedProgram], changed: Callable[[ManagedProgram], None]) -> None:
-        self._entries = entries
-        self._changed = changed
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
         self._watches: dict[ManagedProgram, cpu_hotplug.CpuHotplugWatch] = {}
         self._due = 0.0
 
     def due(self) -> list[float]:
-        return [self._due] if any(cpu_hotplug.needs_watch(entry.program) for entry in self._entries) else []
+        return [self._due] if any(cpu_hotplug.needs_watch(managed.program) for managed in self._programs) else []
 
     def work(self) -> None:
         if not self.due() or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + cpu_hotplug.INTERVAL
-        sampling = [entry for entry in self._entries if cpu_hotplug.needs_watch(entry.program)]
+        sampling = [managed for managed in self._programs if cpu_hotplug.needs_watch(managed.program)]
         before = self._watches
         self._watches = {
-            entry: before.get(entry) or cpu_hotplug.CpuHotplugWatch(entry.spec, Kernel()) for entry in sampling
+            managed: before.get(managed) or cpu_hotplug.CpuHotplugWatch(managed.spec, Kernel()) for managed in sampling
         }
-        for entry, watch in self._watches.items():
-            looked = watch.update(entry.program, entry.fds)
-            if looked is not entry.program:
-                entry.program = looked
-                self._changed(entry)
+        for managed, watch in self._watches.items():
+            program = watch.update(managed.program, managed.fds)
+            if program is not managed.program:
+                managed.program = program
+                self._programs.send(managed)

@@ -1,6 +1,6 @@
 """The server as the supervisor sees it where each is a unit of its own: a process that connects and is told.
 
-The other form is server_child.py. The socket is a SEQPACKET one that speaks messages.py. Who may connect is said by its
+The other form is server_forked.py. The socket is a SEQPACKET one (ipc/messages.py). Who may connect is said by its
 mode, and checked by the uid that the kernel gives (SO_PEERCRED, unix(7)). There is one server at a time: a living one
 stays, because two would write into the same totals; a dead one is replaced.
 """

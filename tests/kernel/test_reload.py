@@ -256,7 +256,7 @@ def test_c_that_does_not_compile_leaves_the_old_text_running_and_the_rest_is_tak
     assert exporter.states() == {"renames": "running", "second": "running"}
     assert all(before[kind] < exporter.ids[kind] for kind in before)
     assert re.search(
-        'event="program goes on with its previous text" program=renames why=.*nonsense', exporter.daemon.log
+        'event="program goes on with its previous text" program=renames error=.*nonsense', exporter.daemon.log
     )
     page = exporter.daemon.get("/")
     assert "goes on with its previous text: renames: compile" in page

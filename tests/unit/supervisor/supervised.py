@@ -14,13 +14,15 @@ from exporter import log
 from exporter.ipc import protocol
 from exporter.ipc.protocol import ProgramState, ToServer
 from exporter.program import Descriptors, Program, State
-from exporter.spec import ProgramSpec
+from exporter.spec import Config, Limits, ProgramSpec
 from exporter.supervisor.reload import ConfigSource
 from exporter.supervisor.server_forked import ServerChild
-from exporter.supervisor.supervisor import Supervisor
+from exporter.supervisor.supervisor import Supervisor, SupervisorOptions
 from tests import waiting
 
-Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
+Load = Callable[[ProgramSpec, Limits], tuple[Program, Descriptors]]
+
+LIMITS = Limits()
 
 
 def spec(name: str, lifetime: float = 0.0) -> ProgramSpec:
@@ -28,7 +30,7 @@ def spec(name: str, lifetime: float = 0.0) -> ProgramSpec:
 
 
 class Run:
-    """A supervisor in a process of its own, as it always is; its log and what its server was told, in files."""
+    """A supervisor in a process of its own, as it always is; its log and what its server received, in files."""
 
     def __init__(
         self,
@@ -44,7 +46,9 @@ class Run:
         if self.pid == 0:
             with (directory / "log").open("w") as stream:
                 log.configure("debug", "logfmt", stream)
-                code = Supervisor(specs, load=load, server=ServerChild.of(self._serving), source=source).run()
+                server = ServerChild.of(self._serving)
+                options = SupervisorOptions(config=Config(programs=specs), load=load, server=server, source=source)
+                code = Supervisor(options).run()
                 stream.flush()
             os._exit(code)
 
@@ -68,7 +72,7 @@ class Run:
         return path.read_text() if path.exists() else ""
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """The last that the server was told of each program."""
+        """The last program of each name that the server received."""
         path = self._directory / "received"
         programs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return {program["name"]: program for program in programs}
@@ -89,7 +93,7 @@ class Run:
         self.pid = 0
 
 
-def loads(program: ProgramSpec) -> tuple[Program, Descriptors]:
+def loads(program: ProgramSpec, _: Limits = LIMITS) -> tuple[Program, Descriptors]:
     """A program with one map, one program and one link, which are memory files with telling names."""
     fds = Descriptors(
         maps={"m": os.memfd_create("writable")},

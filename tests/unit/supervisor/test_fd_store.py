@@ -103,8 +103,8 @@ def running(of: ProgramSpec) -> ManagedProgram:
     return ManagedProgram(of, program, fds, memfd.of_size("totals", 4096), since=1.0)
 
 
-def store_of(entries: list[ManagedProgram]) -> FdStore:
-    return FdStore([], entries, LABEL_LENGTH)
+def store_of(programs: list[ManagedProgram]) -> FdStore:
+    return FdStore([], programs, LABEL_LENGTH)
 
 
 def settle(manager: Manager, messages_: int) -> None:
@@ -118,44 +118,44 @@ def whole(kept: dict[str, Any]) -> bool:
 
 def test_a_program_is_whole_in_the_store_at_every_instant_of_a_change(manager: Manager) -> None:
     """A kill -9 between any two messages must not lose what runs."""
-    entry = running(spec())
-    store = store_of([entry])
+    managed = running(spec())
+    store = store_of([managed])
     store.work()
     stored = 5 + 1 + 1  # its descriptors, the memory of its totals, the document
     settle(manager, stored)
     assert [whole(kept) for kept in manager.history] == [False] * (stored - 1) + [True]
     # An event is opened anew on a CPU that came back; new totals get the number of the old ones.
-    assert entry.totals is not None
+    assert managed.totals is not None
     fresh, memory = a_file(), memfd.of_size("totals", 8192)
-    os.close(entry.fds.links[1])
-    entry.fds.links[1] = fresh
-    os.dup2(memory, entry.totals)
+    os.close(managed.fds.links[1])
+    managed.fds.links[1] = fresh
+    os.dup2(memory, managed.totals)
     os.close(memory)
     store.work()
     settle(manager, stored + 6)
     assert [whole(kept) for kept in manager.history[stored:]] == [True] * 6
     (said,) = [said for said in manager.history[-1].values() if said]
     assert {*said.names, said.totals} | {"1.d2"} == manager.history[-1].keys()
-    assert os.path.sameopenfile(manager.kept[said.totals], entry.totals)
+    assert os.path.sameopenfile(manager.kept[said.totals], managed.totals)
     assert os.path.sameopenfile(manager.kept[said.names[-1]], fresh)
-    entry.detach()
+    managed.detach()
 
 
 def test_the_manager_has_let_go_before_the_supervisor_detaches(manager: Manager) -> None:
     """Whoever closes an attachment last waits for the kernel, some 80 ms for a uprobe: that must not be PID 1."""
-    entry = running(spec())
-    store = store_of([entry])
+    managed = running(spec())
+    store = store_of([managed])
     store.work()
-    store.let_go([entry])
+    store.remove([managed])
     assert not manager.kept
-    entry.detach()
+    managed.detach()
 
 
 def test_what_is_not_wanted_any_more_is_closed_by_the_manager_first(manager: Manager) -> None:
-    entry = running(spec())
-    store_of([entry]).work()
+    managed = running(spec())
+    store_of([managed]).work()
     settle(manager, 7)
-    entry.detach()
+    managed.detach()
     FdStore(manager.passed(), [], LABEL_LENGTH).adopt(lambda candidates: [True] * len(candidates))
     assert not manager.kept
 
@@ -187,7 +187,7 @@ def test_what_the_kernel_has_is_taken_over_whatever_its_metrics_are(
     if taken_over:
         assert os.path.sameopenfile(after.fds.maps["m"], before.fds.maps["m"])
         assert after.spec == spec(**change)
-        store.let_go([after])
+        store.remove([after])
     assert not manager.kept
     after.detach()
     before.detach()

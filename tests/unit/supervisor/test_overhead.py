@@ -36,13 +36,13 @@ class Host:
         self.load: dict[str, float] = {}
         self.runs_a_second = 1000
         self.ids = iter(range(1, 1000))
-        self.loaded: dict[int, tuple[ManagedProgram, int, float]] = {}  # descriptor -> entry, id, since
-        self.entries = [ManagedProgram(spec, Program(spec.name, State.RUNNING)) for spec in specs]
-        self.told: list[RunTimes] = []
+        self.loaded: dict[int, tuple[ManagedProgram, int, float]] = {}  # descriptor -> managed, id, since
+        self.programs = [ManagedProgram(spec, Program(spec.name, State.RUNNING)) for spec in specs]
+        self.sent: list[RunTimes] = []
         with patch("time.monotonic", self._clock):
-            self.overhead = Overhead(options, self.entries, self, self.told.append)
-        for entry in self.entries:
-            self._load(entry)
+            self.overhead = Overhead(options, self, self.sent.append)
+        for managed in self.programs:
+            self._load(managed)
 
     def run(self, seconds: float, until: State | None = None) -> None:
         """Let the loop of a supervisor work for so long, or until the first program is in that state."""
@@ -56,7 +56,7 @@ class Host:
         ):
             while True:
                 self.overhead.work()
-                if self.entries[0].program.state is until:
+                if self.programs[0].program.state is until:
                     return
                 due = min(self.overhead.due(), default=ends)
                 if due >= ends:
@@ -65,21 +65,29 @@ class Host:
             self.now = ends
 
     def times(self, name: str) -> RunTime:
-        return self.told[-1].programs[name]
+        return self.sent[-1].programs[name]
 
-    # overhead.Programs
+    # managed_program.Programs
 
-    def stop_program(self, entry: ManagedProgram, state: State, reason: Reason, text: str) -> None:
-        entry.detach()
-        entry.program = replace(entry.program, state=state, reason=reason, text=text)
+    def __iter__(self) -> Iterator[ManagedProgram]:
+        return iter(self.programs)
 
-    def load_again(self, entry: ManagedProgram) -> None:
-        entry.program = Program(entry.spec.name, State.RUNNING)
-        self._load(entry)
+    def is_loading(self, _: ManagedProgram) -> bool:
+        return False
 
-    def _load(self, entry: ManagedProgram) -> None:
-        entry.fds.programs["on_x"] = fd = os.open("/dev/null", os.O_RDONLY)
-        self.loaded[fd] = (entry, next(self.ids), self.now)
+    def send(self, _: ManagedProgram) -> None: ...
+
+    def stop(self, managed: ManagedProgram, state: State, reason: Reason, text: str) -> None:
+        managed.detach()
+        managed.program = replace(managed.program, state=state, reason=reason, text=text)
+
+    def load_again(self, managed: ManagedProgram) -> None:
+        managed.program = Program(managed.spec.name, State.RUNNING)
+        self._load(managed)
+
+    def _load(self, managed: ManagedProgram) -> None:
+        managed.fds.programs["on_x"] = fd = os.open("/dev/null", os.O_RDONLY)
+        self.loaded[fd] = (managed, next(self.ids), self.now)
 
     def _clock(self) -> float:
         return self.now
@@ -91,9 +99,9 @@ class Host:
         return fd
 
     def _read(self, fd: int) -> RunStatistics:
-        entry, number, since = self.loaded[fd]
+        managed, number, since = self.loaded[fd]
         seconds = self.now - since
-        return RunStatistics(number, int(self.load.get(entry.spec.name, 0) * seconds * 1e9),
+        return RunStatistics(number, int(self.load.get(managed.spec.name, 0) * seconds * 1e9),
                              int(self.runs_a_second * seconds), int(seconds))  # fmt: skip
 
     def are_open(self) -> bool:
@@ -101,8 +109,8 @@ class Host:
 
     def close(self) -> None:
         self.overhead.end()
-        for entry in self.entries:
-            entry.detach()
+        for managed in self.programs:
+            managed.detach()
 
 
 def spec(name: str = "tcp", budget: float | None = None) -> ProgramSpec:
@@ -117,7 +125,7 @@ def host() -> Iterator[Host]:
 
 
 def state(host: Host) -> State:
-    return host.entries[0].program.state
+    return host.programs[0].program.state
 
 
 def test_three_windows_in_a_row_end_it_and_it_comes_back_after_growing_pauses(host: Host) -> None:
@@ -126,7 +134,7 @@ def test_three_windows_in_a_row_end_it_and_it_comes_back_after_growing_pauses(ho
     assert state(host) is State.RUNNING
     host.run(10)
     assert state(host) is State.OVER_BUDGET
-    program = host.entries[0].program
+    program = host.programs[0].program
     assert program.reason is Reason.BUDGET
     assert program.text == (
         "tcp: budget: in 3 windows in a row more than 0.02 CPU seconds per second, 0.5 in the last "
@@ -155,14 +163,14 @@ def test_an_hour_within_the_budget_makes_the_next_pause_a_first_one(host: Host) 
     host.run(3700)
     host.load["tcp"] = 0.5
     host.run(100)
-    assert "tried again in 300 s" in host.entries[0].program.text
+    assert "tried again in 300 s" in host.programs[0].program.text
 
 
 def test_two_windows_above_it_and_one_below_are_a_peak(host: Host) -> None:
     for _ in range(5):
         host.load["tcp"] = 0.5
         host.run(60)
-        host.loaded[host.entries[0].fds.programs["on_x"]] = (host.entries[0], 1, host.now)
+        host.loaded[host.programs[0].fds.programs["on_x"]] = (host.programs[0], 1, host.now)
         host.load["tcp"] = 0.0
         host.run(30)
     assert state(host) is State.RUNNING
@@ -184,10 +192,10 @@ def test_statistics_are_off_as_soon_as_nothing_is_left_to_measure(stats: Literal
     host = Host(OverheadOptions(stats=stats), spec())
     host.run(5.5)
     assert host.are_open()
-    host.stop_program(host.entries[0], State.DISABLED, Reason.NONE, "")
+    host.stop(host.programs[0], State.DISABLED, Reason.NONE, "")
     host.run(0.1)
     assert not host.are_open()
-    host.load_again(host.entries[0])
+    host.load_again(host.programs[0])
     host.run(0.1 if stats == "always" else 30)
     assert len(host.enabled) == 2
     host.close()
@@ -196,9 +204,9 @@ def test_statistics_are_off_as_soon_as_nothing_is_left_to_measure(stats: Literal
 def test_a_program_that_is_called_otherwise_is_told_of_at_once_and_goes_on_from_where_it_was() -> None:
     host = Host(OverheadOptions(stats="always"), spec(budget=0.02))
     host.run(36)
-    host.entries[0].spec = spec("renamed", budget=0.02)
+    host.programs[0].spec = spec("renamed", budget=0.02)
     host.run(1)
-    assert host.told[-1].programs == {"renamed": RunTime(share=0, budget=0.02, seconds=0, runs=35_000, missed=35)}
+    assert host.sent[-1].programs == {"renamed": RunTime(share=0, budget=0.02, seconds=0, runs=35_000, missed=35)}
     host.run(30)
     assert host.times("renamed").runs == 65_000
     host.close()
@@ -262,7 +270,7 @@ def test_a_kernel_without_them_is_told_once_and_no_budget_is_held_against_anybod
     with capture_logs() as said:
         host.load["tcp"] = 2
         host.run(300)
-    assert [line["why"] for line in said] == ["Invalid argument"]
+    assert [line["error"] for line in said] == ["Invalid argument"]
     assert "budgets not watched" in said[0]["event"]
     assert state(host) is State.RUNNING
     assert host.times("tcp").share is None
@@ -272,18 +280,18 @@ def test_a_kernel_without_them_is_told_once_and_no_budget_is_held_against_anybod
 def test_traps_are_added_for_each_run(kind: str, trap: float) -> None:
     host = Host(OverheadOptions(), spec(budget=0.5))
     attachments = (Attachment(kind, "x", "on_x", True), Attachment("uretprobe", "x", "another", True))
-    host.entries[0].program = replace(host.entries[0].program, attachments=attachments)
+    host.programs[0].program = replace(host.programs[0].program, attachments=attachments)
     host.load["tcp"], host.runs_a_second = 0.001, 10_000
     with patch("exporter.supervisor.overhead.isolated.run_isolated", lambda work: Outcome(work(None), "", 0)):
         host.run(7)
     assert host.times("tcp").share == pytest.approx(0.001 + 10_000 * trap, rel=1e-3)
-    assert host.told[-1].trap == max(TRAPS)
+    assert host.sent[-1].trap == max(TRAPS)
     host.close()
 
 
 def test_a_trap_that_cannot_be_measured_is_a_constant() -> None:
     host = Host(OverheadOptions(), spec())
-    host.entries[0].program = replace(host.entries[0].program, attachments=(Attachment("uprobe", "x", "on_x", True),))
+    host.programs[0].program = replace(host.programs[0].program, attachments=(Attachment("uprobe", "x", "on_x", True),))
     with (
         patch("exporter.supervisor.overhead.isolated.run_isolated", side_effect=OSError(11, "no process")),
         capture_logs() as said,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,31 +31,45 @@ def spec(name: str = "tcp", text: str = "int x;") -> ProgramSpec:
 
 
 class Exporter:
-    """A quarantine with entries as a supervisor has them; `attach` is what a loader does."""
+    """A quarantine with programs as a supervisor has them; `attach` is what a loader does."""
 
     def __init__(self, directory: Path, boot: str, *specs: ProgramSpec) -> None:
-        self.entries = [ManagedProgram.of(each) for each in specs]
-        self.loading = set(self.entries)
+        self.programs = [ManagedProgram.of(each) for each in specs]
+        self.loading = set(self.programs)
         self.again: list[ManagedProgram] = []
         self.quarantine = Quarantine(
             CrashGuard(CrashRecord(directory), boot, lambda program: cache_key.of_text(program, "header")),
-            entries=self.entries,
-            loading=self.loading.__contains__,
-            again=self.again.append,
+            self,
         )
 
+    # managed_program.Programs
+
+    def __iter__(self) -> Iterator[ManagedProgram]:
+        return iter(self.programs)
+
+    def is_loading(self, managed: ManagedProgram) -> bool:
+        return managed in self.loading
+
+    def load_again(self, managed: ManagedProgram) -> None:
+        self.again.append(managed)
+
+    def stop(self, managed: ManagedProgram, state: State, reason: Reason, text: str) -> None:
+        raise AssertionError(managed, state, reason, text)
+
+    def send(self, managed: ManagedProgram) -> None: ...
+
     def admit(self) -> list[str]:
-        return [entry.spec.name for entry in self.quarantine.admit(self.entries)]
+        return [managed.spec.name for managed in self.quarantine.admit(self.programs)]
 
     def attach(self) -> None:
-        for entry in self.entries:
-            entry.fds.links.append(os.open("/dev/null", os.O_RDONLY))
-            self.loading.discard(entry)
+        for managed in self.programs:
+            managed.fds.links.append(os.open("/dev/null", os.O_RDONLY))
+            self.loading.discard(managed)
         self.quarantine.work()
 
     def detach(self) -> None:
-        for entry in self.entries:
-            entry.detach()
+        for managed in self.programs:
+            managed.detach()
 
 
 @pytest.fixture
@@ -117,7 +131,7 @@ def test_after_a_crash_of_the_host_it_is_quarantined_and_the_reason_says_what_to
     state = crashed(spec())
     exporter = Exporter(state, TWO, spec(), spec("other", "int y;"))
     assert exporter.admit() == ["other"]
-    program = exporter.entries[0].program
+    program = exporter.programs[0].program
     assert (program.state, program.reason) == (State.QUARANTINED, Reason.CRASH)
     assert program.text.startswith("tcp: attach: this host died within five minutes of 20")
     assert program.text.endswith("or clear it: bpf-exporter quarantine --clear tcp)")
@@ -212,9 +226,9 @@ def test_what_a_person_clears_is_loaded_again(crashed: Callable[..., Path]) -> N
     exporter.admit()
     with patch.object(clearing, "boot_id", return_value=TWO):
         assert clearing.clear(CrashRecord(state), ["tcp"])[0].startswith("tcp: cleared, attached again within")
-        with patch("time.monotonic", return_value=time.monotonic() + quarantine.LOOK):
+        with patch("time.monotonic", return_value=time.monotonic() + quarantine.CHECK_INTERVAL):
             exporter.quarantine.work()
-        assert exporter.again == [exporter.entries[0]]
+        assert exporter.again == [exporter.programs[0]]
         assert exporter.admit() == ["tcp"]
         assert [line.split()[0] for line in clearing.listing(CrashRecord(state))] == ["b"]
         with pytest.raises(LookupError, match=r"^tcp is not quarantined \(b is\)$"):
@@ -272,7 +286,7 @@ def test_a_file_that_is_damaged_while_the_exporter_runs_releases_nobody(crashed:
         path.write_text(content)
         path.chmod(mode)
         assert exporter.admit() == ["b"]
-        with patch("time.monotonic", return_value=time.monotonic() + quarantine.LOOK):
+        with patch("time.monotonic", return_value=time.monotonic() + quarantine.CHECK_INTERVAL):
             exporter.quarantine.work()
         assert exporter.again == []
         assert [suspect.program for suspect in CrashRecord(state).read().quarantined.values()] == ["tcp"]
@@ -304,7 +318,7 @@ def test_without_a_place_to_write_programs_run_and_the_log_says_once_what_that_m
         exporter.detach()
         exporter.quarantine.work()
     hint = "a program that crashes this host will be loaded again after it (--state.dir)"
-    assert [(line["event"], line["why"]) for line in said] == [(f"crash record not kept: {hint}", "Not a directory")]
+    assert [(line["event"], line["error"]) for line in said] == [(f"crash record not kept: {hint}", "Not a directory")]
     assert not exporter.quarantine.armed
 
 

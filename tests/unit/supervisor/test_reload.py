@@ -12,7 +12,7 @@ import pytest
 
 from exporter.ipc.protocol import ConfigRead, Message, WebConfigRead
 from exporter.program import Descriptors, Program
-from exporter.spec import Config, ProgramSpec
+from exporter.spec import Config, Limits, ProgramSpec
 from exporter.supervisor import config_reader
 from exporter.supervisor.reload import ConfigSource
 from tests.unit.supervisor.supervised import Run, loads, spec
@@ -86,7 +86,7 @@ def test_a_reader_that_fails_changes_nothing(
         monkeypatch.setattr(config_reader, "DEADLINE", 3.0)
     run = reloading(misbehave)
     os.kill(run.pid, signal.SIGHUP)
-    run.wait(lambda: "configuration not reloaded: what runs goes on as it is" in run.log)
+    run.wait(lambda: "configuration not reloaded: all programs go on as they are" in run.log)
     assert told in run.log
     assert set(run.states()) == {"a"}
     (tmp_path / "ready").touch()
@@ -119,7 +119,7 @@ def test_a_reload_that_is_under_way_at_the_end_is_ended(reloading: Reloading) ->
 
 
 def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another(tmp_path: Path) -> None:
-    def load(program: ProgramSpec) -> tuple[Program, Descriptors]:
+    def load(program: ProgramSpec, _: Limits) -> tuple[Program, Descriptors]:
         if program.text == "slow":
             time.sleep(600)
         return loads(program)
@@ -143,7 +143,7 @@ def test_a_program_that_hangs_in_loading_is_given_up_when_the_files_want_another
 
 
 def test_a_program_that_ends_while_others_are_loaded_is_loaded_as_its_new_entry_says(tmp_path: Path) -> None:
-    def load(program: ProgramSpec) -> tuple[Program, Descriptors]:
+    def load(program: ProgramSpec, _: Limits) -> tuple[Program, Descriptors]:
         while program.name == "slow" and not (tmp_path / "ready").exists():
             time.sleep(0.01)
         return loads(program)

@@ -21,18 +21,18 @@ def spec(name: str, metric: str = "", **more: Any) -> ProgramSpec:
     return ProgramSpec(name=name, **fields)
 
 
-def entry(of: ProgramSpec, state: State = State.RUNNING) -> ManagedProgram:
+def managed(of: ProgramSpec, state: State = State.RUNNING) -> ManagedProgram:
     return ManagedProgram(of, Program(of.name, state))
 
 
-def steps(entries: list[ManagedProgram], wanted: list[ProgramSpec]) -> list[tuple[str, str]]:
-    return [(step.spec.name, step.do.value) for step in plan(entries, wanted).steps]
+def steps(programs: list[ManagedProgram], wanted: list[ProgramSpec]) -> list[tuple[str, str]]:
+    return [(step.spec.name, step.action.value) for step in plan(programs, wanted).steps]
 
 
 def test_each_program_is_told_apart_by_name_in_the_new_order() -> None:
     a, b, c = spec("a"), spec("b"), spec("c")
-    planned = plan(gone := [entry(b), entry(a)], [a, c])
-    assert [(step.spec, step.do, step.entry) for step in planned.steps] == [
+    planned = plan(gone := [managed(b), managed(a)], [a, c])
+    assert [(step.spec, step.action, step.managed) for step in planned.steps] == [
         (a, Action.KEEP, gone[1]),
         (c, Action.LOAD, None),
     ]
@@ -43,12 +43,12 @@ def test_each_program_is_told_apart_by_name_in_the_new_order() -> None:
 
 def test_where_an_entry_stands_is_no_matter() -> None:
     moved = spec("a", source=Path("other.yaml"), line=20, indent=6)
-    assert steps([entry(spec("a"))], [moved]) == [("a", "keep")]
-    assert plan([entry(spec("a"))], [moved]).steps[0].spec.line == 20
+    assert steps([managed(spec("a"))], [moved]) == [("a", "keep")]
+    assert plan([managed(spec("a"))], [moved]).steps[0].spec.line == 20
 
 
 @pytest.mark.parametrize(
-    ("change", "do"),
+    ("change", "action"),
     [
         ({"text": "another"}, "load"),
         ({"defines": {"N": 1}}, "load"),
@@ -65,8 +65,8 @@ def test_where_an_entry_stands_is_no_matter() -> None:
     ],
     ids=str,
 )
-def test_only_what_the_kernel_sees_is_loaded_again(change: dict[str, Any], do: str) -> None:
-    assert steps([entry(spec("a"))], [spec("a", **change)]) == [("a", do)]
+def test_only_what_the_kernel_sees_is_loaded_again(change: dict[str, Any], action: str) -> None:
+    assert steps([managed(spec("a"))], [spec("a", **change)]) == [("a", action)]
 
 
 def test_every_key_of_a_program_belongs_to_the_kernel_or_not() -> None:
@@ -90,37 +90,37 @@ def test_every_key_of_a_program_belongs_to_the_kernel_or_not() -> None:
     ],
 )
 def test_what_a_state_makes_of_the_same_and_of_another_text(state: State, same: str, other: str) -> None:
-    assert steps([entry(spec("a"), state)], [spec("a")]) == [("a", same)]
-    assert steps([entry(spec("a"), state)], [spec("a", text="another")]) == [("a", other)]
+    assert steps([managed(spec("a"), state)], [spec("a")]) == [("a", same)]
+    assert steps([managed(spec("a"), state)], [spec("a", text="another")]) == [("a", other)]
 
 
 def test_other_metrics_of_what_does_not_run_are_a_reason_to_load_it() -> None:
     for state in (State.LOADING, State.ENDED, State.OVER_BUDGET, State.QUARANTINED):
-        assert steps([entry(spec("a"), state)], [spec("a", metric="b_total")]) == [("a", "load")]
+        assert steps([managed(spec("a"), state)], [spec("a", metric="b_total")]) == [("a", "load")]
 
 
 def test_a_program_that_is_called_otherwise_stays_in_the_kernel() -> None:
-    before = entry(spec("a", text="same"))
+    before = managed(spec("a", text="same"))
     (step,) = plan([before], [spec("b", text="same")]).steps
-    assert (step.do, step.entry) == (Action.BIND, before)
+    assert (step.action, step.managed) == (Action.BIND, before)
     assert plan([before], [spec("b", text="same")]).gone == ()
     assert steps([before], [spec("b", text="another")]) == [("b", "load")]
     # Two of one text: each name takes one.
-    both = [entry(spec("a", text="same")), entry(spec("b", text="same"))]
-    assert [step.entry for step in plan(both, [spec("c", text="same"), spec("d", text="same")]).steps] == both
+    both = [managed(spec("a", text="same")), managed(spec("b", text="same"))]
+    assert [step.managed for step in plan(both, [spec("c", text="same"), spec("d", text="same")]).steps] == both
     # One that does not run has nothing to stay.
-    assert steps([entry(spec("a", text="same"), State.FAILED)], [spec("b", text="same")]) == [("b", "load")]
+    assert steps([managed(spec("a", text="same"), State.FAILED)], [spec("b", text="same")]) == [("b", "load")]
 
 
 def test_a_program_whose_metrics_another_takes_over_counts_until_then() -> None:
-    a, b = entry(spec("a", metric="x_total")), entry(spec("b"))
+    a, b = managed(spec("a", metric="x_total")), managed(spec("b"))
     planned = plan([a, b], [spec("c", metric="x_total")])
     assert (planned.gone, planned.replaced) == ((a, b), (a,))
 
 
 def test_all_are_bound_where_all_metrics_change() -> None:
-    planned = plan([entry(spec("a")), entry(spec("b"), State.ENDED)], [spec("a"), spec("b")], bind_all=True)
-    assert [step.do for step in planned.steps] == [Action.BIND, Action.KEEP]
+    planned = plan([managed(spec("a")), managed(spec("b"), State.ENDED)], [spec("a"), spec("b")], bind_all=True)
+    assert [step.action for step in planned.steps] == [Action.BIND, Action.KEEP]
 
 
 def test_totals_are_right_for_the_same_label_sets_only() -> None:
@@ -137,7 +137,7 @@ def test_totals_are_right_for_the_same_label_sets_only() -> None:
 
 
 def test_what_cannot_be_loaded_is_refused_where_something_runs() -> None:
-    running, broken, ended = entry(spec("a")), entry(spec("b"), State.FAILED), entry(spec("c"), State.ENDED)
+    running, broken, ended = managed(spec("a")), managed(spec("b"), State.FAILED), managed(spec("c"), State.ENDED)
     wanted = [spec(name, text="typo") for name in "abcd"]
     tried = {each.name: ManagedProgram(each, failed(each, Reason.COMPILER, f"{each.name}: typo")) for each in wanted}
     made = plan([running, broken, ended], wanted).steps
@@ -148,25 +148,25 @@ def test_what_cannot_be_loaded_is_refused_where_something_runs() -> None:
 
 def test_a_metric_waits_for_the_program_that_still_has_it() -> None:
     """a gives x to b, b gives y to c, c gives z to d; a has a mistake, so nobody can take."""
-    before = [entry(spec(name, metric=m)) for name, m in (("a", "x"), ("b", "y"), ("c", "z"))]
+    before = [managed(spec(name, metric=m)) for name, m in (("a", "x"), ("b", "y"), ("c", "z"))]
     wanted = [spec("a", metric="w", text="typo"), spec("b", metric="x"), spec("c", metric="y"), spec("d", metric="z")]
     made = plan(before, wanted).steps
-    tried = {"a": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "a: typo")), "d": entry(wanted[3])}
+    tried = {"a": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "a: typo")), "d": managed(wanted[3])}
     assert refusals(made, tried, {}) == {
         "a": "a: typo",
         "b": "b: metric x is still that of a, which has a mistake",
         "c": "c: metric y is still that of b, which has a mistake",
         "d": "d: metric z is still that of c, which has a mistake",
     }
-    assert refusals(made, {"a": entry(wanted[0]), "d": entry(wanted[3])}, {}) == {}
+    assert refusals(made, {"a": managed(wanted[0]), "d": managed(wanted[3])}, {}) == {}
 
 
 def test_a_program_goes_on_where_what_takes_its_metric_over_does_not_load() -> None:
-    gone, other = entry(spec("a", metric="x")), entry(spec("o", metric="y"))
+    gone, other = managed(spec("a", metric="x")), managed(spec("o", metric="y"))
     wanted = [spec("b", metric="x", text="typo"), spec("c", metric="y")]
     made = plan([gone, other], wanted)
     assert made.replaced == (gone, other)
-    tried = {"b": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "b: typo")), "c": entry(wanted[1])}
+    tried = {"b": ManagedProgram(wanted[0], failed(wanted[0], Reason.COMPILER, "b: typo")), "c": managed(wanted[1])}
     assert staying(made.replaced, tried) == {"a": "b: typo"}
     assert refusals(made.steps, tried, {}, [gone]) == {}  # b is broken, and shows nothing
     both = replace(spec("b", metric="y"), metrics=[*spec("b", metric="y").metrics, *wanted[0].metrics])
@@ -175,5 +175,5 @@ def test_a_program_goes_on_where_what_takes_its_metric_over_does_not_load() -> N
 
 
 def test_metrics_that_do_not_fit_are_refused() -> None:
-    made = plan([entry(spec("a"))], [spec("a", metric="b_total")]).steps
+    made = plan([managed(spec("a"))], [spec("a", metric="b_total")]).steps
     assert refusals(made, {}, {"a": "a: no such map"}) == {"a": "a: no such map"}

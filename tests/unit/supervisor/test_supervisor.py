@@ -17,13 +17,13 @@ from exporter.ipc import messages, protocol
 from exporter.ipc.protocol import Loaded
 from exporter.kernel import memory
 from exporter.program import Descriptors, Program, State
-from exporter.spec import ProgramSpec
+from exporter.spec import Limits, ProgramSpec
 from exporter.supervisor import loaders, managed_program, server_forked
 from tests.unit.supervisor.supervised import Run, loads, spec
 from tests.waiting import until
 
 Start = Callable[..., Run]
-Load = Callable[[ProgramSpec], tuple[Program, Descriptors]]
+Load = Callable[[ProgramSpec, Limits], tuple[Program, Descriptors]]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         run.kill()
 
 
-def hangs(program: ProgramSpec) -> tuple[Program, Descriptors]:
+def hangs(program: ProgramSpec, _: Limits) -> tuple[Program, Descriptors]:
     if program.name == "slow":
         time.sleep(600)
     return loads(program)
@@ -89,7 +89,7 @@ def test_a_loader_that_hangs_is_killed_at_its_deadline_and_harms_nothing_else(
 
 
 def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text(start: Start) -> None:
-    def broken(program: ProgramSpec) -> tuple[Program, Descriptors]:
+    def broken(program: ProgramSpec, _: Limits) -> tuple[Program, Descriptors]:
         if program.name == "raises":
             raise RuntimeError("a bug")
         if program.name == "exits":
@@ -128,7 +128,7 @@ def test_a_loader_that_raises_or_exits_or_speaks_nonsense_is_a_state_with_a_text
 
 
 def test_no_more_than_four_loaders_run_at_once(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def counted(program: ProgramSpec) -> tuple[Program, Descriptors]:
+    def counted(program: ProgramSpec, _: Limits) -> tuple[Program, Descriptors]:
         mark = tmp_path / f"loading-{program.name}"
         mark.touch()
         time.sleep(0.3)
