@@ -1,4 +1,4 @@
-"""What processes of the exporter say to each other: typed messages with file descriptors over a Unix socket.
+"""Typed messages and file descriptors -> another process of the exporter, and back; children that run one function.
 
-Nothing here acts on a message.
+protocol.py has the messages, messages.py carries them, isolated.py forks. Nothing here acts on a message.
 """

@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def last_words(self) -> str:
-        """How it ended, and the last line that it printed."""
+        """Return how it ended, and the last line that it printed."""
         return f"{ending(self.status)}: {self.output.strip().rpartition(chr(10))[2] or 'no word'}"
 
 
@@ -72,7 +72,7 @@ def fork(work: Callable[[], object], keep: Sequence[int] | None = None) -> int:
             _close_all_but(keep)
         work()
         status = 0
-    except BaseException as error:  # noqa: BLE001 (this process has no other way to say it)
+    except BaseException as error:  # noqa: BLE001 (a child has no other way to report it)
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)  # no atexit: bcc's would detach, and Python's belongs to the parent

@@ -1,4 +1,4 @@
-"""Bytes and file descriptors over a Unix socket; protocol.py says what the bytes mean.
+"""Bytes and file descriptors over a Unix socket; protocol.py gives the bytes their meaning.
 
 One message is several SEQPACKET packets: a header that says how many descriptors follow and carries a sealed memfd with
 the content (a SEQPACKET packet of 300 kB is refused by the kernel), then the descriptors in chunks, because one

@@ -1,7 +1,7 @@
-"""Programs -> the page of metrics that a scrape is answered with: one for all who ask at the same time, and in time.
+"""Programs -> the page of metrics that answers a scrape, before the scraper's timeout; scrapes at one time share it.
 
-A scraper that says how long it waits gets what is collected by then; the rest is left out and said to be. The
-collection itself goes on in its thread, so that what was learned in it (label texts, lines) makes the next one short.
+A program that is not collected by then is left out of the page, and a metric reports that. Its collection goes on in
+the thread, so that its results (label texts, lines) make the next one short.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exporter.program import Program
 from exporter.web.page import Page
 
 SHARED = 0.5  # seconds that one collection of a program, and one page, serves every scraper
-COLLECTING = 0.8  # of the time that a scraper gives us; the rest is for writing, compressing and sending the page
+COLLECTING = 0.8  # of the time until the scraper's timeout; the rest is for writing, compressing and sending the page
 
 
 class Collected(Protocol):
@@ -31,8 +31,8 @@ class Collected(Protocol):
     def collect(self) -> tuple[Sequence[exposition.Text], CollectReport | None]: ...
 
 
-# What the exporter says of itself: reports by program, and in how many scrapes each was late so far.
-Own = Callable[[Mapping[str, CollectReport], Mapping[str, int]], Sequence[exposition.Text]]
+# Makes the self metrics from reports by program, and from in how many scrapes each was late so far.
+MakeSelfMetrics = Callable[[Mapping[str, CollectReport], Mapping[str, int]], Sequence[exposition.Text]]
 
 
 def _locked() -> threading.Lock:
@@ -47,8 +47,8 @@ class _Round:
 
     programs: Sequence[Collected]
     collected: list[tuple[Sequence[exposition.Text], CollectReport | None]] = field(default_factory=list)
-    over: bool = False  # nobody waits for it any more
-    done: threading.Lock = field(default_factory=_locked)  # free once it is
+    over: bool = False  # no scrape waits for it
+    done: threading.Lock = field(default_factory=_locked)  # released at the end
     error: Exception | None = None
 
     def run(self) -> None:
@@ -74,12 +74,12 @@ class _Made:
 
 
 class Pages:
-    """For any number of threads."""
+    """Makes pages. Any number of threads may call it."""
 
     def __init__(self) -> None:
         # An executor would do, but a future with its condition takes as long as the rest of a small page.
         self._rounds: SimpleQueue[_Round] = SimpleQueue()
-        self._collects = False  # whether there is a thread for them
+        self._collects = False  # the thread for them runs
         self._late: Counter[str] = Counter()
         self._made: dict[bool, _Made] = {}  # the last page of each format
         self._lock = threading.Lock()
@@ -87,14 +87,17 @@ class Pages:
     def page(
         self,
         programs: Sequence[Collected],
-        own: Own,
+        self_metrics: MakeSelfMetrics,
         *,
         openmetrics: bool,
         seconds: float | None = None,
         of: object = None,
     ) -> Page:
-        """The programs' metrics and the exporter's own. `seconds`: how long the scraper waits; `of`: whatever else
-        `own` depends on."""
+        """Return the page of the programs' metrics and the self metrics.
+
+        seconds  how long the scraper waits
+        of       what else `self_metrics` depends on
+        """
         with self._lock:
             last = self._made.get(openmetrics)
             if last is not None and time.monotonic() - last.at >= SHARED:
@@ -119,7 +122,7 @@ class Pages:
                 reports[name] = CollectReport(
                     success=False, error=f"{name}: collect: not done before the scraper's timeout"
                 )
-            everything = [*(text for each in texts for text in each), *own(reports, self._late)]
+            everything = [*(text for each in texts for text in each), *self_metrics(reports, self._late)]
             page = Page(exposition.page(everything, openmetrics))
             self._made[openmetrics] = _Made(of, programs, texts, time.monotonic(), page)
             return page
@@ -127,7 +130,7 @@ class Pages:
     def _collected(
         self, programs: Sequence[Collected], seconds: float | None
     ) -> list[tuple[Sequence[exposition.Text], CollectReport | None]]:
-        """Of the first programs, as many as could be collected in time."""
+        """Return the results of the first programs, as many as could be collected in time."""
         if seconds is None:
             return [one.collect() for one in programs]
         round_ = _Round(programs)

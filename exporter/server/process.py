@@ -1,6 +1,6 @@
 """The server's process: what it opens while it may, the rights that it drops, and the messages that it receives.
 
-It is given listening sockets, descriptors of what only root may open, map descriptors and the memory of totals. It
+The process has listening sockets, descriptors of what only root may open, of maps and of the memory of totals. It
 answers every route once (a module imported later could not be read from a private venv), drops its rights, and only
 then talks to the network.
 """
@@ -50,12 +50,12 @@ class Http:
         self._thread = threading.Thread(target=server.serve, name="http", daemon=True)
 
     def begin(self) -> None:
-        """The first time it is called."""
+        """Start the threads, the first time it is called."""
         if self._thread.ident is None:
             self._thread.start()
 
     def finish(self) -> None:
-        """Answer those who have connected; who connects from now on waits for the next server."""
+        """Answer the clients that have connected; who connects from now on waits for the next server."""
         if self._thread.ident is not None:
             self._server.stop()
             self._thread.join(FINISH)

@@ -1,4 +1,4 @@
-"""The server as a unit of its own: finds its supervisor by a socket, and goes on without one until it is back.
+"""The server as a unit of its own: connects to its supervisor's socket, and goes on without one until the next.
 
 Maps stay readable while their supervisor is away, because the descriptors are here: scrapes are answered from them, and
 what the kernel counts meanwhile is in them. The next supervisor took the same maps out of the service manager's store,
@@ -28,11 +28,11 @@ from exporter.systemd import notify
 FIRST_WAIT = 30.0  # seconds that a server waits for its first supervisor; the service manager starts it again
 SHORTEST, LONGEST = 0.05, 2.0  # seconds between two tries to connect
 RESTART = "systemctl restart bpf-exporter-supervisor bpf-exporter"
-GREETING_TIMEOUT = 20.0  # seconds that a supervisor may take to greet: it may be busy with another one's end
+GREETING_TIMEOUT = 20.0  # seconds for the supervisor's greeting: it may be busy with the end of another server
 
 
 class AskedToEndError(BaseException):
-    """SIGTERM came, wherever this process was."""
+    """Raised by SIGTERM, wherever this process is."""
 
 
 class NoSupervisorError(Exception):

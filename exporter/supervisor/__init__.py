@@ -1,5 +1,5 @@
 """The privileged role: has programs loaded, keeps every descriptor, starts the server, reloads, measures overhead.
 
-supervisor.py is the loop; each other module is one thing that the loop looks after. Nothing here reads a map for a
-scrape, and no network is touched.
+supervisor.py is the loop, programs.py the list of programs; most other modules are a part of the loop. Nothing here
+reads a map for a scrape, and no network is touched.
 """

@@ -1,7 +1,7 @@
-"""Which of the programs that an earlier supervisor left running are those that this one would load.
+"""Programs that an earlier supervisor left running -> which of them this one would load the same.
 
-Answered in a child of its own: the types of modules and the probed files that the digests are made of are not for a
-process that lives on.
+A child finds that out: the types of modules and the probed files that the digests are made of would stay in the memory
+of the supervisor.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ IsUnchanged = Callable[[Sequence[Candidate]], list[bool]]
 
 
 def same_as_loaded(host: Host) -> IsUnchanged:
-    """For each candidate whether loading it now would give what runs."""
+    """Return what tells for each candidate whether loading it now would give what runs."""
 
     def same(candidates: Sequence[Candidate]) -> list[bool]:
         def work(_: object) -> str:
             return json.dumps([_is_same(spec, program, host) for spec, program in candidates])
 
         outcome = isolated.run_isolated(work)
-        return json.loads(outcome.answer) if outcome.answer else [False] * len(candidates)
+        answers = json.loads(outcome.answer or "[]")
+        return answers if len(answers) == len(candidates) else [False] * len(candidates)
 
     return same
 

@@ -21,7 +21,7 @@ from exporter.supervisor import children
 from exporter.supervisor.children import Child
 
 DEADLINE = 60.0  # seconds; 0.4 s of CPU are usual
-ANSWER_TIMEOUT = 10.0  # seconds that a child may take over its one message
+ANSWER_TIMEOUT = 10.0  # seconds for receiving a message that has begun
 
 Result = TypeVar("Result", bound=FilesRead)
 

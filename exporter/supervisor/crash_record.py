@@ -1,4 +1,4 @@
-"""The file that outlives a crash of the host: which programs had just been attached, and which are kept away since.
+"""The file that outlives a crash of the host: which programs had just been attached, and which are quarantined.
 
 It is on disk before a program is attached: a temporary file and its directory are synced (fsync(2)), so it is there
 as a whole or not at all. Whoever changes it locks the directory (flock(2)) and reads it again: the exporter and

@@ -25,7 +25,7 @@ LoadFunction = Callable[[ProgramSpec, Limits], tuple[Program, Descriptors]]
 MAX_LOADERS = 4
 LOADER_MEMORY = 300 << 20  # bytes; bcc with LLVM peaks at some 160 MB, and the host wants the rest
 LOADER_DEADLINE = 300.0  # seconds; 12 s were seen under full emulation
-ANSWER_TIMEOUT = 10.0  # seconds that a loader may take over one message
+ANSWER_TIMEOUT = 10.0  # seconds for receiving a message that has begun
 
 
 @dataclass(slots=True, eq=False)

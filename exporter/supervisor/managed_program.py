@@ -18,7 +18,7 @@ SLOW_CLOSE = 1.0  # seconds; the kernel detaches some kinds one after another
 
 @dataclass(slots=True, eq=False)
 class ManagedProgram:
-    """A program of the configuration.
+    """A program of the configuration, in the supervisor.
 
     totals  the descriptor of the memory in which its totals outlive a server
     since   when it was loaded, by the monotonic clock

@@ -24,7 +24,7 @@ from exporter.supervisor.quarantine import Quarantine
 class ServerLink(Protocol):
     """The server as the supervisor sees it, a part of its loop: ServerChild or ServerConnection.
 
-    announces_itself  the server is a unit of its own, and tells the service manager of the programs
+    announces_itself  the server is a unit of its own, and announces the programs to the service manager
     """
 
     announces_itself: bool

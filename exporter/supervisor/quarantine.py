@@ -1,7 +1,7 @@
-"""Never twice the same crash: programs are written down before they are attached, and kept away when the host died.
+"""Programs that crashed the host are not attached again: each is written down before, and quarantined after a crash.
 
 A program that was attached for less than five minutes, or about to be, when the host went down without an end of the
-exporter is suspected, and all are where several were: which of them it was nobody can tell. A suspect is `quarantined`
+exporter is suspected, and all of them are where there were several. A suspect is `quarantined`
 at the next start, until its text changes or a person clears it. Where only the exporter died (same boot) nobody is.
 """
 
@@ -17,7 +17,7 @@ from exporter.spec import ProgramSpec
 from exporter.supervisor.crash_record import Content, CrashRecord, DamagedError, Suspect, seen_from, written
 from exporter.supervisor.managed_program import ManagedProgram, Programs
 
-SETTLED = 300.0  # seconds of life after which a crash is no longer held against a program
+SETTLED = 300.0  # seconds of life after which a program is not suspected of a crash
 CHECK_INTERVAL = 5.0  # seconds between two checks of what a person has cleared
 
 

@@ -1,8 +1,8 @@
-"""Another configuration while everything runs: read and checked as a whole, loaded beside the old one, then exchanged.
+"""A new configuration for a running supervisor: read and checked as a whole, loaded beside the old one, then exchanged.
 
-What has not changed is not touched. What changed is loaded while the old version counts, and then all of it takes the
-place of the old at once, so that no scrape sees half of it. A version that cannot be loaded leaves the old one running,
-and the reload counts as not successful: what runs is not what the files say.
+Programs that did not change go on. The others are loaded while their old versions count, and then replace them all at
+once, so that no scrape sees half of a reload. Where a new version fails to load, the old one stays, and the reload
+counts as not successful.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Reload:
 
     def _begin(self) -> None:
         self._service.begin_reload()
-        self._switch(is_disabled(self._source))  # first, and whatever the files say
+        self._switch(is_disabled(self._source))  # first, and whatever is in the files
         try:
             self._reader.begin()
         except OSError as error:
@@ -278,8 +278,11 @@ class Reload:
 
 @dataclass(slots=True)
 class _Pending:
-    """A configuration whose programs are being loaded; `tried`: these, by name. `outdated`: the files are others by
-    now, and have mistakes."""
+    """A configuration whose programs are being loaded.
+
+    tried     these programs, by name
+    outdated  the files were read again since, and have mistakes
+    """
 
     plan: Plan
     tried: dict[str, ManagedProgram]
@@ -293,7 +296,7 @@ def is_disabled(source: ConfigSource) -> bool:
 
 
 def allowed(programs: Sequence[ProgramSpec], disabled: bool) -> list[ProgramSpec]:
-    """The programs as they may run: none while everything is disabled."""
+    """Return the specs as they may run: none is enabled while everything is disabled."""
     return [program.model_copy(update={"enabled": False}) if disabled else program for program in programs]
 
 

@@ -1,4 +1,4 @@
-"""The running programs and a new configuration -> what to keep, give new metrics, load, disable and take away.
+"""The running programs and a new configuration -> which programs to keep, bind, load, disable and detach.
 
 This module only plans. A program is known by its name. One whose name is gone, and whose C text, attach points and all
 else that the kernel sees are there under a new name, was renamed.
@@ -36,7 +36,7 @@ class Step:
 class Plan:
     """steps     in the order of the new configuration
     gone      programs that are in it no more
-    replaced  those of them whose metrics a program that has to be loaded takes over: they count until it does
+    replaced  those of them with a metric that a program to be loaded will have: they run until it does
     """
 
     steps: tuple[Step, ...]
@@ -74,7 +74,7 @@ def _action(managed: ManagedProgram | None, spec: ProgramSpec, bind_all: bool) -
             return Action.KEEP
         case State.RUNNING if same_in_kernel(managed.spec, spec):
             return Action.BIND
-        # What stopped these (a budget, a lifetime, a crash) says when they run again; another text is another program.
+        # The part of the loop that stopped these starts them again; another text is another program.
         case State.LOADING | State.ENDED | State.OVER_BUDGET | State.QUARANTINED if same:
             return Action.KEEP
     # Failed and skipped ones too: whoever installed a module or an update of bcc sends SIGHUP for them.
@@ -108,7 +108,7 @@ def same_series(one: ProgramSpec, other: ProgramSpec) -> bool:
 
 
 def staying(replaced: Sequence[ManagedProgram], tried: Mapping[str, ManagedProgram]) -> dict[str, str]:
-    """Return those of `replaced` that stay, by name, with the error of the program that should take a metric over."""
+    """Return those of `replaced` that stay, by name, with the error of the program that should have their metric."""
     return {
         managed.spec.name: new.program.text
         for managed in replaced

@@ -1,4 +1,4 @@
-"""The server as the supervisor sees it: a child that is told of the programs, and started again when it dies."""
+"""The server as a child of the supervisor, started again when it dies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from exporter.supervisor import children
 from exporter.supervisor.children import Child
 
 ServeFunction = Callable[[socket.socket], NoReturn]
-Greet = Callable[[int], None]  # tells a server everything; how many there were before it
+Greet = Callable[[int], None]  # sends everything to a new server; how many servers there were before it
 
-SETTLED = 10.0  # seconds after which a server's death is no longer held against the next one
+SETTLED = 10.0  # seconds of life after which the next server starts without a pause
 RETRY = 1.0  # seconds until another try where the host has no process or descriptor left
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL at the end
-SEND_TIMEOUT = 10.0  # seconds that a server may let a message wait before it is taken for hung
+SEND_TIMEOUT = 10.0  # seconds for a message to be received; after that the server is taken for hung
 
 
 class ServerChild:
@@ -31,7 +31,7 @@ class ServerChild:
 
     serve    runs in a forked child: the server; never returns
     keep     descriptors that it inherits (its listening sockets)
-    greet    is called with how many servers there were before, for each that was started: tells it everything
+    greet    is called with how many servers there were before, for each that was started: sends it everything
     """
 
     announces_itself = False
@@ -58,11 +58,11 @@ class ServerChild:
     def of(
         cls, serve: ServeFunction, keep: Sequence[int] = ()
     ) -> Callable[[selectors.BaseSelector, Greet], ServerChild]:
-        """What a Supervisor makes its server by."""
+        """Return what a Supervisor makes its server with."""
         return lambda selector, greet: cls(serve, selector, greet, keep)
 
     def due(self) -> list[float]:
-        """When `work` has to be called at the latest, by the monotonic clock."""
+        """Return when `work` has to be called at the latest, by the monotonic clock."""
         return [] if self._child else [self._due]
 
     def work(self) -> None:
@@ -83,13 +83,13 @@ class ServerChild:
         self._greet(self._starts - 1)
 
     def send(self, message: ToServer, fds: Sequence[int] = ()) -> None:
-        """Send a message. Nothing happens where no server runs: the next one is told everything."""
+        """Send a message. Nothing happens where no server runs: the next one gets all messages."""
         if self._child is None:
             return
         try:
             protocol.send(self._child.sock, message, fds)
         except OSError as error:
-            log.get().warning("the server does not take messages: starting another one", error=str(error))
+            log.get().warning("the server does not receive messages: starting another one", error=str(error))
             self._child.kill()  # its pidfd wakes the loop
 
     def ask_to_end(self) -> None:

@@ -1,8 +1,8 @@
-"""The server as the supervisor sees it where each is a unit of its own: a process that connects and is told.
+"""The server as a unit of its own: a process that connects to the supervisor's socket.
 
-The other form is server_forked.py. The socket is a SEQPACKET one (ipc/messages.py). Who may connect is said by its
-mode, and checked by the uid that the kernel gives (SO_PEERCRED, unix(7)). There is one server at a time: a living one
-stays, because two would write into the same totals; a dead one is replaced.
+The other form is server_forked.py. The socket is a SEQPACKET one (ipc/messages.py). Its mode says who may
+connect, and the supervisor checks the uid that the kernel gives (SO_PEERCRED, unix(7)). There is one server at a time:
+a living one stays, because two would write into the same totals; a dead one is replaced.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid (include/linux/socket.h)
 
 
 def listen(path: Path, group: int) -> socket.socket:
-    """The socket that servers connect to, open to this group alone. OSError with a sentence if it cannot be had."""
+    """Return the socket that servers connect to, open to this group alone. OSError with a sentence otherwise."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         if _answers(path):
             raise OSError(errno.EADDRINUSE, "another supervisor listens there")
-        path.unlink(missing_ok=True)  # what one before us left
+        path.unlink(missing_ok=True)  # of an earlier supervisor
         before = os.umask(0o777 & ~MODE)
         try:
             sock.bind(str(path))
@@ -61,11 +61,11 @@ def _answers(path: Path) -> bool:
 
 
 class ServerConnection:
-    """Waits for a server and tells it.
+    """Waits for a server and sends it messages.
 
     listener  where it connects
     uid       the user that it must be
-    greet     is called with how many servers there were before, for each that has come: tells it everything
+    greet     is called with how many servers there were before, for each that connects: sends it everything
     """
 
     announces_itself = True
@@ -77,37 +77,37 @@ class ServerConnection:
         self._selector = selector
         self._greet = greet
         self._sock: socket.socket | None = None
-        self._ready = False  # whether it has said so
+        self._ready = False  # the connected server has sent Ready
         self._pid = 0  # of the last server
         self._servers = 0
         selector.register(listener, selectors.EVENT_READ, self._on_connection)
 
     @classmethod
     def of(cls, listener: socket.socket, uid: int) -> Callable[[selectors.BaseSelector, Greet], ServerConnection]:
-        """What a Supervisor makes its server by."""
+        """Return what a Supervisor makes its server with."""
         return lambda selector, greet: cls(listener, uid, selector, greet)
 
     def due(self) -> list[float]:
         return []
 
     def work(self) -> None:
-        """Nothing by itself: the service manager starts servers."""
+        """Do nothing: the service manager starts servers."""
 
     def send(self, message: ToServer, fds: Sequence[int] = ()) -> None:
-        """Send a message. Nothing happens where no server is connected: the next one is told everything."""
+        """Send a message. Nothing happens where no server is connected: the next one gets all messages."""
         if self._sock is None:
             return
         try:
             protocol.send(self._sock, message, fds)
         except OSError as error:
-            log.get().warning("the server does not take messages: it has to connect again", error=str(error))
+            log.get().warning("the server does not receive messages: it has to connect again", error=str(error))
             self._forget()
 
     def ask_to_end(self) -> None:
-        """The service manager does that."""
+        """Do nothing: the service manager ends the server."""
 
     def end(self) -> None:
-        """The server goes on with what it has, and looks for the next supervisor at the same place."""
+        """Disconnect. The server goes on with its maps, and connects to the next supervisor at the same path."""
         if self._sock is not None:
             self._forget()
         self._selector.unregister(self._listener)
@@ -168,7 +168,7 @@ class ServerConnection:
 
 
 def _has_ended(sock: socket.socket) -> bool:
-    """Whether the other end is closed; it may have sent something before. Without waiting, whatever its timeout is."""
+    """Return whether the other end is closed, without waiting; it may have sent something before."""
     poll = select.poll()
     poll.register(sock, select.POLLHUP)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""What the supervisor tells the service manager: that it is ready, reloads, stops and lives (sd_notify(3))."""
+"""Notifications to the service manager: ready, reloading, alive (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ class ServiceManager:
             notify("READY=1", self._status())
 
     def _announce(self) -> None:
-        """Tell once that every program was tried and the server answers. A server that is a unit of its own tells of
-        its programs itself."""
+        """Send READY=1 once, when every program was tried and the server answers.
+
+        A server that is a unit of its own announces the programs itself.
+        """
         loading = any(managed.program.state is State.LOADING for managed in self._programs)
         server = self._programs.server
         if self._is_ready or (loading and not server.announces_itself) or not server.ready:

@@ -60,7 +60,7 @@ class SupervisorOptions:
     overhead      when run times of programs are measured
     guard         writes programs down before they are attached, so that none crashes the host twice; None for no record
     record        runs in a forked child at the end, before anything is detached; None for no recording
-    is_unchanged  says which programs in the service manager's store would be loaded the same; None for no store
+    is_unchanged  finds which programs in the service manager's store would be loaded the same; None for no store
     """
 
     config: Config

@@ -1,8 +1,8 @@
-"""The web configuration file and its certificates, looked at every second, and read again when they have changed and
-stayed so until the next look.
+"""The web configuration file and its certificates: checked every second, and read again when they have changed and no
+longer change.
 
-By the supervisor, because a key may be readable by root alone: the server is told what is in it. A file with mistakes
-changes nothing, is told in the log once, and by a metric until it is right.
+The supervisor reads them, because a key may be readable by root alone, and sends the settings to the server. A file
+with mistakes changes nothing; the log reports it once, and a metric until it is right.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from exporter.ipc.protocol import WebConfigRead, WebState
 from exporter.spec import Sources
 from exporter.supervisor.config_reader import ConfigReader
 
-LOOKS = 1.0  # seconds between two looks
-TRIES_AGAIN = 60.0  # seconds after which files are read again that nobody could read to their end
+CHECK_INTERVAL = 1.0  # seconds between two checks
+RETRY = 60.0  # seconds after which files are read again whose reader failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class WebConfigWatch:
         self._files = source.first.sources
         self._successful = True
         self._timestamp = time.time()
-        self._seen: object = None  # of the files, when they were as `_files` says
-        self._written: object = None  # at the last look
-        self._look = time.monotonic()
-        self._again = math.inf  # when files that look as they did are read all the same
+        self._unchanged: object = None  # identities of the files when they were as in `_files`
+        self._last: object = None  # identities at the last check
+        self._check_due = time.monotonic()
+        self._retry = math.inf  # when unchanged files are read all the same
         self._reader = ConfigReader(selector, source.read, WebConfigRead, self._on_read)
 
     def state(self) -> WebState:
@@ -58,25 +58,25 @@ class WebConfigWatch:
         return WebState(self._settings, self._successful, self._timestamp)
 
     def due(self) -> list[float]:
-        """When `work` has to be called at the latest, by the monotonic clock."""
-        return self._reader.due() or [self._look]
+        """Return when `work` has to be called at the latest, by the monotonic clock."""
+        return self._reader.due() or [self._check_due]
 
     def work(self) -> None:
         now = time.monotonic()
         self._reader.work()
-        if not self._reader.is_reading and now >= self._look:
-            self._look = now + LOOKS
-            if now >= self._again:
-                self._seen, self._again = None, math.inf
-            seen = [_identity(path) for path in self._files.files]
-            if seen == self._seen:
+        if not self._reader.is_reading and now >= self._check_due:
+            self._check_due = now + CHECK_INTERVAL
+            if now >= self._retry:
+                self._unchanged, self._retry = None, math.inf
+            now_there = [_identity(path) for path in self._files.files]
+            if now_there == self._unchanged:
                 return
-            if seen != self._written:
-                self._written = seen  # somebody may be writing still: half a file could ask for no password
+            if now_there != self._last:
+                self._last = now_there  # it may be half written, and half a file could ask for no password
             elif sources.changed(self._files):
                 self._begin()
             else:
-                self._seen = seen
+                self._unchanged = now_there
 
     def end(self) -> None:
         self._reader.end()
@@ -84,36 +84,36 @@ class WebConfigWatch:
     def _begin(self) -> None:
         try:
             self._reader.begin()
-        except OSError as error:  # the next look tries again
+        except OSError as error:  # the next check tries again
             log.get().error("web configuration cannot be read", error=str(error))
 
     def _on_read(self, found: WebConfigRead | None, error: str) -> None:
         if found is None:
             self._failed([("web configuration", error)])
-            self._seen = self._written  # they would do the same to the next one, unless memory or time was short
-            self._again = time.monotonic() + TRIES_AGAIN
+            self._unchanged = self._last  # the next reader would fail too, unless memory or time was short
+            self._retry = time.monotonic() + RETRY
             return
-        # Files of before too: what was wrong may be set right in one of them.
+        # The earlier files too: what was wrong may be corrected in one of them.
         self._files = Sources({**self._files.files, **found.sources.files})
         if found.settings is None:
             self._failed(found.mistakes)
             return
         self._files = found.sources
         for place, text in found.warnings:
-            log.get().warning("web configuration", place=place, error=text)
+            log.get().warning("web configuration", place=place, warning=text)
         log.get().info("web configuration read again", changed=found.settings != self._settings)
         self._settings, self._successful, self._timestamp = found.settings, True, time.time()
         self._send(self.state())
 
     def _failed(self, mistakes: Iterable[tuple[str, str]]) -> None:
         for place, text in mistakes:
-            log.get().error("web configuration is wrong: the last one that was right stays", place=place, error=text)
+            log.get().error("web configuration is wrong: the earlier one stays in use", place=place, error=text)
         self._successful = False
         self._send(self.state())
 
 
 def _identity(path: str) -> object:
-    """What changes when a file is written, exchanged, or may be read by others."""
+    """Return what changes when a file is written, replaced, or its mode changes."""
     try:
         status = os.stat(path)
     except OSError as error:

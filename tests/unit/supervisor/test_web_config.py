@@ -18,7 +18,7 @@ from tests.waiting import until
 Logged = Callable[[], list[str]]
 
 ENOUGH = 60.0  # seconds; for what takes half a second on an idle machine
-LOOKS = 0.05
+INTERVAL = 0.05
 
 
 class Looking:
@@ -43,13 +43,13 @@ class Looking:
 
     def look(self, times: int) -> None:
         """So many looks at the files, and whatever follows from them."""
-        end = time.monotonic() + times * LOOKS
+        end = time.monotonic() + times * INTERVAL
         self.go_on(lambda: time.monotonic() >= end)
 
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(web_config, "LOOKS", LOOKS)
+    monkeypatch.setattr(web_config, "CHECK_INTERVAL", INTERVAL)
     path = tmp_path / "web.yaml"
     write(path, "rate_limit: {interval: 1s, burst: 1}\n")
     return path
@@ -108,7 +108,7 @@ def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) 
     for number in range(10):  # each look finds another file
         write(path, f"# part {number}\n")
         looking.part.work()
-        time.sleep(LOOKS)
+        time.sleep(INTERVAL)
     assert looking.sent == []
     write(path, "rate_limit: {interval: 1s, burst: 4}\n")
     looking.go_on(lambda: len(looking.sent) > 0)
@@ -119,7 +119,7 @@ def test_a_file_that_is_being_written_is_waited_for(path: Path, logged: Logged) 
 def test_a_reader_without_a_word_is_told_and_not_asked_at_once_again(
     path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch, mended_by: str
 ) -> None:
-    monkeypatch.setattr(web_config, "TRIES_AGAIN", 1.0 if mended_by == "time" else 600.0)
+    monkeypatch.setattr(web_config, "RETRY", 1.0 if mended_by == "time" else 600.0)
     broken = path.with_name("broken")
     broken.touch()
 
@@ -150,7 +150,7 @@ def test_its_end_leaves_no_process_behind(path: Path, logged: Logged) -> None:
         looking.part.work()
         return _children()
 
-    started = until(children, seconds=ENOUGH, every=LOOKS / 5)
+    started = until(children, seconds=ENOUGH, every=INTERVAL / 5)
     looking.part.end()
     assert not set(started) & set(_children())
 
