@@ -48,7 +48,6 @@ class MetricCollector:
         self._texts = texts
         self._keys_stay = keys_stay
         self._widening: dict[Number, Widening] = {}
-        self._split_keys = _SplitKeys()
 
     @property
     def no_labels(self) -> LabelSets:
@@ -72,7 +71,7 @@ class MetricCollector:
         keys = entries.keys
         if b.splits_cpus:
             rows, cpus = _split(cells, online())
-            keys = self._split_keys.of(keys, rows, cpus)
+            keys = _split_keys(keys, rows, cpus)
             labels = self._texts.resolve(entries, now, rows, cpus)
             flat = [cell[rows, cpus] for cell in cells]
             slot = None if slot is None else slot[rows]
@@ -95,22 +94,12 @@ class MetricCollector:
         return widening.totals(entries.keys, cells)
 
 
-class _SplitKeys:
-    """Keys of rows that are split by CPU: the same array while rows and CPUs stay."""
-
-    def __init__(self) -> None:
-        self._of: tuple[Bytes, NDArray[np.intp], NDArray[np.intp]] | None = None
-        self._keys = np.empty((0, 0), np.uint8)
-
-    def of(self, keys: Bytes, rows: NDArray[np.intp], cpus: NDArray[np.intp]) -> Bytes:
-        last = self._of
-        if last is None or keys is not last[0] or not all(map(np.array_equal, (rows, cpus), last[1:])):
-            self._keys = np.concatenate([keys[rows], cpus.astype(np.uint32)[:, np.newaxis].view(np.uint8)], axis=1)
-            self._of = (keys, rows, cpus)
-        return self._keys
+def _split_keys(keys: Bytes, rows: RowIndex, cpus: RowIndex) -> Bytes:
+    """Return the keys of rows that are split by CPU: the map's key and the CPU's index."""
+    return np.concatenate([keys[rows], cpus.astype(np.uint32)[:, np.newaxis].view(np.uint8)], axis=1)
 
 
-def _split(cells: list[Column], online: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _split(cells: list[Column], online: Sequence[int]) -> tuple[RowIndex, RowIndex]:
     """Return (row, CPU) of each cell that is shown: those of online CPUs and any that is not zero."""
     shown = np.zeros((cells[0].shape[0], cells[0].shape[1]), bool)
     shown[:, [cpu for cpu in online if cpu < shown.shape[1]]] = True

@@ -33,7 +33,7 @@ Numbers = NDArray[np.uint64]
 class Counted:
     """Rows of a metric entry in one collection, as far as they are added up.
 
-    keys    (rows, size): identify rows from read to read; the same array while they are the same
+    keys    (rows, size): identify rows from read to read
     values  (rows,) or (rows, slots), not changed afterwards
     sum     (rows,) or None
     slot    (rows,) where it is in the key
