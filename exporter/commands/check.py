@@ -22,7 +22,7 @@ from exporter.supervisor.config_reader import read_in_child, read_web_config
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckResult:
     """The result of `check`.
 
     config    None where a file has mistakes
@@ -57,7 +57,7 @@ class Found:
         return EXIT_LOAD if self.is_asked else EXIT_CONFIG
 
 
-def find(options: argparse.Namespace, path: Path) -> Found:
+def find(options: argparse.Namespace, path: Path) -> CheckResult:
     """Read the files, and compile, load or judge their programs if nothing is wrong. TargetError for --btf and the
     options beside it."""
     loaded, mistakes, warnings = _read(options, path)
@@ -69,7 +69,7 @@ def find(options: argparse.Namespace, path: Path) -> Found:
             found = verdicts.of_another_kernel(loaded.config, options.btf, options.release, options.arch)
         else:
             found = (verdicts.of_loading if options.load else verdicts.of_compiling)(loaded.config)
-    return Found(loaded, mistakes, warnings, obstacle, is_asked, found)
+    return CheckResult(loaded, mistakes, warnings, obstacle, is_asked, found)
 
 
 def refusal_to_compile(*, needs_bcc: bool) -> str:
@@ -100,26 +100,26 @@ def _read(options: argparse.Namespace, path: Path) -> tuple[config.LoadedConfig 
     return loaded, mistakes, warnings
 
 
-def print_json(found: Found, path: Path) -> None:
-    """Print what was found as one JSON object."""
-    document = {"file": str(path), "errors": found.errors, "warnings": found.warnings, "note": found.obstacle}
-    print(json.dumps({**document, "programs": [asdict(verdict) for verdict in found.verdicts]}, indent=2))
+def print_json(result: CheckResult, path: Path) -> None:
+    """Print the result as one JSON object."""
+    document = {"file": str(path), "errors": result.errors, "warnings": result.warnings, "note": result.obstacle}
+    print(json.dumps({**document, "programs": [asdict(verdict) for verdict in result.verdicts]}, indent=2))
 
 
-def print_text(found: Found, path: Path) -> None:
-    """Print what was found for a person: errors and warnings to standard error, the rest to standard output."""
-    print_findings(found.errors, found.warnings)
-    for each in found.verdicts:
+def print_text(result: CheckResult, path: Path) -> None:
+    """Print the result for a person: errors and warnings to standard error, the rest to standard output."""
+    print_findings(result.errors, result.warnings)
+    for each in result.verdicts:
         print_variant(each.program, each.variant, each.state, each.text, each.assumed)
-    if found.config is None or found.exit_code != EXIT_OK:
+    if result.config is None or result.exit_code != EXIT_OK:
         return
-    programs = found.config.config.programs
+    programs = result.config.config.programs
     metrics = sum(metric.enabled for program in programs for metric in program.metrics)
-    print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(found.config.files)} files: no mistakes found")
-    if memory := verdicts.map_memory_text(found.verdicts):
+    print(f"{path}: {len(programs)} programs, {metrics} metrics, {len(result.config.files)} files: no mistakes found")
+    if memory := verdicts.map_memory_text(result.verdicts):
         print(memory)
-    if found.obstacle:
-        print(f"only the files were checked: {found.obstacle}")
+    if result.obstacle:
+        print(f"only the files were checked: {result.obstacle}")
 
 
 def command(options: argparse.Namespace) -> int:
@@ -128,9 +128,9 @@ def command(options: argparse.Namespace) -> int:
     try:
         if options.btf and options.load:
             raise TargetError("--load is for this kernel, --btf for another: one of them")
-        found = find(options, path)
+        result = find(options, path)
     except TargetError as error:
         print(f"bpf-exporter check: {error}", file=sys.stderr)
         return EXIT_USAGE
-    (print_json if options.json else print_text)(found, path)
-    return found.exit_code
+    (print_json if options.json else print_text)(result, path)
+    return result.exit_code
