@@ -214,7 +214,8 @@ def _near_members(target: Target) -> diagnostics.NearMembers:
     def near_members(tag: str, name: str) -> list[str]:
         try:
             with KernelBtf(target.btf_path) as btf:
-                return near(name, {member.name for member in btf.struct_members(tag)})
+                names = {member.name for member in btf.struct_members(tag)}
+                return near(name, names, cutoff=0.6)  # names of members are short: "pid" for "pdi" is 0.67
         except (OSError, KeyError):
             return []
 
