@@ -18,7 +18,7 @@ from tests.matrix import apt, crosscompile, everything, foreign, kernels, machin
 from tests.matrix.architecture import AMD64
 from tests.matrix.initramfs import WORK, Files
 
-AT_ONCE = 2  # kernels; each keeps some one and a half CPUs and 1 GB busy. One where other tests run beside them
+AT_ONCE = 2  # kernels; each keeps a CPU and 1 GB busy, at nice 19: beside other tests they take what is left
 DEADLINE = 900.0 * (2 if kernels.WHOLE else 1)  # seconds for all checks on one kernel; some 200 are usual, or 400
 HERE = "here"  # the series that is the running kernel
 BYTECODE = "bytecode"  # directory beside those of the kernels
@@ -58,7 +58,7 @@ class Examined:
 def start(series: Iterable[str], work: Path) -> tuple[ThreadPoolExecutor, dict[str, Future[Examined]]]:
     """Examine all of `series` in threads, AT_ONCE at a time. The caller shuts the pool down with cancel_futures."""
     _write_bytecode(work)
-    pool = ThreadPoolExecutor(1 if lanes.room.directory else AT_ONCE, thread_name_prefix="matrix")
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="matrix")
     return pool, {one: pool.submit(examine, one, work / one) for one in series}
 
 
