@@ -1,5 +1,5 @@
-# make run    serve metrics of config.example.yaml on :10435; installs what is missing
-# make test   run every test; installs what is missing
+# make run    serve metrics of config.example.yaml on :10435; installs missing packages
+# make test   run every test; installs missing packages
 # make deb    build dist/bpf-exporter_VERSION_ARCH.deb, for Debian 12 and 13
 # make help   the rest
 
@@ -42,7 +42,7 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt $(VENV)/run.stamp | packages-
 	@$(PYTHON) -m pip install -q --disable-pip-version-check --no-input -c constraints.txt -e '.[test]'
 	@touch $@
 
-# A host may not have them mounted (a container, a small virtual machine); systemd mounts all three.
+# systemd mounts both; a container or a small virtual machine may not have them.
 mounts:
 	@mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
 	@mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
@@ -59,7 +59,7 @@ lint: $(VENV)/test.stamp  ## ruff and mypy --strict
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/test.stamp  ## rewrite the code in the one format
+format: $(VENV)/test.stamp  ## format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
@@ -78,7 +78,7 @@ e2e: $(VENV)/test.stamp mounts  ## Prometheus, systemd, browser
 bench: $(VENV)/test.stamp mounts  ## measure, and write docs/performance.md; make bench PEER=DIR adds ebpf_exporter
 	$(PYTHON) -m benchmarks.report $(if $(PEER),--peer $(PEER)) $(BENCH_ARGS)
 
-soak: $(VENV)/test.stamp mounts  ## what takes long to show, with a table: ten minutes of load, hostile hosts, many kills
+soak: $(VENV)/test.stamp mounts  ## long tests, with a table of results: ten minutes of load, hostile hosts, many kills
 	$(PYTHON) -m benchmarks.soak $(SOAK_ARGS)
 
 deb: $(VENV)/run.stamp  ## build dist/bpf-exporter_VERSION_ARCH.deb; ARCH=arm64 on any machine
