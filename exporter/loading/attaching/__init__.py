@@ -1,5 +1,5 @@
-"""Attach points of a loaded variant -> links that hold its programs there. A kind of attach point is a row of KINDS in
-one module, and a function that attaches.
+"""Attach points of a loaded variant -> links that hold its programs there.
 
-Nothing here compiles or loads a program.
+A kind of attach point is one function and one row of KINDS in a module that kinds.py names; spec.ATTACH_KINDS,
+config/attach_points.py and config/document.py declare its name and its target. This folder does not compile or load.
 """

@@ -351,7 +351,7 @@ def test_the_example_is_a_configuration() -> None:
 
 def test_the_program_in_the_examples_comments_works(here: Path) -> None:
     lines = (ROOT / "config.example.yaml").read_text().splitlines()
-    own = [line[:2] + line[4:] for line in lines if line.startswith("  #") and "Take the # away" not in line]
+    own = [line[:2] + line[4:] for line in lines if line.startswith("  #") and "Remove the leading #" not in line]
     (program,) = load(here, "programs:\n" + "\n".join(own), strict=True).config.programs
     assert program.text.strip().endswith("}")
 
