@@ -85,25 +85,24 @@ where the floor is promised; each row says which.
 
 LIMITS = """## What it cannot do
 
-- A raw tracepoint costs its way in (10 to 50 ns) wherever the event happens, whatever the program does, and every
-  program attached there pays it anew. `syscalls` on a host with a million system calls a second is 5 to 10 % of a
-  CPU.
-- Most of what a latency costs is reading the clock (20 ns here, 57 ns on another virtual machine), two or three times
-  an event. No program can be faster than its clock reads.
+- Entering a raw tracepoint costs 10 to 50 ns per event and attached program, whatever the program does. `syscalls` on a
+  host with a million system calls a second costs 5 to 10 % of a CPU.
+- Most of the cost of a latency is reading the clock (20 ns here, 57 ns on another virtual machine), two or three times
+  per event. No program can be faster than its clock reads.
 - A uprobe or USDT probe is a trap into the kernel: 1 to 2 µs on bare metal, 4 to 16 µs in virtual machines. Run
-  statistics show none of it.
-- Run statistics cost 20 to 110 ns a run of *every* BPF program of the host while they are on, so they are not left
-  on.
-- Per-CPU maps are copied for every *possible* CPU: on a machine with 128 a scrape of N keys reads 128 N values.
-- A hash that is full counts how much it loses, not what.
+  statistics do not include it.
+- Run statistics cost 20 to 110 ns per run of *every* BPF program of the host while they are on, so they are on for a
+  second in thirty only.
+- The kernel copies per-CPU maps for every *possible* CPU: with 128 CPUs a scrape of N keys reads 128 N values.
+- A full hash counts how many events it loses, not which.
 - An LRU map is approximate: it evicts keys before it is full.
-- The first scrape after many new keys makes their text; it is slower than those after it.
+- The first scrape after many new keys writes their text, and is slower than later ones.
 - A scrape that finds that keys came or went takes 1 to 3 ms more, however few they were. Of 1,000 series that is some
   two and a half times what a scrape takes that finds nothing new, which is why nothing is promised of it, and still
   less than the peer takes for that.
 - A scrape of few series is mostly waking up, out of cold caches. More programs cost more there than more series.
-- The figures are from one machine with two CPUs. Contention between many CPUs is not measured, what it does to the
-  size of buffers only simulated.
+- All figures come from one machine with two CPUs. Contention between many CPUs is not measured; the effect of many CPUs
+  on the size of buffers is only simulated.
 """
 
 
