@@ -254,6 +254,7 @@ class WebConfigRead(FilesRead):
 class Stored(Message):
     """A running program whose descriptors the service manager keeps.
 
+    store_version  of how the store names and keeps them (supervisor/fd_store.py)
     names         what the manager calls the descriptors of `loaded`, in its order
     totals        what it calls the memory of totals; None where there is none
     label_length  limits.label_length that the totals were made for
@@ -261,6 +262,7 @@ class Stored(Message):
     """
 
     kind = "stored"
+    store_version: int
     spec: ProgramSpec
     loaded: Loaded
     names: tuple[str, ...]

@@ -31,6 +31,7 @@ from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.reload_plan import same_in_kernel, same_series
 from exporter.systemd import barrier, remove_fd, store_fd
 
+VERSION = 1  # of the store; one of another version is closed, all of it
 _DOCUMENT = re.compile(r"(?P<token>[0-9]+)\.d(?P<generation>[0-9]+)")
 _TOKEN = re.compile(r"(?P<token>[0-9]+)\.")
 
@@ -112,6 +113,8 @@ class FdStore:
                 if match := _DOCUMENT.fullmatch(name):
                     token, generation = int(match["token"]), int(match["generation"])
                     message = protocol.decode(messages.read(fd), Stored)
+                    if message.store_version != VERSION:
+                        raise ProtocolError(f"store version {message.store_version}, expected {VERSION}")
                     names = [*message.names, *([message.totals] if message.totals else [])]
                     newer = token not in found or found[token].generation < generation
                     if newer and all(name in self._passed for name in names):
@@ -183,6 +186,7 @@ class FdStore:
                 stored.names[fd] = f"{stored.token}.{stored.generation}.{len(stored.names)}"
                 self._store(stored.names[fd], fd)
         message = Stored(
+            VERSION,
             managed.spec,
             loaded,
             names=tuple(stored.names[fd] for fd in numbers),

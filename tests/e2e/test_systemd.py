@@ -320,7 +320,7 @@ def test_another_version_of_the_stored_document_starts_clean(running: Machine) -
         module.write_text(text.replace("VERSION = 1", "VERSION = 2"))
         restart(running, SUPERVISOR)
         until(lambda: len(running.bpf_programs()) == len(before), running.journal)
-        assert "of another version: starting clean" in running.journal()
+        assert "of another version: all programs are loaded anew" in running.journal()
         until(lambda: not before & loaded_programs())
         until(lambda: "\nbpf_exporter_supervisor_connected 1\n" in running.get())
         let_collection_expire()

@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from exporter.ipc.protocol import Stored
 from exporter.kernel import memfd
 from exporter.program import Attachment, Descriptors, Map, Program, State, Type
 from exporter.spec import AttachSpec, MapOptions, MetricSpec, ProgramSpec, VariantSpec
+from exporter.supervisor import fd_store
 from exporter.supervisor.fd_store import FdStore
 from exporter.supervisor.managed_program import ManagedProgram
 from tests.waiting import until
@@ -190,4 +191,19 @@ def test_what_the_kernel_has_is_taken_over_whatever_its_metrics_are(
         store.remove([after])
     assert not manager.kept
     after.detach()
+    before.detach()
+
+
+def test_a_store_of_another_version_is_closed(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    before = running(spec())
+    store_of([before]).work()
+    settle(manager, 7)
+    after = ManagedProgram.of(spec())
+    monkeypatch.setattr(fd_store, "VERSION", 2)
+    FdStore(manager.passed(), [after], LABEL_LENGTH).adopt(lambda candidates: [True] * len(candidates))
+    assert after.program.state is State.LOADING
+    assert not manager.kept
+    assert "store version 1, expected 2" in logged()[0]
     before.detach()
