@@ -132,10 +132,7 @@ def _seed(program: ProgramSpec, compiled: Artifact, descriptors: Descriptors, ke
     for name, options in program.maps.items():
         if options.seed is None:
             continue
-        layout = next((m for m in compiled.maps if m.name == name), None)
-        if layout is None:
-            names = ", ".join(m.name for m in compiled.maps) or "none"
-            raise RefusedError(Reason.BINDING, f"seed {name}: no such map in the C text (there are: {names})")
+        layout = next(m for m in compiled.maps if m.name == name)  # build.bind() refuses names that the C text lacks
         seed.reconcile(options.seed, layout, descriptors.maps[name], kernel)
 
 

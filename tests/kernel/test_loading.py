@@ -205,7 +205,7 @@ def test_map_is_seeded_before_the_program_is_handed_over(load: Load) -> None:
 def test_seed_for_a_map_that_the_c_text_lacks_is_refused(load: Load) -> None:
     outcome, _ = load(spec(LISTENING, [RAW], maps={"listeners": MapOptions(seed="listening_ports")}))
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.BINDING)
-    assert outcome.text == "test: seed listeners: no such map in the C text (there are: listening)"
+    assert outcome.text == "test: maps listeners: no such map (the C text has: listening)"
 
 
 def test_closing_leaves_no_program_map_or_link_behind(load: Load) -> None:
