@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -50,6 +51,11 @@ def pytest_configure_node(node: Any) -> None:
         if not lanes.room.directory:
             lanes.room.directory = Path(tempfile.mkdtemp(prefix="bpf-exporter-lanes-"))
         node.workerinput["lanes"] = str(lanes.room.directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if lanes.room.directory and not _worker_input(config):
+        shutil.rmtree(lanes.room.directory)
 
 
 @pytest.hookimpl(trylast=True)
