@@ -542,7 +542,7 @@ def test_where_headers_cannot_be_kept_it_is_said_and_it_compiles(compile_text: C
     with capture_logs() as said:
         made = compile_text(SENDS, trees=tmp_path / "file/headers")
     assert made.functions == compile_text(SENDS).functions
-    assert [line["cause"] for line in said if line["log_level"] == "warning"] == [
+    assert [line["error"] for line in said if line["log_level"] == "warning"] == [
         f"make kernel headers in {tmp_path}/file/headers: Not a directory "
         "(--cache.dir: a directory that this user can write to)"
     ]
