@@ -206,7 +206,7 @@ class Config(PlainModel):
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings(PlainModel):
-    """What tls_server_config of a web configuration file asks for, with the files' contents.
+    """tls_server_config of a web configuration file, with the contents of the files that it names.
 
     cert, key, client_ca  PEM texts; client_ca "" for no client certificates
     requires_client       a client without a certificate is refused
@@ -235,7 +235,7 @@ class TlsSettings(PlainModel):
 
 @dataclass(frozen=True, slots=True)
 class WebSettings(CountsModel):
-    """What a web configuration file asks for.
+    """The content of a web configuration file.
 
     tls       None for none
     headers   of every answer

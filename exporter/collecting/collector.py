@@ -164,7 +164,7 @@ class ProgramCollector:
 
     @property
     def drains(self) -> bool:
-        """Whether the program has maps to drain between collections."""
+        """Return True if the program has maps to drain between collections."""
         return bool(self._drained)
 
     def drain(self, least: float) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""What the exporter says of itself: states, reports and run times -> families in the text formats.
+"""The exporter's metrics of itself: states, reports and run times -> families in the text formats.
 
 `METRICS` is all of it: a new metric is a row there, and one in docs/operating.md.
 """
@@ -26,7 +26,7 @@ _possible_cpus = cache(cpus.possible)  # as long as the machine is up
 
 @dataclass(frozen=True, slots=True)
 class WebConfiguration:
-    """Whether the last read of --web.config.file succeeded, and when one last did (Unix time)."""
+    """The outcome of the last read of --web.config.file, and the Unix time of the last successful one."""
 
     successful: bool
     timestamp: float
@@ -52,7 +52,7 @@ class ServerStatus:
 
 
 class _Page(NamedTuple):
-    """What the metrics of one page are made of."""
+    """The data that the metrics of one page are made of."""
 
     programs: Sequence[Program]
     maps: Sequence[tuple[str, Map]]  # with the names of their programs; those hidden left out

@@ -93,7 +93,7 @@ def run(config: Config, options: RunOptions) -> int:
             overhead=options.overhead,
             guard=_guard(host, options.state_dir),
             record=_recorder(options.record) if options.record else None,
-            is_unchanged=adoption.same_as_loaded(host) if options.socket else None,
+            compare=adoption.comparison(host) if options.socket else None,
         )
     )
     gc.collect()

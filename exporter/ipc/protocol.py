@@ -55,7 +55,7 @@ class ToServer(Message):
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport(CountsModel):
-    """How reading the configuration went.
+    """The outcome of the configuration's reloads.
 
     sha256, timestamp  of the last configuration that runs as it is written, in Unix time
     successful         what runs is what the files said when they were last read
@@ -129,7 +129,7 @@ class ProgramList(ToServer):
 
 @dataclass(frozen=True, slots=True)
 class ProgramState(ToServer):
-    """What became of one program.
+    """The present state of one program.
 
     maps    names of its maps; their descriptors come with the message, in this order
     totals  one descriptor more: the memory of the program's totals
@@ -151,7 +151,7 @@ class ProgramState(ToServer):
 
 @dataclass(frozen=True, slots=True)
 class ConfigState(ToServer):
-    """How the configuration was read, and its limits."""
+    """The outcome of the configuration's reloads, and its limits."""
 
     kind = "configuration"
     report: ReloadReport
@@ -160,7 +160,7 @@ class ConfigState(ToServer):
 
 @dataclass(frozen=True, slots=True)
 class Measurements(ToServer):
-    """What the supervisor measures. `armed`: a crash of the host would be remembered; None without a quarantine."""
+    """The supervisor's measurements. `armed`: a crash of the host would be remembered; None without a quarantine."""
 
     kind = "measurements"
     run_times: RunTimes
@@ -219,7 +219,7 @@ class Loaded(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesRead(Message):
-    """What a child found in files.
+    """The findings of a child that read files.
 
     mistakes  where and what: (file:line:column, sentence), in the order of reading
     warnings  matters of taste, in the same form

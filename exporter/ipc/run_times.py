@@ -1,4 +1,4 @@
-"""What programs take of the CPU: numbers that the supervisor measures and the server shows."""
+"""The CPU time of programs: numbers that the supervisor measures and the server shows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Programs that an earlier supervisor left running -> which of them this one would load the same.
+"""Programs that an earlier supervisor left running -> why this supervisor must not adopt them, "" where it may.
 
-A child finds that out: the types of modules and the probed files that the digests are made of would stay in the memory
-of the supervisor.
+A program is adopted if loading it now would give the same. A child compares: the types of modules and the probed files
+that the digests are made of would stay in the memory of the supervisor.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ from exporter.program import Program
 from exporter.spec import ProgramSpec
 
 Candidate = tuple[ProgramSpec, Program]  # as it is configured now, and as it runs
-IsUnchanged = Callable[[Sequence[Candidate]], list[bool]]
+Compare = Callable[[Sequence[Candidate]], list[str]]
 
 
-def same_as_loaded(host: Host) -> IsUnchanged:
-    """Return what tells for each candidate whether loading it now would give what runs."""
+def comparison(host: Host) -> Compare:
+    """Return the function that gives for each candidate how loading it now would differ from what runs."""
 
-    def same(candidates: Sequence[Candidate]) -> list[bool]:
+    def compare(candidates: Sequence[Candidate]) -> list[str]:
         def work(_: object) -> str:
-            return json.dumps([_is_same(spec, program, host) for spec, program in candidates])
+            return json.dumps([_difference(spec, program, host) for spec, program in candidates])
 
         outcome = isolated.run_isolated(work)
-        answers = json.loads(outcome.answer or "[]")
-        return answers if len(answers) == len(candidates) else [False] * len(candidates)
+        answers: list[str] = json.loads(outcome.answer or "[]")
+        if len(answers) != len(candidates):
+            return [f"the process that compares ended with {outcome.last_words}"] * len(candidates)
+        return answers
 
-    return same
+    return compare
 
 
-def _is_same(spec: ProgramSpec, program: Program, host: Host) -> bool:
+def _difference(spec: ProgramSpec, program: Program, host: Host) -> str:
     variant = next((v for v in spec.variants if v.name == program.variant), None)
-    return variant is not None and program.made_of in build.made_of(spec, variant, host)
+    if variant is None:
+        return f"the configuration has no variant {program.variant!r} of it"
+    if program.made_of not in build.made_of(spec, variant, host):
+        return "its bytecode would be made from something else, or a file that it probes is another one"
+    return ""

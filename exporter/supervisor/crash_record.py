@@ -62,7 +62,8 @@ EMPTY = Content()
 
 
 def seen_from(content: Content, boot: str) -> Content:
-    """What it means in this boot: what was young in another one, which no orderly end closed, is quarantined."""
+    """Return the content for this boot: programs that were young when another boot ended without an orderly stop are
+    quarantined."""
     if content.boot == boot:
         return content
     suspects = {} if content.ended else content.young
@@ -98,8 +99,8 @@ class CrashRecord:
             raise DamagedError(f"not a crash record: {type(error).__name__}: {error}") from error
 
     def change(self, how: Callable[[Content], Content], known: Content = EMPTY) -> Content:
-        """What `how` makes of the content, or of what is `known` where that is damaged; on disk when this returns.
-        OSError if it cannot be written, and then the old one is there."""
+        """Replace the content by what `how` makes of it, or of `known` where the file is damaged. Return it,
+        which is on disk then. OSError if it cannot be written; the file is as before then."""
         with self._locked() as directory:
             before: Content | None = None
             with contextlib.suppress(DamagedError):

@@ -11,7 +11,6 @@ short, because all of them together are one environment variable of at most 128 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from exporter.ipc.messages import ProtocolError
 from exporter.ipc.protocol import Loaded, Stored
 from exporter.kernel import memfd
 from exporter.program import State
-from exporter.supervisor.adoption import IsUnchanged
+from exporter.supervisor.adoption import Compare
 from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.reload_plan import same_in_kernel, same_series
 from exporter.systemd import barrier, remove_fd, store_fd
@@ -78,8 +77,8 @@ class FdStore:
 
     # Adoption
 
-    def adopt(self, is_unchanged: IsUnchanged) -> None:
-        """Make those programs run that are in the store and would be loaded the same; close all else.
+    def adopt(self, compare: Compare) -> None:
+        """Make those programs run that are in the store and would be loaded the same; close all else, and log why.
 
         One whose metrics changed has no memory of totals then.
         """
@@ -87,14 +86,22 @@ class FdStore:
         candidates: list[tuple[_Found, ManagedProgram]] = []
         for found in self._found():
             managed = wanted.get(found.message.spec.name)
-            if managed is not None and same_in_kernel(found.message.spec, managed.spec):
-                with contextlib.suppress(BindingError):
+            if managed is None:
+                _log_not_adopted(found, "the configuration does not have it, or disables it")
+            elif not same_in_kernel(found.message.spec, managed.spec):
+                _log_not_adopted(found, "its C text, attach points, defines or maps are configured otherwise")
+            else:
+                try:
                     bind_all(managed.spec.metrics, found.message.loaded.program.maps, managed.spec.maps)
+                except BindingError as error:
+                    _log_not_adopted(found, "; ".join(error.messages))
+                else:
                     candidates.append((found, managed))
         pairs = [(managed.spec, found.message.loaded.program) for found, managed in candidates]
-        answers = is_unchanged(pairs) if pairs else []
-        for (found, managed), unchanged in zip(candidates, answers, strict=True):
-            if unchanged and managed not in self._stored:
+        for (found, managed), difference in zip(candidates, compare(pairs) if pairs else [], strict=True):
+            if difference:
+                _log_not_adopted(found, difference)
+            elif managed not in self._stored:
                 self._adopt(found, managed)
         adopted = {name for stored in self._stored.values() for name in (*stored.names.values(), stored.document)}
         unwanted = [name for name in self._passed if name not in adopted]
@@ -211,6 +218,10 @@ class FdStore:
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:
             remove_fd(name)
+
+
+def _log_not_adopted(found: _Found, error: str) -> None:
+    log.get().info("program not adopted: it is detached", program=found.message.spec.name, error=error)
 
 
 def _runs(managed: ManagedProgram) -> bool:

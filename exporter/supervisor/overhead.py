@@ -1,4 +1,4 @@
-"""What programs take of the CPU: measured in windows, sent to the server, and kept within their budgets.
+"""The CPU time of programs: measured in windows, sent to the server, and kept within budgets.
 
 Run statistics cost every BPF program of the host some 100 ns a run while they are on, so they are on for a second in
 thirty. Where the sysctl kernel.bpf_stats_enabled has them on, every run is counted anyway, and that is used.
@@ -56,7 +56,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Record:
-    """What is remembered of a program."""
+    """The measurements and pauses of one program."""
 
     above: int = 0  # windows in a row
     share: float | None = None

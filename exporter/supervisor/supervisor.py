@@ -20,7 +20,7 @@ from exporter.ipc import isolated, messages
 from exporter.ipc.protocol import Hello, Measurements
 from exporter.ipc.run_times import RunTimes
 from exporter.spec import Config
-from exporter.supervisor.adoption import IsUnchanged
+from exporter.supervisor.adoption import Compare
 from exporter.supervisor.fd_store import FdStore
 from exporter.supervisor.lifetimes import Lifetimes
 from exporter.supervisor.loaders import LoadFunction
@@ -52,15 +52,15 @@ class Part(Protocol):
 class SupervisorOptions:
     """What a supervisor is made from.
 
-    config        programs and limits
-    load          runs in a forked child, and loads one program
-    server        makes what starts the server, or waits for it; calls back for each that has come
-    source        where the configuration is read again; None for nowhere
-    web           where the web configuration is read again; None without one
-    overhead      when run times of programs are measured
-    guard         writes programs down before they are attached, so that none crashes the host twice; None for no record
-    record        runs in a forked child at the end, before anything is detached; None for no recording
-    is_unchanged  finds which programs in the service manager's store would be loaded the same; None for no store
+    config    programs and limits
+    load      runs in a forked child, and loads one program
+    server    makes what starts the server, or waits for it; calls back for each that has come
+    source    where the configuration is read again; None for nowhere
+    web       where the web configuration is read again; None without one
+    overhead  when run times of programs are measured
+    guard     writes programs down before they are attached, so that none crashes the host twice; None for no record
+    record    runs in a forked child at the end, before anything is detached; None for no recording
+    compare   says how programs in the service manager's store differ from what would be loaded; None: no store
     """
 
     config: Config
@@ -71,7 +71,7 @@ class SupervisorOptions:
     overhead: OverheadOptions = OverheadOptions()  # noqa: RUF009 - frozen
     guard: CrashGuard | None = None
     record: RecordFunction | None = None
-    is_unchanged: IsUnchanged | None = None
+    compare: Compare | None = None
 
 
 class Supervisor:
@@ -83,9 +83,9 @@ class Supervisor:
         config, source = options.config, options.source
         listed = [ManagedProgram.of(spec) for spec in allowed(config.programs, bool(source and is_disabled(source)))]
         store = None
-        if options.is_unchanged is not None:
+        if options.compare is not None:
             store = FdStore(take_fds(), listed, config.limits.label_length)
-            store.adopt(options.is_unchanged)
+            store.adopt(options.compare)
         self._server = options.server(self._selector, self._greet)
         self._programs = ManagedPrograms(listed, config.limits, options.load, self._selector, self._server, store)
         self._programs.begin()

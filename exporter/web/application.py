@@ -53,7 +53,7 @@ Handler = Callable[[Request], Response]
 
 
 class PageSource(Protocol):
-    """What the application serves."""
+    """The programs and pages that the application serves."""
 
     def programs(self) -> Sequence[Program]:
         """Return every program of the configuration, in its order."""

@@ -51,7 +51,7 @@ _REASONS = {
 }
 
 
-class State(Enum):
+class Phase(Enum):
     HANDSHAKE = auto()  # of TLS
     REQUEST = auto()  # the client sends a request, or is about to
     ANSWER = auto()  # the client takes the answer
@@ -59,7 +59,7 @@ class State(Enum):
 
 
 class Progress(IntEnum):
-    """How much a client has shown that it means to ask: a client that shows nothing is the first to be evicted."""
+    """The progress of a client towards a request: a client without any is the first to be evicted."""
 
     NOTHING = 0
     SOMETHING = 1
@@ -121,7 +121,7 @@ class Access:
 
 @dataclass(slots=True)
 class Service:
-    """What all connections of one server share. `ending`: each answer is the last one of its connection."""
+    """The state that all connections of one server share. `ending`: each answer is the last one of its connection."""
 
     access: Access
     timeout: float = TIMEOUT
@@ -133,7 +133,7 @@ class Service:
 class Connection:
     """A socket and its state. One thread at a time works on it.
 
-    since  when the connection began to wait for what `state` says, by the monotonic clock
+    since  when the connection began to wait for what `phase` says, by the monotonic clock
     until  when that has to have come
     page   the pieces that the client is being sent; many clients may be sent the same ones
     """
@@ -152,32 +152,32 @@ class Connection:
         self._chunks: Iterator[Piece] = iter(())
         self._chunk = memoryview(b"")
         self._rests = False
-        self._wait(State.REQUEST if self.tls is None else State.HANDSHAKE, service.timeout)
+        self._wait(Phase.REQUEST if self.tls is None else Phase.HANDSHAKE, service.timeout)
 
-    def _wait(self, state: State, seconds: float) -> None:
-        self.state, self.since = state, time.monotonic()
+    def _wait(self, phase: Phase, seconds: float) -> None:
+        self.phase, self.since = phase, time.monotonic()
         self.until = self.since + seconds
 
     def is_owed(self) -> bool:
         """Return True if the client waits for an answer, or has just connected and is about to ask."""
         if self._rests:
             return False
-        asks = self.state not in {State.REQUEST, State.HANDSHAKE} or self.progress is not Progress.NOTHING
+        asks = self.phase not in {Phase.REQUEST, Phase.HANDSHAKE} or self.progress is not Progress.NOTHING
         return asks or time.monotonic() - self.since < ASKS
 
     def work(self) -> int | None:
         """Do what can be done without waiting. Return the epoll(7) events to wait for; None if the connection ends."""
         try:
-            if self.state is State.LINGERING:
+            if self.phase is Phase.LINGERING:
                 return self._linger()
-            if self.state is State.HANDSHAKE:
+            if self.phase is Phase.HANDSHAKE:
                 self._handshake()
-            if self.state is State.REQUEST:
+            if self.phase is Phase.REQUEST:
                 request = self._receive_request()
                 access = self._service.access
                 if self._secured_by is not access.security:
                     return None  # the client may be one that would be refused now
-                self._wait(State.ANSWER, self._service.answer_timeout)
+                self._wait(Phase.ANSWER, self._service.answer_timeout)
                 self._answer(request if isinstance(request, Response) else access.handler(request))
             self._push()
             is_kept = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
@@ -197,10 +197,10 @@ class Connection:
         assert self.tls is not None
         try:
             self.tls.handshake(self.socket)
-            self.state = State.REQUEST
+            self.phase = Phase.REQUEST
         except WrongPortError:
             self.socket, self.tls = self.tls.unwrap(self.socket), None
-            self._wait(State.ANSWER, LINGERS)
+            self._wait(Phase.ANSWER, LINGERS)
             self._chunks = iter([_TO_PLAIN])
 
     def _receive_request(self) -> Request | Response:
@@ -251,7 +251,7 @@ class Connection:
             raise ConnectionResetError
         if self._rests:
             self._rests = False
-            self._wait(State.REQUEST, self._service.timeout)
+            self._wait(Phase.REQUEST, self._service.timeout)
         return data
 
     def _buffered(self) -> int:
@@ -297,7 +297,7 @@ class Connection:
         self._http.start_next_cycle()
         came = self._buffered() > 0
         self._rests = not came
-        self._wait(State.REQUEST, self._service.timeout if came else self._service.rest_timeout)
+        self._wait(Phase.REQUEST, self._service.timeout if came else self._service.rest_timeout)
         self.progress = Progress.GREETED
         more = came or (self.tls is not None and self.tls.has_more(self.socket))
         return select.EPOLLIN | select.EPOLLOUT if more else select.EPOLLIN
@@ -308,7 +308,7 @@ class Connection:
         if self.tls is not None:
             self.tls.close(self.socket)
         self.socket.shutdown(socket.SHUT_WR)
-        self._wait(State.LINGERING, LINGERS)
+        self._wait(Phase.LINGERING, LINGERS)
         return self._linger()
 
     def _linger(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Which connections are closed where there are too many of them, or where they keep too much memory.
+"""The choice of connections to close where there are too many of them, or where they keep too much memory.
 
 One of the client address that has the most connections: a crowd from one host costs that host its connections, and not
 a scraper elsewhere. Among those, the one that has shown least that it means to ask, and has waited longest. A client
@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from exporter.web.connection import Connection, State
+from exporter.web.connection import Connection, Phase
 
 GRACE = 0.25  # seconds that a client has to ask before it may be evicted for another one
 UNSENT = 64 << 20  # bytes of pages that only clients who do not take them keep in memory
@@ -27,7 +27,7 @@ def one_too_many(waiting: Sequence[Connection]) -> list[Connection]:
 
 
 def _patience(connection: Connection) -> tuple[bool, int, float]:
-    return connection.state is State.ANSWER, connection.progress, connection.since
+    return connection.phase is Phase.ANSWER, connection.progress, connection.since
 
 
 def nobody_can_go(waiting: Sequence[Connection]) -> bool:

@@ -44,7 +44,7 @@ class ReadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What a map held.
+    """The entries of a map at one read.
 
     keys    (n, key size); not changed by later reads, and the same array again while the keys stay the same
     values  (n, CPUs, value size), good until the table is read again; one CPU for a map that is not per-CPU, else one
@@ -59,7 +59,7 @@ class Entries:
 
 
 class Readable(Protocol):
-    """What collecting needs of a map: an open one (Table) or a recorded one."""
+    """A map as collecting reads it: an open one (Table) or a recorded one."""
 
     def read(self) -> Entries: ...
 

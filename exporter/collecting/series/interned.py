@@ -75,7 +75,7 @@ class StringTable:
 
     @property
     def crowded(self) -> bool:
-        """Whether most texts may be dead, so that `keep` is worth its time."""
+        """Return True if most texts may be dead, so that `keep` is worth its time."""
         return len(self._texts) > 2 * self._alive + _CROWD
 
     def keep(self, alive: Iterable[Codes]) -> None:

@@ -23,7 +23,7 @@ _NONE = np.empty(0, np.intp)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
-    """How the rows of a family become its series.
+    """The assignment of a family's rows to its series.
 
     sets      the label sets of the series, all different, in the order in which they came (those that came together
               sorted); the folded ones ("other") are last
@@ -59,7 +59,7 @@ def nothing(labels: LabelSets) -> Arrangement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Admission:
-    """Which label sets of a family live.
+    """The label sets of a family that live.
 
     index     finds them: first those shown, in the order of before and then the new ones, after them those folded
     shown     how many are shown
@@ -90,7 +90,7 @@ class Budget:
 
 
 class Limit:
-    """Which label sets of a family are shown: the first `max_series` seen stay as long as they live, later ones fold.
+    """Chooses the label sets that a family shows: the first `max_series` stay as long as they live, later ones fold.
 
     A set once folded stays folded while it lives, even when there is room again: moved out of "other" it would take its
     count with it, and a counter must not go down.

@@ -157,7 +157,7 @@ def test_what_is_not_wanted_any_more_is_closed_by_the_manager_first(manager: Man
     store_of([managed]).work()
     settle(manager, 7)
     managed.detach()
-    FdStore(manager.passed(), [], LABEL_LENGTH).adopt(lambda candidates: [True] * len(candidates))
+    FdStore(manager.passed(), [], LABEL_LENGTH).adopt(lambda candidates: [""] * len(candidates))
     assert not manager.kept
 
 
@@ -182,7 +182,7 @@ def test_what_the_kernel_has_is_taken_over_whatever_its_metrics_are(
     settle(manager, 7)
     after = ManagedProgram.of(spec(**change))
     store = FdStore(manager.passed(), [after], LABEL_LENGTH)
-    store.adopt(lambda candidates: [True] * len(candidates))
+    store.adopt(lambda candidates: [""] * len(candidates))
     assert (after.program.state is State.RUNNING) == taken_over
     assert (after.totals is not None) == same_totals
     if taken_over:
@@ -202,8 +202,41 @@ def test_a_store_of_another_version_is_closed(
     settle(manager, 7)
     after = ManagedProgram.of(spec())
     monkeypatch.setattr(fd_store, "VERSION", 2)
-    FdStore(manager.passed(), [after], LABEL_LENGTH).adopt(lambda candidates: [True] * len(candidates))
+    FdStore(manager.passed(), [after], LABEL_LENGTH).adopt(lambda candidates: [""] * len(candidates))
     assert after.program.state is State.LOADING
     assert not manager.kept
     assert "store version 1, expected 2" in logged()[0]
+    before.detach()
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference", "reason"),
+    [
+        (None, "", "the configuration does not have it, or disables it"),
+        ({"text": "int b;"}, "", "its C text, attach points, defines or maps are configured otherwise"),
+        (
+            {"metrics": [MetricSpec(name="a_total", type="counter", help="h", map="n")]},
+            "",
+            'metric a_total: no map \\"n\\" (the C text has: m)',
+        ),
+        ({}, "a file that it probes is another one", "a file that it probes is another one"),
+    ],
+    ids=["removed", "text", "metric", "bytecode"],
+)
+def test_the_log_says_why_a_program_is_not_adopted(
+    manager: Manager,
+    logged: Callable[[], list[str]],
+    changes: dict[str, Any] | None,
+    difference: str,
+    reason: str,
+) -> None:
+    before = running(spec())
+    store_of([before]).work()
+    settle(manager, 7)
+    wanted = [] if changes is None else [ManagedProgram.of(spec(**changes))]
+    FdStore(manager.passed(), wanted, LABEL_LENGTH).adopt(lambda candidates: [difference] * len(candidates))
+    (line,) = logged()
+    assert 'event="program not adopted: it is detached" program=a error=' in line
+    assert reason in line
+    assert not manager.kept
     before.detach()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from exporter.program import Program
 from exporter.web.application import Application, Handler, Request, Response
-from exporter.web.connection import HEADER_LIMIT, Access, Connection, Service, State
+from exporter.web.connection import HEADER_LIMIT, Access, Connection, Phase, Service
 from exporter.web.http_server import THREADS, WAITING, HttpServer
 from exporter.web.listening import listen
 from exporter.web.page import Page
@@ -345,7 +345,7 @@ def test_a_client_that_never_ends_its_body_holds_no_thread(logged: Logged) -> No
         connection = Connection(Service(Access(_handler)), ours, "")
         theirs.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * (100 << 10))
         assert connection.work() == select.EPOLLIN
-        assert connection.state is State.LINGERING
+        assert connection.phase is Phase.LINGERING
         assert ours.recv(1, socket.MSG_PEEK) == b"x", "read for as long as something came"
         connection.until = 0.0
         assert connection.work() is None, "longer than its time"
