@@ -3,7 +3,7 @@
 The map of the package. Data flows down this list; a module imports only from its own floor or from floors below.
 
     cli                    6  arguments of the command line -> one of the commands
-    commands/              5  one module per command: run, serve, check, compile, doctor, programs, quarantine
+    commands/              5  one module per command: run (and supervise), serve, check, compile, doctor, ...
     supervisor/            4  the privileged role: starts loaders and the server, holds every descriptor, reloads
     server/                4  the unprivileged role: answers a scrape with the metrics of every program
     loading/               3  ProgramSpec -> C text -> artifact -> maps, programs and links in the kernel

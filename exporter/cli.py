@@ -1,4 +1,7 @@
-"""The command line of `bpf-exporter`: arguments, their help, and the module of commands/ that runs."""
+"""The command line of `bpf-exporter`: arguments, their help, and the module of commands/ that runs.
+
+A new command is a subparser in `_parser` and a module in commands/.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The exporter's metrics of itself: states, reports and run times -> families in the text formats.
 
-`METRICS` is all of it: a new metric is a row there, and one in docs/operating.md.
+Each metric is one row of `METRICS` and one row of docs/operating.md. A number of the supervisor arrives in a message
+(ipc/protocol.py) that server/registry.py puts into ServerStatus; a number of a collection is in CollectReport.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Each module is a command of `bpf-exporter`: parsed arguments -> output and an exit code (exit_codes.py).
+"""The commands of `bpf-exporter`, one module each: parsed arguments -> output and an exit code (`command(options)`).
 
-printing.py and verdicts.py are shared by several. cli.py parses the arguments and imports the module of the command
-that runs only.
+`supervise` is in run.py, `schema` in cli.py. exit_codes.py, printing.py and verdicts.py are shared. cli.py declares the
+arguments, and imports only the module of the command that runs.
 """

@@ -1,6 +1,6 @@
 """YAML files -> the spec (exporter/spec.py), or every mistake with its file, line and column.
 
-Only a child process that ends reads files, because pydantic and PyYAML take 14 MB. This folder does not know compiled
+A short-lived child process reads the files, because pydantic and PyYAML take 14 MB. This folder does not know compiled
 programs: binding/ checks what needs the types of a map.
 """
 

@@ -1,7 +1,7 @@
 """Bytes and numbers of a map's key or value -> label text.
 
-Each module is a family of decoders with a table DECODERS; chain.py checks and binds the chains of a configuration. This
-folder does not read maps.
+A decoder is a row in the table DECODERS of its family's module. chain.py lists the families (_FAMILIES), and checks and
+binds the chains of a configuration. This folder does not read maps.
 """
 
 from exporter.decoders.chain import Chain, ChainError, all_decoders, chain, check_chain

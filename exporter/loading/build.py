@@ -83,11 +83,8 @@ def why_not_cached(program: ProgramSpec, variants: Sequence[VariantSpec], host: 
 
 def made_of(program: ProgramSpec, variant: VariantSpec, host: Host) -> list[str]:
     """Return the values that Program.made_of can have if the variant is loaded now: two where a cache may hold it with
-    and without the types of modules, none where a file that it probes is missing."""
-    try:
-        return [cache_key.made_of(variant, key) for key in _keys(program, variant, host)]
-    except (RefusedError, OSError):
-        return []
+    and without the types of modules. RefusedError or OSError where a file that it probes cannot be read."""
+    return [cache_key.made_of(variant, key) for key in _keys(program, variant, host)]
 
 
 def _cached(program: ProgramSpec, variant: VariantSpec, host: Host, bcc_version: str | None) -> Artifact | None:

@@ -1,7 +1,8 @@
-"""Programs -> the page of metrics that answers a scrape, before the scraper's timeout; scrapes at one time share it.
+"""Programs -> the page of metrics that answers a scrape before the scraper's timeout; concurrent scrapes share a page.
 
-A program that is not collected by then is left out of the page, and a metric reports that. Its collection goes on in
-the thread, so that its results (label texts, lines) make the next one short.
+A program that is not collected by then is left out of the page, and a metric reports that. Its collection
+continues in the thread, so that its results (label texts, lines) make the next one short. The last page of each format
+is kept.
 """
 
 from __future__ import annotations

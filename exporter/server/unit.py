@@ -1,8 +1,8 @@
-"""The server as a unit of its own: connects to its supervisor's socket, and goes on without one until the next.
+"""The server as a unit of its own: connects to the supervisor's socket, and keeps serving while the supervisor is away.
 
-Maps stay readable while their supervisor is away, because the descriptors are here: scrapes are answered from them, and
-what the kernel counts meanwhile is in them. The next supervisor took the same maps out of the service manager's store,
-so the collectors go on as they are; where it had to load a program anew, its collector is made anew.
+The server has descriptors of the maps, so maps stay readable without a supervisor, and the kernel continues to count in
+them. The next supervisor takes the same maps out of the service manager's store, and the collectors continue; a program
+that it has to load again gets a new collector.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Proof of life for the service manager: WATCHDOG=1 after a map was really read (systemd.service(5), WatchdogSec=).
 
-A scrape that reads maps is proof enough; a server that nobody asks reads one itself. Whatever hangs, a thread that
-keeps the collections' lock or the kernel in a read, the word is not sent and the service manager ends the process.
+A scrape that reads maps is proof enough; a server without scrapes reads a map itself. If a thread never releases the
+lock of collections, or the kernel hangs in a read, the server stops sending WATCHDOG=1 and the service manager ends it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Programs that an earlier supervisor left running -> why this supervisor must not adopt them, "" where it may.
+"""Would loading a stored program now give the same bytecode, at the same probed files? "" for yes, else the reason.
 
-A program is adopted if loading it now would give the same. A child compares: the types of modules and the probed files
-that the digests are made of would stay in the memory of the supervisor.
+fd_store.py compares configuration and metrics first, and logs every reason. A short-lived child process compares the
+bytecode and the files, because the data behind the digests would otherwise stay in the supervisor's memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from exporter.ipc import isolated
 from exporter.loading import build
 from exporter.loading.build import Host
+from exporter.loading.refusal import RefusedError
 from exporter.program import Program
 from exporter.spec import ProgramSpec
 
@@ -39,6 +40,11 @@ def _difference(spec: ProgramSpec, program: Program, host: Host) -> str:
     variant = next((v for v in spec.variants if v.name == program.variant), None)
     if variant is None:
         return f"the configuration has no variant {program.variant!r} of it"
-    if program.made_of not in build.made_of(spec, variant, host):
-        return "its bytecode would be made from something else, or a file that it probes is another one"
-    return ""
+    try:
+        if program.made_of in build.made_of(spec, variant, host):
+            return ""
+    except RefusedError as error:
+        return error.text
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return "the kernel, the shared header, the exporter's compiler settings or a file that it probes is another one"

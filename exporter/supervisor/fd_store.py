@@ -1,12 +1,16 @@
 """The service manager's store of descriptors: what lets programs outlive their supervisor (sd_pid_notify_with_fds(3)).
 
 Every descriptor of a running program is stored under a name of its own: maps, programs, attachments, the memory of
-totals, and last a document that says which is what. A store without its document is none, so a supervisor that is
-killed in between leaves a program that is loaded anew, never half of one. systemd gives them back to the next start of
-the unit (LISTEN_FDS), also after kill -9, and lets go of them when the unit is stopped.
+totals, and last a document that describes them. If the supervisor is killed before it stores the document, the next
+supervisor ignores the other descriptors and loads the program again. systemd passes the stored descriptors to the next
+start of the unit (LISTEN_FDS), also after kill -9, and closes them when the unit is stopped.
 
-FDPOLL=0 goes with each: systemd polls what it keeps otherwise, a BPF map answers EPOLLERR, and is dropped. Names are
-short, because all of them together are one environment variable of at most 128 KiB (MAX_ARG_STRLEN, execve(2)).
+`adopt` takes programs out of the store at the start: it compares the configuration and the metrics, adoption.py the
+bytecode, and it logs why a program is not adopted.
+
+Each descriptor is sent with FDPOLL=0. Without it systemd polls the descriptor, gets EPOLLERR from a BPF map, and drops
+the map. Names are short, because all of them are one environment variable of at most 128 KiB (MAX_ARG_STRLEN,
+execve(2)).
 """
 
 from __future__ import annotations

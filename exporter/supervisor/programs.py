@@ -1,4 +1,4 @@
-"""The supervisor's programs: the list, and everything that is done to a program while it is in it."""
+"""The supervisor's list of programs: loading, replacing, stopping and reporting each of them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Programs that crashed the host are not attached again: each is written down before, and quarantined after a crash.
 
-A program that was attached for less than five minutes, or about to be, when the host went down without an end of the
-exporter is suspected, and all of them are where there were several. A suspect is `quarantined`
-at the next start, until its text changes or a person clears it. Where only the exporter died (same boot) nobody is.
+If the host crashes while the exporter runs, every program that was attached less than five minutes before, or was about
+to be attached, is a suspect. A suspect is `quarantined` at the next start, until its text changes or a person clears
+it. If only the exporter died (same boot), no program is a suspect.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The running programs and a new configuration -> which programs to keep, bind, load, disable and detach.
 
-This module only plans. A program is known by its name. One whose name is gone, and whose C text, attach points and all
-else that the kernel sees are there under a new name, was renamed.
+This module only plans. A program is known by its name. If a name disappears, and a new name has the same C text, attach
+points and everything else that the kernel sees, the program was renamed.
 """
 
 from __future__ import annotations

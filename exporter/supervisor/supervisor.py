@@ -1,4 +1,4 @@
-"""The privileged role: has programs loaded, keeps every descriptor, and starts a server that died again.
+"""The privileged role: has programs loaded, keeps every descriptor, and restarts the server when it dies.
 
 No network traffic, no numpy and no LLVM here. One thread, one loop; loaders and the server are forked from it, so that
 they share its memory, and die with it (PR_SET_PDEATHSIG).

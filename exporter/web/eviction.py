@@ -1,8 +1,8 @@
 """The choice of connections to close where there are too many of them, or where they keep too much memory.
 
-One of the client address that has the most connections: a crowd from one host costs that host its connections, and not
-a scraper elsewhere. Among those, the one that has shown least that it means to ask, and has waited longest. A client
-has a moment to ask first, however many wait behind it.
+The connection to close belongs to the client address with the most connections: many clients on one host cost that host
+its connections, and not a scraper elsewhere. Among the connections of that address, the one that has sent the least of
+its request is closed; of several, the one that has waited longest. Every client first has a moment to send its request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sample lines of a family, kept as text from scrape to scrape: only what changed is written anew.
 
-The text lies in blocks of some thousand lines. A block that was handed out is never changed: what differs is written to
-a copy of it. So a page is a list of blocks, and pages that are being sent share those that stayed the same.
+The text lies in blocks of some thousand lines. A client may still be receiving a block, so a returned
+block is never changed: changed lines go into a copy. A page is a list of blocks, and pages share unchanged blocks.
 """
 
 from __future__ import annotations

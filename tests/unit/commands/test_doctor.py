@@ -10,6 +10,7 @@ import pytest
 from exporter.commands import doctor
 from exporter.commands.doctor import Line
 from exporter.kernel.features import Kernel
+from exporter.spec import ATTACH_KINDS
 
 RELEASE = "6.1.0-56-amd64"
 Look = Callable[[str], Line]
@@ -25,6 +26,10 @@ def look(tmp_path: Path) -> Look:
         return next(line for line in doctor.read(kernel, tmp_path) if line.subject == subject)
 
     return of
+
+
+def test_every_attach_kind_is_tried() -> None:
+    assert set(doctor.TARGETS) == set(ATTACH_KINDS)
 
 
 def write(root: Path, path: str, text: str) -> None:
