@@ -29,7 +29,7 @@ from exporter.kernel.enums import KernelEnums
 from exporter.program import Map, Program, from_json, to_json
 from exporter.spec import ProgramSpec
 
-FORMAT = 1
+FORMAT = 2
 
 
 def record(

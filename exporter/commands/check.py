@@ -128,6 +128,8 @@ def command(options: argparse.Namespace) -> int:
     try:
         if options.btf and options.load:
             raise TargetError("--load is for this kernel, --btf for another: one of them")
+        if options.btf and not options.btf.is_file():
+            raise TargetError(f"--btf {options.btf}: no such file")
         result = find(options, path)
     except TargetError as error:
         print(f"bpf-exporter check: {error}", file=sys.stderr)

@@ -42,8 +42,13 @@ class Made:
 
 def fill(config: Config, wanted: Target, cache: Cache) -> Iterator[Made]:
     """Put an artifact of every variant that the kernel could use into the cache, so that a variant that fails there has
-    a successor. What the kernel lacks of `requires` is taken from its types; what they do not tell is assumed."""
-    with KernelBtf(wanted.btf_path) as types:
+    a successor. What the kernel lacks of `requires` is taken from its types; what they do not tell is assumed.
+    TargetError where the types cannot be read."""
+    try:
+        types = KernelBtf(wanted.btf_path)
+    except OSError as error:
+        raise TargetError(f"types of the kernel: {error.strerror or error}") from error
+    with types:
         other = OtherKernel(types, wanted.release, wanted.arch)
         for program in config.programs:
             for variant in program.variants if program.enabled else ():
@@ -89,9 +94,13 @@ def command(options: argparse.Namespace) -> int:
         return EXIT_RIGHTS
     made: list[Made] = []
     try:
+        cache = Cache(options.out)
+    except OSError as error:
+        print(f"bpf-exporter compile: --out {options.out}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_RUNTIME
+    try:
         if options.btf and not options.release:
             raise TargetError(f"--btf {options.btf}: a BTF file has no release (--release: what uname -r says there)")
-        cache = Cache(options.out)
         with target.of_options(options.kernel, options.btf, options.release, options.arch) as wanted:
             kernel = f"linux {wanted.release} {wanted.arch}"
             for each in fill(loaded.config, wanted, cache):
@@ -100,9 +109,6 @@ def command(options: argparse.Namespace) -> int:
     except TargetError as error:
         print(f"bpf-exporter compile: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except OSError as error:
-        print(f"bpf-exporter compile: --out {options.out}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_RUNTIME
     having = {each.program for each in made if each.key}
     without = sorted({each.program for each in made if each.state == "refused"} - having)
     print(f"{options.out}: {sum(bool(each.key) for each in made)} artifacts for {kernel}, of {len(having)} programs")

@@ -19,6 +19,7 @@ from exporter.loading.attaching.attach_points import ABSENT
 from exporter.loading.build import Host
 from exporter.loading.other_kernel import OtherKernel
 from exporter.loading.refusal import RefusedError
+from exporter.loading.target import TargetError
 from exporter.program import Map, Reason, State
 from exporter.spec import Config, ProgramSpec, VariantSpec
 
@@ -68,13 +69,16 @@ def of_another_kernel(config: Config, btf: Path, release: str | None, arch: str 
 
     TargetError where these do not fit together.
     """
-    with (
-        target.of_options(None, btf, release, arch) as wanted,
-        KernelBtf(btf) as types,
-        _host(config, wanted) as host,
-    ):
-        other = OtherKernel(types, wanted.release if wanted.knows_release else None, wanted.arch)
-        return [verdict for program in _enabled(config) for verdict in _judged(program, other, host)]
+    try:
+        with (
+            target.of_options(None, btf, release, arch) as wanted,
+            KernelBtf(btf) as types,
+            _host(config, wanted) as host,
+        ):
+            other = OtherKernel(types, wanted.release if wanted.knows_release else None, wanted.arch)
+            return [verdict for program in _enabled(config) for verdict in _judged(program, other, host)]
+    except OSError as error:
+        raise TargetError(f"--btf {btf}: {error.strerror or error}") from error
 
 
 def map_memory_text(verdicts: Sequence[Verdict]) -> str:

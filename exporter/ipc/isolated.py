@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from exporter import log
 from exporter.kernel.credentials import die_with_parent
 
 
@@ -73,7 +74,7 @@ def fork(work: Callable[[], object], keep: Sequence[int] | None = None) -> int:
         work()
         status = 0
     except BaseException as error:  # noqa: BLE001 (a child has no other way to report it)
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        log.get().error("child process failed", error=_first_line(error))
     finally:
         os._exit(status)  # no atexit: bcc's would detach, and Python's belongs to the parent
 
@@ -82,8 +83,16 @@ def _write(work: Callable[[IO[bytes]], str], output: IO[bytes], answer: IO[bytes
     faulthandler.disable()  # the parent reports a crash in one sentence
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
-    answer.write(work(output).encode())
-    answer.flush()
+    try:
+        answer.write(work(output).encode())
+        answer.flush()
+    except BaseException as error:  # noqa: BLE001 (Outcome.last_words shows the last line of the output)
+        os.write(2, f"{_first_line(error)}\n".encode())
+        os._exit(1)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _reset_signals() -> None:

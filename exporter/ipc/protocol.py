@@ -28,15 +28,21 @@ from exporter.ipc.run_times import RunTimes
 from exporter.program import Descriptors, Program
 from exporter.spec import Config, CountsModel, Limits, ProgramSpec, Sources, WebSettings
 
-VERSION = 2  # of all messages; a process refuses every other one
+VERSION = 2  # of messages between processes of one boot; a process refuses every other one
+STORE_VERSION = 1  # of what outlives an upgrade of the exporter in the service manager's store
 READY_LIMIT = 64  # bytes of a message of the server
 
 
+class VersionError(ProtocolError):
+    """The message is of another version."""
+
+
 class Message(CountsModel):
-    """The base of all messages. `kind` names the message on the wire."""
+    """The base of all messages. `kind` names the message on the wire, `version` its form."""
 
     __slots__ = ()
     kind: ClassVar[str]
+    version: ClassVar[int] = VERSION
 
     @property
     def descriptors(self) -> int:
@@ -254,7 +260,6 @@ class WebConfigRead(FilesRead):
 class Stored(Message):
     """A running program whose descriptors the service manager keeps.
 
-    store_version  of how the store names and keeps them (supervisor/fd_store.py)
     names         what the manager calls the descriptors of `loaded`, in its order
     totals        what it calls the memory of totals; None where there is none
     label_length  limits.label_length that the totals were made for
@@ -262,7 +267,7 @@ class Stored(Message):
     """
 
     kind = "stored"
-    store_version: int
+    version = STORE_VERSION
     spec: ProgramSpec
     loaded: Loaded
     names: tuple[str, ...]
@@ -296,7 +301,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 def encode(message: Message) -> bytes:
     """Return the bytes of a message."""
-    document = {"version": VERSION, "kind": message.kind, **message.model_dump()}
+    document = {"version": message.version, "kind": message.kind, **message.model_dump()}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -308,17 +313,19 @@ def decode(content: bytes, wanted: type[AnyMessage]) -> AnyMessage:
         if not isinstance(document, dict):
             raise ProtocolError("a message that is not a JSON object")
         version, kind = document.get("version"), document.get("kind")
-        if version != VERSION:
-            raise ProtocolError(f"protocol version {reprlib.repr(version)}, expected {VERSION}")
-        if not isinstance(kind, str) or kind not in _KINDS:
+        known = _KINDS.get(kind) if isinstance(kind, str) else None
+        expected = VERSION if known is None else known.version
+        if version != expected:
+            raise VersionError(f"protocol version {reprlib.repr(version)}, expected {expected}")
+        if known is None:
             raise ProtocolError(f"unknown message kind {reprlib.repr(kind)}")
-        if not issubclass(_KINDS[kind], wanted):
+        if not issubclass(known, wanted):
             raise ProtocolError(f"message kind {kind} is not for this process")
         values = {name: value for name, value in document.items() if name not in ("version", "kind")}
-        message = _KINDS[kind].model_validate(values)
+        message = known.model_validate(values)
         assert isinstance(message, wanted)
         return message
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"{type(error).__name__}: {error}".partition("\n")[0], _program(document)) from error
 
 
@@ -352,7 +359,7 @@ def receive(sock: socket.socket, wanted: type[AnyMessage]) -> tuple[AnyMessage, 
         if len(fds) != message.descriptors:
             text = f"message kind {message.kind} with {len(fds)} descriptors, expected {message.descriptors}"
             raise ProtocolError(text, message.program.name if isinstance(message, ProgramState) else None)
-    except ProtocolError:
+    except BaseException:
         messages.close(fds)
         raise
     return message, fds

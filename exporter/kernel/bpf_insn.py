@@ -31,13 +31,16 @@ class Insn:
 
 
 def walk(program: bytes) -> Iterator[Insn]:
-    """Yield the instructions; a BPF_LD_IMM64 is one. ValueError where the bytes are no whole number of instructions."""
+    """Yield the instructions; a BPF_LD_IMM64 is one. ValueError where one of them is cut."""
     if len(program) % _INSN.size:
         raise ValueError(f"bytecode of {len(program)} bytes is no whole number of instructions")
     instructions = enumerate(_INSN.iter_unpack(program))
     for index, (code, registers, _, imm) in instructions:
         if code == BPF_LD_IMM64:
-            _, (_, _, _, upper) = next(instructions)
+            following = next(instructions, None)
+            if following is None:
+                raise ValueError("bytecode ends in half of a BPF_LD_IMM64")
+            upper = following[1][3]
             imm = (imm & 0xFFFFFFFF) | (upper & 0xFFFFFFFF) << 32
         yield Insn(index, code, registers >> 4, imm)
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from exporter import log
 from exporter.decoders import Names
-from exporter.ipc import protocol
+from exporter.ipc import messages, protocol
 from exporter.ipc.messages import ProtocolError
 from exporter.ipc.protocol import Hello, ToServer
 from exporter.kernel import credentials, features
@@ -113,13 +113,17 @@ def follow(
     while True:
         try:
             received = protocol.receive(supervisor, ToServer)
-            if received is None:
-                return
-            programs.update(*received)
         except ProtocolError as error:  # a packet is a boundary: the next message starts with its own
             programs.refuse(error)
         except OSError:  # it was killed with a message of this process unread
             return
+        else:
+            if received is None:
+                return
+            message, fds = received
+            programs.update(message, fds)
+            if isinstance(message, Hello):
+                messages.close(fds)  # this server has them open
         if programs.complete() and not complete:
             on_complete()
             complete = True

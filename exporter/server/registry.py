@@ -197,13 +197,15 @@ class ProgramRegistry:
         self._status = replace(self._status, **changes)
 
     def _set_web(self, state: WebState | None) -> None:
-        """Apply the web configuration; None where there is none."""
+        """Apply the web configuration; None where there is none. One that cannot be used counts as a failed reload."""
+        web = None if state is None else self_metrics.WebConfiguration(state.successful, state.timestamp)
         try:
             if self.access_control is not None:
                 self.access_control.apply(None if state is None else state.settings)
         except (OSError, ValueError) as error:
             log.get().error("web configuration cannot be used: the earlier one stays", error=str(error))
-        web = None if state is None else self_metrics.WebConfiguration(state.successful, state.timestamp)
+            if (earlier := self._status.web or web) is not None:
+                web = replace(earlier, successful=False)
         self._set_status(web=web)
 
     def _begin_exchange(self, exchange: _Exchange) -> None:

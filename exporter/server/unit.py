@@ -51,6 +51,7 @@ def serve(path: Path, listeners: Sequence[socket.socket], options: ServerOptions
             connection.close()
             programs.set_connected(False)
             log.get().warning("the supervisor is gone: scrapes are answered from its maps", socket=str(path))
+            time.sleep(SHORTEST)  # a supervisor that refuses this server must not keep both busy
             connection, hello, fds = _connect(path)
             messages.close(fds)  # this server has them open
             programs.update(hello)

@@ -26,7 +26,7 @@ from exporter import log
 from exporter.binding.bind import BindingError, bind_all
 from exporter.ipc import messages, protocol
 from exporter.ipc.messages import ProtocolError
-from exporter.ipc.protocol import Loaded, Stored
+from exporter.ipc.protocol import Loaded, Stored, VersionError
 from exporter.kernel import memfd
 from exporter.program import State
 from exporter.supervisor.adoption import Compare
@@ -34,7 +34,6 @@ from exporter.supervisor.managed_program import ManagedProgram
 from exporter.supervisor.reload_plan import same_in_kernel, same_series
 from exporter.systemd import barrier, remove_fd, store_fd
 
-VERSION = 1  # of the store; one of another version is closed, all of it
 _DOCUMENT = re.compile(r"(?P<token>[0-9]+)\.d(?P<generation>[0-9]+)")
 _TOKEN = re.compile(r"(?P<token>[0-9]+)\.")
 
@@ -123,15 +122,19 @@ class FdStore:
             for name, fd in self._passed.items():
                 if match := _DOCUMENT.fullmatch(name):
                     token, generation = int(match["token"]), int(match["generation"])
-                    message = protocol.decode(messages.read(fd), Stored)
-                    if message.store_version != VERSION:
-                        raise ProtocolError(f"store version {message.store_version}, expected {VERSION}")
+                    try:
+                        message = protocol.decode(messages.read(fd), Stored)
+                    except VersionError:
+                        raise
+                    except ProtocolError as error:
+                        log.get().warning("stored program not understood: it is detached", name=name, error=str(error))
+                        continue
                     names = [*message.names, *([message.totals] if message.totals else [])]
                     newer = token not in found or found[token].generation < generation
                     if newer and all(name in self._passed for name in names):
                         fds = {name: self._passed[name] for name in names}
                         found[token] = _Found(token, message, name, generation, fds)
-        except (OSError, ProtocolError) as error:
+        except (OSError, VersionError) as error:
             log.get().warning("what systemd kept is of another version: all programs are loaded anew", error=str(error))
             return []
         return list(found.values())
@@ -197,7 +200,6 @@ class FdStore:
                 stored.names[fd] = f"{stored.token}.{stored.generation}.{len(stored.names)}"
                 self._store(stored.names[fd], fd)
         message = Stored(
-            VERSION,
             managed.spec,
             loaded,
             names=tuple(stored.names[fd] for fd in numbers),

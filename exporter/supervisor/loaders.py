@@ -149,11 +149,10 @@ class Loaders:
     def _load_and_send(self, spec: ProgramSpec, sock: socket.socket) -> None:
         """Load a program and send what became of it. The loader's whole life: the supervisor keeps its descriptors."""
         try:
-            message, fds = Loaded.of(*self._load(spec, self.limits))
+            protocol.send(sock, *Loaded.of(*self._load(spec, self.limits)))
         except BaseException as error:  # noqa: BLE001 - reported as data, the daemon goes on
             text = f"{spec.name}: load: internal error: {type(error).__name__}: {error} (please report it)"
-            message, fds = Loaded(failed(spec, Reason.INTERNAL, text)), []
-        protocol.send(sock, message, fds)
+            protocol.send(sock, Loaded(failed(spec, Reason.INTERNAL, text)))
 
 
 def _failed_without_message(spec: ProgramSpec, status: int) -> Program:

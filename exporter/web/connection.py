@@ -32,8 +32,11 @@ TIMEOUT = 10  # seconds for a handshake and a request to come
 REST_TIMEOUT = 130  # seconds that a connection waits for its next request: two scrapes a minute apart find it
 ANSWER_TIMEOUT = 60  # seconds for a client to take all of its answer
 _TO_PLAIN = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks HTTPS: write https://\n"
-# RFC 9112, 3.2: origin-form or absolute-form. Brackets are allowed in a query, because collect[] has some.
-_TARGET = re.compile(r"(?:https?://[^/?#]*)?(/(?:[\w/.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)(?:\?([!-~]*))?", re.ASCII)
+_MALFORMED = "this is not a valid request (RFC 9112)"
+# RFC 9112, 3.2: origin-form, or absolute-form with any path. Brackets are allowed in a query: collect[] has some.
+_TARGET = re.compile(
+    r"(?:https?://[^/?#]+(?![^/?])|(?=/))((?:/(?:[\w/.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)?)(?:\?([!-~]*))?", re.ASCII
+)
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -160,7 +163,7 @@ class Connection:
 
     def is_owed(self) -> bool:
         """Return True if the client waits for an answer, or has just connected and is about to ask."""
-        if self._rests:
+        if self._rests or self.phase is Phase.LINGERING:
             return False
         asks = self.phase not in {Phase.REQUEST, Phase.HANDSHAKE} or self.progress is not Progress.NOTHING
         return asks or time.monotonic() - self.since < ASKS
@@ -208,13 +211,19 @@ class Connection:
         ConnectionResetError if the client has no further request."""
         http = self._http
         self._is_head = False
+        is_first = True
         try:
             while (event := http.next_event()) is h11.NEED_DATA:
-                http.receive_data(self._receive())
+                data = self._receive()
+                if is_first and not self._buffered():
+                    data = data.removeprefix(b"\r\n")  # RFC 9112, 2.2: an empty line before a request is ignored
+                is_first = False
+                if data:  # b"" would tell h11 that the client has ended
+                    http.receive_data(data)
             assert isinstance(event, h11.Request)
             self._is_head = event.method == b"HEAD"
             request = self._request(event)
-            if event.http_version not in (b"1.0", b"1.1"):
+            if not event.http_version.startswith(b"1."):  # RFC 9110, 2.5: a higher minor version is answered as 1.1
                 return _refusal(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
             if int(request.headers.get("content-length", 0)) or "transfer-encoding" in request.headers:
                 return _refusal(413, "a request has no body here")
@@ -225,7 +234,7 @@ class Connection:
             status = error.error_status_hint
             if status == 431 and b"\n" not in http.trailing_data[0]:
                 status = 414
-            return _refusal(status, str(error))
+            return _refusal(status, _MALFORMED if status == 400 else _REASONS[status])
         return request
 
     def _request(self, event: h11.Request) -> Request:
@@ -235,6 +244,8 @@ class Connection:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         target = _TARGET.fullmatch(event.target.decode("ascii"))
         path, query = target.groups("") if target else ("", "")
+        if target and not path:
+            path = "/"  # http://host
         return Request(event.method.decode("ascii"), unquote(path), query, headers, self.address)
 
     def _receive(self) -> bytes:

@@ -137,6 +137,8 @@ class Threads:
         events = None
         try:
             events = connection.work()
+        except Exception as error:  # noqa: BLE001 - one connection ends, and no thread
+            log.get().error("http server error", error=f"{type(error).__name__}: {error}")
         finally:
             if events is None:
                 with self._lock:

@@ -144,7 +144,7 @@ def test_a_new_certificate_is_served_and_a_broken_one_is_not(secure: Secure) -> 
     certificates.replace(certificate, "nonsense")
     secure.wait_until(lambda: secure.sample(RELOADED) == 0)
     assert serial() == now
-    wrong = [line for line in secure.exporter.log.splitlines() if "the last one that was right stays" in line]
+    wrong = [line for line in secure.exporter.log.splitlines() if "the earlier one stays in use" in line]
     told = [line for line in wrong if "not in PEM" in line]
     assert len(told) == 1
     assert "web.yaml:" in told[0]

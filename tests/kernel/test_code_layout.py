@@ -22,7 +22,9 @@ STRUCTS = ("rq", "cfs_rq", "sched_entity", "task_struct", "cgroup", "net_device"
 def compiled(text: str, first: str, host: Host) -> Artifact:
     program = spec(text, [point("raw_tracepoint", "sys_enter", first)])
     compile_all(program, host)
-    return build.build(program, program.variants[0], host)[0]
+    artifact, from_cache = build.build(program, program.variants[0], host)
+    assert from_cache
+    return artifact
 
 
 def added(instructions: bytes) -> int:

@@ -107,7 +107,8 @@ def test_maps_are_what_the_c_text_declares(load: Load) -> None:
 def test_maps_do_without_btf_that_the_kernel_refuses(shared_host: Host) -> None:
     program = spec(COUNT_GETPPID, [RAW], name="without_btf")
     compile_all(program, shared_host)
-    compiled, _ = build.build(program, program.variants[0], shared_host)
+    compiled, from_cache = build.build(program, program.variants[0], shared_host)
+    assert from_cache
     shared_host.cache.put(replace(compiled, btf=b"\x9f\xeb and no BTF"))
     outcome, descriptors = load_program(program, shared_host)
     try:

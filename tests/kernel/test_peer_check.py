@@ -45,7 +45,8 @@ def test_configuration_compiles_for_this_kernel_and_fits_its_maps(name: str, sha
     assert program.variants, "no variant is for this kernel"
     compile_all(program, shared_host)
     for variant in program.variants:
-        compiled, _ = build.build(program, variant, shared_host)
+        compiled, from_cache = build.build(program, variant, shared_host)
+        assert from_cache
         functions = {function.name for function in compiled.functions}
         assert {point.function for point in variant.attach} <= functions
         bind_all(program.metrics, compiled.maps)

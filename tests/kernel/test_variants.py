@@ -99,7 +99,8 @@ def test_metric_that_does_not_fit_its_map_is_found_before_anything_is_created(sh
 def test_artifact_of_another_architecture_is_refused(shared_host: Host) -> None:
     program = spec(COUNT_GETPPID, [RAW], name="foreign")
     compile_all(program, shared_host)
-    compiled, _ = build.build(program, program.variants[0], shared_host)
+    compiled, from_cache = build.build(program, program.variants[0], shared_host)
+    assert from_cache
     shared_host.cache.put(replace(compiled, cache_key=replace(compiled.cache_key, arch="riscv64")))
     outcome, _ = load_program(program, shared_host)
     assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UNSUPPORTED)

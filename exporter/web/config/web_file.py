@@ -190,7 +190,8 @@ class _Reading:
                 self._error((*where, name), f'{name} "{value}" is not known; write {" or ".join(allowed)}')
             elif not value.isascii() or (value and not value.isprintable()):
                 self._error((*where, name), f"{name} has characters that no header may have; write one line of ASCII")
-        return tuple((name, value) for name, value in wanted.items() if value)
+        # Blanks around a value are no part of it (RFC 9110, 5.5), and h11 refuses to send them.
+        return tuple((name, stripped) for name, value in wanted.items() if (stripped := value.strip()))
 
     def _users(self) -> dict[str, str]:
         """Return hashes by user name. Messages never show a hash: it may be a password."""

@@ -78,7 +78,7 @@ def test_an_empty_map_is_replayed(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="recording of format 99, expected 1"):
+    with pytest.raises(ValueError, match="recording of format 99, expected 2"):
         recording.replay({**recorded(), "format": 99}, Names.open(proc=tmp_path, sys=tmp_path))
 
 

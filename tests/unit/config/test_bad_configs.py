@@ -29,6 +29,7 @@ def refused(path: Path) -> config.ConfigErrors:
 def comments(path: Path) -> list[bytes]:
     """Return the comment lines that the messages of a configuration make."""
     messages = str(refused(path)).replace(f"{HERE}/", "").splitlines()
+    assert all(re.match(r"[^ :]+(:\d+:\d+)?: ", message) for message in messages), messages
     return [COMMENT + message.removeprefix(f"{path.name}:").lstrip().encode() + b"\n" for message in messages]
 
 

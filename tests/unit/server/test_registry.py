@@ -16,12 +16,12 @@ import pytest
 from exporter.collecting.collector import ProgramCollector
 from exporter.decoders import Names
 from exporter.ipc import messages, protocol
-from exporter.ipc.protocol import ConfigState, Message, ProgramList, ProgramState, ReloadReport
+from exporter.ipc.protocol import ConfigState, Message, ProgramList, ProgramState, ReloadReport, WebState
 from exporter.kernel import bpf, memfd
 from exporter.program import Map, Program, State, Type
 from exporter.server import process
 from exporter.server.registry import ProgramRegistry
-from exporter.spec import Limits, MetricSpec, ProgramSpec
+from exporter.spec import Limits, MetricSpec, ProgramSpec, WebSettings
 from exporter.web.page import Page
 
 U64 = Type("int", "u64", 8)
@@ -342,3 +342,19 @@ def test_it_is_ready_when_every_program_was_tried() -> None:
     assert not source.ready()
     source.update(message("b"), [a_descriptor()])
     assert source.ready()
+
+
+def test_a_web_configuration_that_cannot_be_used_is_a_failed_reload(logged: Callable[[], list[str]]) -> None:
+    class OutOfDescriptors:
+        def apply(self, settings: WebSettings | None) -> None:
+            if settings is not None and settings.burst == 2:
+                raise OSError(24, "Too many open files")
+
+    registry = programs()
+    registry.access_control = OutOfDescriptors()  # type: ignore[assignment]
+    for burst in (1, 2):
+        registry.update(WebState(WebSettings(burst=burst), successful=True, timestamp=float(burst)), [])
+    lines = page(registry)
+    assert "bpf_exporter_web_config_last_reload_successful 0" in lines
+    assert "bpf_exporter_web_config_last_reload_success_timestamp_seconds 1.0" in lines
+    assert "web configuration cannot be used" in logged()[0]

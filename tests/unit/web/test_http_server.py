@@ -449,3 +449,29 @@ def test_whatever_is_sent_the_server_goes_on(any_port: int, fragments: list[byte
 @pytest.fixture
 def any_port(serve: Callable[..., int]) -> int:
     return serve()
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n", "/a"),
+        (b"GET http://x/a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n", "/a"),
+        (b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", "/"),
+        (b"GET http://x?b=1 HTTP/1.1\r\nHost: x\r\n\r\n", "/"),
+        (b"GET /a HTTP/1.2\r\nHost: x\r\n\r\n", "/a"),
+    ],
+    ids=["empty line first", "absolute form", "no path", "no path but a query", "higher minor version"],
+)
+def test_what_the_specification_allows_is_answered(sent: bytes, path: str) -> None:
+    """RFC 9112, 2.2 and 3.2.2; RFC 9110, 2.5."""
+    answer = exchange(sent, lambda request: Response(200, TEXT, [request.path.encode()]))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n" + path.encode())
+
+
+def test_the_answer_to_a_malformed_request_repeats_nothing_of_it() -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: secret\r\n\r\n"
+    answer = exchange(sent, lambda _: Response(200, TEXT, []))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"secret" not in answer
+    assert b"bytearray" not in answer

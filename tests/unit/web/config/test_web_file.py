@@ -59,7 +59,7 @@ tls_server_config:
 http_server_config:
   http2: true
   headers:
-    Strict-Transport-Security: max-age=31536000
+    Strict-Transport-Security: " max-age=31536000 "
     X-Frame-Options: deny
     X-XSS-Protection: ""
 rate_limit: {{interval: 1m30s, burst: 20}}
