@@ -7,7 +7,7 @@ import sys
 
 from tests.daemon import ROOT
 
-HEAVY = ["bcrypt", "cheroot", "difflib", "email", "html", "http", "ssl", "urllib.request"]
+HEAVY = ["bcrypt", "difflib", "email", "html", "http", "prometheus_client", "ssl", "urllib.request", "uuid"]
 SERVER = """
 import socket
 import sys
