@@ -2,8 +2,8 @@
 
 Each of the two workers of pytest-xdist runs the tests of its lane. The main lane has unit, golden, kernel and e2e,
 in this order. The side lane has the matrix, whose machines run in the background from the start, and the modules of e2e
-that are marked `side`; those wait for the end of the kernel tests, which look at every program of the host. Without
-lanes (in any other call of pytest) one process runs all folders in the order of FOLDERS.
+that are marked `side`; those wait for the end of the kernel tests, which look at every program of the host, and of
+FIRST. Without lanes (in any other call of pytest) one process runs all folders in the order of FOLDERS.
 
 A test that is marked `alone` measures time or memory, or counts what the whole host does. While it runs, the machines
 of the matrix are paused, and the side lane waits between two tests.
@@ -22,6 +22,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 FOLDERS = ("unit", "golden", "kernel", "e2e", "matrix")
+FIRST = "test_systemd.py"  # no other Debian machine runs beside those that it kills services in
 MAIN, SIDE = "gw0", "gw1"  # the names that pytest-xdist gives its workers
 
 
@@ -30,8 +31,8 @@ def folder(item: pytest.Item) -> str:
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Return all tests, folder after folder; within a folder the order is as given."""
-    return sorted(items, key=lambda item: FOLDERS.index(folder(item)))
+    """Return all tests, folder after folder, FIRST at the front of its folder; else the order is as given."""
+    return sorted(items, key=lambda item: (FOLDERS.index(folder(item)), item.path.name != FIRST))
 
 
 def of_lane(items: Sequence[pytest.Item], worker: str) -> list[pytest.Item]:

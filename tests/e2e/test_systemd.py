@@ -312,9 +312,7 @@ def test_the_first_request_starts_everything(installed: Machine) -> None:
 def test_another_version_of_the_stored_document_starts_clean(running: Machine) -> None:
     """A downgrade or an upgrade: nothing is misread, and what was stored is closed."""
     before = running.bpf_programs()
-    module = next(
-        (running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/ipc/protocol.py")
-    )
+    module = next((running.root / "opt/bpf-exporter/lib").glob("python3*/site-packages/exporter/ipc/protocol.py"))
     text = module.read_text()
     try:
         module.write_text(text.replace("STORE_VERSION = 1", "STORE_VERSION = 2"))
@@ -358,8 +356,8 @@ def test_kills_at_random_moments_under_load_lose_nothing(running: Machine) -> No
             made += 23
             try:
                 now = running.counted(ME) - start
-            except AssertionError:
-                failed += 1
+            except AssertionError as error:
+                failed.append(f"after {kills}: {error}")
                 continue
             assert shown <= now <= made, (unit, pause, running.journal())
             shown = now
