@@ -9,6 +9,8 @@ PYTHON := $(VENV)/bin/python
 CONFIG ?= config.example.yaml
 LISTEN ?= :10435
 CACHE ?= /var/cache/bpf-exporter
+# Two processes, as tests/lanes.py divides the tests; with LANES= one process runs all of them, one after the other.
+LANES ?= -n 2 --dist each
 
 RUN_PACKAGES := python3-bpfcc python3-venv libbpf1
 TEST_PACKAGES := $(RUN_PACKAGES) bpftool iproute2 procps curl nftables gcc libc6-dev systemtap-sdt-dev prometheus \
@@ -52,7 +54,7 @@ run: packages-run $(VENV)/run.stamp  ## serve metrics of $(CONFIG) on $(LISTEN)
 		--cache.dir $(CACHE) --config.trust-owner "$$(stat -c %u .)"
 
 test: packages-test $(VENV)/test.stamp lint mounts  ## everything: lint, types, unit, golden, kernel, matrix, end to end
-	$(PYTHON) -m pytest -q -n 2 --dist each $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q $(LANES) $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp  ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
