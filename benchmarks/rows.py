@@ -28,7 +28,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where nothing is promised or nothing could be compared."""
+        """Return True if the target is met; None where nothing is promised or nothing could be compared."""
         return None if self.ratio is None or self.target is None else self.ratio <= self.target
 
 

@@ -50,7 +50,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SupervisorOptions:
-    """What a supervisor is made from.
+    """The configuration, functions and options of a supervisor.
 
     config    programs and limits
     load      runs in a forked child, and loads one program

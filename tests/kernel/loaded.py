@@ -1,4 +1,4 @@
-"""What the kernel holds of a loaded program, and what a process has open."""
+"""Readings of the kernel's objects of a loaded program, and of the descriptors that a process has open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who else can change a file."""
+"""The users who can change a file besides its owners."""
 
 from __future__ import annotations
 

@@ -69,6 +69,6 @@ def test_no_module_is_so_long_that_it_has_two_reasons_to_exist(module: Path) -> 
 
 
 def test_no_test_file_imports_another() -> None:
-    """What tests share is in a module that is no test, or in a conftest.py."""
+    """Code that tests share is in a module without tests, or in a conftest.py."""
     tests = Path(__file__).resolve().parents[2]
     assert [path for path in tests.rglob("*.py") if any(".test_" in name for name in imported(path))] == []

@@ -51,7 +51,7 @@ FRAGMENTS = [
 
 
 def body(path: str) -> bytes:
-    """What is answered to a path: now and then more than the buffers of both sockets take."""
+    """Return the answer to a path: sometimes more than the buffers of both sockets take."""
     return path.encode() * random.Random(path).choice([1, 7, 400, 400, 30_000])
 
 
